@@ -1,0 +1,55 @@
+#include "base/gate.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+
+static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
+static atomic_bool forked;
+static atomic_bool installed;
+static void (*child_cb)(void);
+
+static void before_fork(void)
+{
+    (void)pthread_rwlock_wrlock(&gate);
+}
+
+static void in_parent(void)
+{
+    (void)pthread_rwlock_unlock(&gate);
+}
+
+static void in_child(void)
+{
+    (void)pthread_rwlock_unlock(&gate);
+    atomic_store(&forked, true);
+    if (child_cb != NULL) {
+        child_cb();
+    }
+}
+
+int mm_gate_install(void (*cb)(void))
+{
+    bool expected = false;
+    if (!atomic_compare_exchange_strong(&installed, &expected, true)) {
+        return 0;
+    }
+    child_cb = cb;
+    return pthread_atfork(before_fork, in_parent, in_child);
+}
+
+void mm_gate_enter(void)
+{
+    (void)pthread_rwlock_rdlock(&gate);
+}
+
+void mm_gate_leave(void)
+{
+    (void)pthread_rwlock_unlock(&gate);
+}
+
+bool mm_gate_forked(void)
+{
+    return atomic_load(&forked);
+}

@@ -1,0 +1,156 @@
+/* The NATS connection of one node: bytes and subjects only.
+**
+** One struct mm_bus belongs to the replication thread, which calls every
+** function here and does the socket work itself inside mm_bus_wait (nats.c's
+** event-loop hook; evidence: its flusher thread costs 0.65 ms a message). No
+** call waits for the network except where it says so with a time limit.
+** libnats is opened with dlopen (RTLD_LOCAL, RTLD_DEEPBIND where the build
+** allows), never closed, and its own reconnect is off: a lost connection is
+** closed here and opened again by the owner, who then subscribes afresh.
+**
+** JetStream is spoken by requests of our own ($JS.API.*, ADR-1 and the
+** server's API documentation); answers are JSON. */
+#ifndef MM_BUS_BUS_H
+#define MM_BUS_BUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct mm_bus;
+
+struct mm_bus_options { /* all borrowed during mm_bus_open, copied inside */
+    const char *urls;   /* comma-separated, at least one */
+    const char *name;   /* connection name, for the server's monitoring */
+    const char *user, *password, *token;
+    const char *seed_file, *creds_file;
+    const char *ca_file, *cert_file, *key_file;
+    const char *domain; /* JetStream domain, NULL for none */
+    int connect_timeout_ms;
+    int ping_interval_ms;
+    int extra_fd;       /* polled for reading beside the socket (the worker's eventfd), -1 none */
+};
+
+struct mm_bus *mm_bus_open(const struct mm_bus_options *o, struct mm_err *err); /* does not connect */
+void mm_bus_close(struct mm_bus *b); /* closes the connection, frees all; NULL is fine */
+
+/* Tries once, at most connect_timeout_ms. Returns err->rc (SQLITE_CANTOPEN
+** when nobody answers, SQLITE_AUTH when refused). Messages carry no userinfo. */
+int mm_bus_connect(struct mm_bus *b, struct mm_err *err);
+void mm_bus_disconnect(struct mm_bus *b);
+bool mm_bus_connected(const struct mm_bus *b);
+size_t mm_bus_max_payload(const struct mm_bus *b); /* of the server, bytes */
+const char *mm_bus_url(const struct mm_bus *b);    /* connected to, without userinfo; "" */
+
+/* Does socket work until something can be taken (a delivery, an ack, a lost
+** connection, extra_fd readable) or timeout_ms have passed (0 = only look,
+** -1 = no limit). Works without a connection, too: then only extra_fd counts. */
+int mm_bus_wait(struct mm_bus *b, int timeout_ms, struct mm_err *err);
+
+/* --- Streams. Each call waits up to timeout_ms for the answer. --- */
+
+struct mm_stream_config {
+    const char *name;
+    const char *subject;
+    const char *description;
+    int64_t max_msgs;      /* -1 = unlimited */
+    int64_t max_bytes;     /* -1 = unlimited */
+    int64_t max_msg_size;  /* -1 = unlimited */
+    int replicas;
+    bool discard_new;
+    int64_t duplicates_ns; /* the server's duplicate window */
+};
+struct mm_stream_info {
+    char created[40];       /* RFC 3339 stamp, as the server gives it */
+    char description[512];
+    int64_t first_seq, last_seq, messages, bytes;
+};
+
+/* 1 and info, or 0 when there is no such stream (not an error). */
+int mm_bus_stream_info(struct mm_bus *b, const char *stream, struct mm_stream_info *info, int timeout_ms,
+                       struct mm_err *err);
+/* Creates; an identical one is fine (1); one of another configuration: 0, no error. */
+int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, struct mm_stream_info *info,
+                         int timeout_ms, struct mm_err *err);
+/* One stored message by sequence: 1 and the payload (headers dropped) appended
+** to *data, or 0 when there is none. Caller frees *data with free(). */
+int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len,
+                      int timeout_ms, struct mm_err *err);
+
+/* --- Key-value buckets (stream KV_<bucket>, subjects $KV.<bucket>.<key>;
+** NATS ADR-8). Only create and get: updates with an expected sequence above
+** 0 are broken on clustered 2.9 servers. --- */
+
+/* Makes the bucket when it is missing. Returns err->rc. */
+int mm_bus_kv_open(struct mm_bus *b, const char *bucket, int replicas, int64_t max_age_ns, int timeout_ms,
+                   struct mm_err *err);
+/* Creates a key: 1, or 0 when it exists already. */
+int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, const void *data, size_t len,
+                     int timeout_ms, struct mm_err *err);
+/* 1 and a copy of the value (NUL behind it, caller frees), or 0. */
+int mm_bus_kv_get(struct mm_bus *b, const char *bucket, const char *key, char **value, size_t *len,
+                  int timeout_ms, struct mm_err *err);
+
+/* --- Publishing. --- */
+
+struct mm_publish {
+    const char *subject;
+    const char *msg_id;       /* Nats-Msg-Id, NULL for none */
+    const char *encoding;     /* Content-Encoding, NULL for none */
+    int64_t expect_last;      /* Nats-Expected-Last-Sequence, -1 = no expectation */
+    const void *data;
+    size_t len;
+    uint64_t token;           /* comes back in the ack */
+};
+/* Hands the message to the socket; does not wait. SQLITE_IOERR when the
+** connection is lost, SQLITE_TOOBIG beyond max_payload. */
+int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *err);
+
+enum mm_ack_kind {
+    MM_ACK_STORED,    /* seq is valid */
+    MM_ACK_DUPLICATE, /* the server had the Nats-Msg-Id: not stored again */
+    MM_ACK_FULL,      /* 10077: the stream is full (discard new) */
+    MM_ACK_EXPECTED,  /* 10071: wrong last sequence */
+    MM_ACK_REFUSED,   /* 503 (no stream, no leader) or any other error: code, text */
+};
+struct mm_ack {
+    uint64_t token;
+    enum mm_ack_kind kind;
+    int64_t seq;
+    int code;
+    char text[128];
+};
+/* Takes the next ack that arrived: 1 or 0. */
+int mm_bus_next_ack(struct mm_bus *b, struct mm_ack *ack);
+
+/* --- Following streams: one ordered, ephemeral, unacknowledged push consumer
+** a stream; heartbeats and flow control are answered inside. --- */
+
+/* Starts (or starts again) at start_seq, the first message wanted. `shard`
+** comes back in deliveries. Waits for the consumer's creation. */
+int mm_bus_follow(struct mm_bus *b, const char *stream, int shard, int64_t start_seq, int timeout_ms,
+                  struct mm_err *err);
+
+enum mm_delivery_kind {
+    MM_DELIVERY_MESSAGE,
+    MM_DELIVERY_LOST, /* gap, missed heartbeats or consumer gone: follow again, at the last folded
+                      ** sequence; nothing more comes for this shard until then */
+};
+struct mm_delivery {
+    enum mm_delivery_kind kind;
+    int shard;
+    int64_t seq;         /* stream sequence */
+    int64_t time_ms;     /* the server's time stamp */
+    int64_t pending;     /* messages of the stream behind this one, when it was sent */
+    bool zstd;           /* Content-Encoding: zstd */
+    const uint8_t *data; /* borrowed until mm_bus_release */
+    size_t len;
+    void *handle;
+};
+/* Takes the next delivery in order: 1 or 0. A message must be released. */
+int mm_bus_next(struct mm_bus *b, struct mm_delivery *d);
+void mm_bus_release(struct mm_delivery *d);
+
+#endif

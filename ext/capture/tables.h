@@ -1,0 +1,70 @@
+/* What can be watched, and how: a table's definition as SQLite sees it, with
+** a verdict.
+**
+** Threads: that of the connection. Runs read-only statements (pragma table
+** functions and sqlite_schema), never writes, opens no statement journal.
+** Ownership: a struct mm_table owns all it points to; free with mm_table_free. */
+#ifndef MM_CAPTURE_TABLES_H
+#define MM_CAPTURE_TABLES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/sqlite.h"
+#include "store/value.h"
+
+enum mm_affinity { MM_AFF_BLOB, MM_AFF_TEXT, MM_AFF_NUMERIC, MM_AFF_INTEGER, MM_AFF_REAL };
+
+struct mm_column {
+    char *name;
+    char *decl;             /* declared type, "" when none */
+    uint8_t pk;             /* 1-based place in the key, 0 = not in the key */
+    uint8_t affinity;       /* enum mm_affinity */
+    uint8_t coll;           /* enum mm_coll */
+    bool not_null;
+};
+
+/* One UNIQUE constraint or index beyond the key. */
+struct mm_unique {
+    char *index;
+    int ncol;
+    int *col;               /* indices into mm_table.col */
+    uint8_t *coll;          /* enum mm_coll of each, in this index */
+};
+
+struct mm_table {
+    char *name;
+    bool supported;
+    char *why;              /* when not supported: cause and remedy; else NULL */
+    int ncol;               /* columns that travel: without generated ones */
+    struct mm_column *col;
+    int nstored;            /* columns as sqlite3_preupdate_count() counts them */
+    int *stored;            /* preupdate index of col[i] */
+    bool without_rowid;
+    bool keyless;           /* no usable key: a multiset */
+    bool integer_key;       /* the key is the rowid */
+    int nunique;
+    struct mm_unique *unique;
+    char *sql;              /* normalised CREATE statement, for the schema hash */
+};
+
+/* True for names that are never watched: sqlite_%, __marmot__%, empty. */
+bool mm_table_internal(const char *name);
+
+/* Looks at main.<name>. Returns the definition (never NULL without err set)
+** or NULL: err is set, or the table does not exist (err->rc stays 0).
+** Views, virtual and shadow tables come back as not supported. */
+struct mm_table *mm_table_load(sqlite3 *db, const char *name, struct mm_err *err);
+void mm_table_free(struct mm_table *t);
+
+/* The ordinary user tables of main by name (not internal, not virtual, not
+** shadow, no views): an array of n names, caller frees each and the array
+** with free(). NULL with n = 0 when there are none. */
+char **mm_table_list(sqlite3 *db, int *n, struct mm_err *err);
+
+/* Schema hash of SPEC 8: over names, declared types, key, collations, unique
+** sets; equal on every node whose table is the same for replication. */
+uint64_t mm_table_hash(const struct mm_table *t);
+
+#endif

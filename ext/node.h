@@ -1,0 +1,60 @@
+/* One replicated database: its replication thread and its state machine.
+**
+**   starting -> offline <-> joining -> live <-> offline
+**                               |        |-> log_full <-> live
+**                               |        |-> blocked -> live
+**                               |-> join_conflict      |-> diverged
+**   standby (another process replicates) -> starting
+**   any -> stopped
+**
+** Threads: open, stop, close, wake, the requests and the status are for any
+** thread; all else happens on the node's own thread, which alone owns its
+** SQLite connection and its bus. The status is a copied snapshot under a lock
+** that is never held over SQL or network. */
+#ifndef MM_NODE_H
+#define MM_NODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/sqlite.h"
+#include "config.h"
+
+struct mm_node;
+
+enum mm_node_state {
+    MM_NODE_STARTING, MM_NODE_JOINING, MM_NODE_LIVE, MM_NODE_OFFLINE, MM_NODE_STANDBY, MM_NODE_LOG_FULL,
+    MM_NODE_BLOCKED, MM_NODE_DIVERGED, MM_NODE_JOIN_CONFLICT, MM_NODE_SLEEPING, MM_NODE_STOPPED,
+};
+const char *mm_node_state_name(enum mm_node_state s);
+
+/* Starts the thread. `path` is the canonical path of the database, `vfs` its
+** VFS; config is taken (also on failure). The database is migrated and in WAL
+** already. Does not touch the network. NULL with err set. */
+struct mm_node *mm_node_open(const char *path, const char *vfs, struct mm_config *config, struct mm_err *err);
+
+/* Ends the thread: drains what is pending for at most drain_ms when connected,
+** stops the child server, closes its connection. Frees the node unless its
+** thread hangs (then it is left alone). NULL is fine. */
+void mm_node_close(struct mm_node *n, int drain_ms);
+
+void mm_node_wake(struct mm_node *n); /* something was committed; cheap, async-signal-safe */
+
+const struct mm_config *mm_node_config(const struct mm_node *n); /* borrowed, constant */
+int64_t mm_node_id(const struct mm_node *n);
+
+/* marmot_sync on this process's node: 1, 0 on time-out, or err set (states
+** that cannot sync). Waits on a condition variable; the caller is on the
+** application's thread, outside a transaction. */
+int mm_node_sync(struct mm_node *n, int64_t up_to_outbox_id, int timeout_ms, struct mm_err *err);
+
+/* Appends the JSON object of marmot_status(); `brief`: the fields that
+** marmot_init returns. */
+int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_err *err);
+
+/* In the child of a fork: closes descriptors that must not be shared. */
+void mm_node_after_fork(struct mm_node *n);
+
+#endif

@@ -1,0 +1,37 @@
+/* Bookkeeping tables: creation, migrations, removal; and a key-value table
+** for what the node must remember.
+**
+** Threads: that of the connection. The texts of sql/ are embedded at build
+** time; each migration runs once, in its own number's order, in one
+** transaction. */
+#ifndef MM_STORE_META_H
+#define MM_STORE_META_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/sqlite.h"
+
+/* Brings the bookkeeping of main up to the newest version, inside the
+** caller's transaction. A version newer than ours is an error. */
+int mm_meta_migrate(sqlite3 *db, struct mm_err *err);
+bool mm_meta_exists(sqlite3 *db, struct mm_err *err);
+/* Drops every __marmot__ table and trigger, inside the caller's transaction. */
+int mm_meta_drop(sqlite3 *db, struct mm_err *err);
+
+int64_t mm_meta_int(sqlite3 *db, const char *key, int64_t none, struct mm_err *err);
+char *mm_meta_text(sqlite3 *db, const char *key, struct mm_err *err); /* sqlite3_free; NULL when absent */
+int mm_meta_set_int(sqlite3 *db, const char *key, int64_t v, struct mm_err *err);
+int mm_meta_set_text(sqlite3 *db, const char *key, const char *v, struct mm_err *err); /* NULL deletes */
+
+/* Keys in use, so that they stand in one place. */
+#define MM_META_VERSION "schema_version" /* of the bookkeeping */
+#define MM_META_NODE "node_id"
+#define MM_META_FILE "file_identity"     /* device:inode:path that the incarnation belongs to */
+#define MM_META_CONFIG "config"          /* accepted configuration without secrets, JSON */
+#define MM_META_CLUSTER "cluster_id"     /* 32 hex digits, once joined */
+#define MM_META_JOINED "joined"          /* 1 after the founded message was folded */
+#define MM_META_WHY "blocked_why"        /* reason of a state that survives a restart */
+
+#endif

@@ -1,0 +1,78 @@
+/* The replicated state of each shard: position, accepted origins, unfinished
+** parts; and the local records of conflicts and ignored messages.
+**
+** Threads: the replication thread's connection; readers may call the getters
+** on connections of their own. This file and its .c alone name
+** __marmot__position, __marmot__origin, __marmot__accepted, __marmot__part,
+** __marmot__conflict and __marmot__ignored. */
+#ifndef MM_STORE_POSITION_H
+#define MM_STORE_POSITION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/sqlite.h"
+#include "store/outbox.h"
+
+enum { MM_DIGEST_SIZE = 16, MM_ACCEPTED_KEPT = 1024 };
+
+struct mm_position {
+    int shard;
+    int64_t seq; /* 0 = nothing folded yet */
+    uint8_t digest[MM_DIGEST_SIZE];
+    char created[40];
+    int64_t epoch;
+};
+
+struct mm_origin {
+    int64_t node;
+    int64_t incarnation;
+    int64_t seq; /* last accepted, 0 = none */
+    uint8_t txid[MM_TXID_SIZE];
+    int64_t outbox;
+};
+
+int mm_position_get(sqlite3 *db, int shard, struct mm_position *p, struct mm_err *err); /* 1 or 0 */
+int mm_position_set(sqlite3 *db, const struct mm_position *p, struct mm_err *err);
+
+/* 1 when known; else 0 with o->seq = 0. */
+int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o,
+                  struct mm_err *err);
+/* Writes the origin and remembers (seq, txid) among the last MM_ACCEPTED_KEPT. */
+int mm_origin_accept(sqlite3 *db, int shard, const struct mm_origin *o, struct mm_err *err);
+/* The txid accepted for an origin_seq: 1, or 0 when it is not (or no longer) known. */
+int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation, int64_t seq,
+                       uint8_t txid[MM_TXID_SIZE], struct mm_err *err);
+
+struct mm_part_head {
+    uint8_t txid[MM_TXID_SIZE];
+    int count;      /* parts in all */
+    int held;       /* parts here: 0 .. held-1 */
+    uint8_t sha256[32];
+    int64_t bytes;  /* held so far */
+};
+int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h,
+                struct mm_err *err); /* 1, or 0 when there is no unfinished transaction */
+int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h,
+                int number, int64_t at_ms, const void *data, size_t len, struct mm_err *err);
+int mm_part_read(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_buf *data,
+                 struct mm_err *err); /* all held parts, appended */
+int mm_part_drop(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_err *err);
+
+struct mm_conflict {
+    int shard;
+    int64_t seq;
+    int64_t node;
+    const char *kind;
+    const char *table;
+    const char *key;  /* JSON */
+    const char *lost; /* JSON */
+    const char *won;  /* JSON */
+};
+int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, struct mm_err *err);
+int mm_ignored_add(sqlite3 *db, int shard, int64_t seq, int64_t node, const char *reason, struct mm_err *err);
+
+#endif

@@ -1,0 +1,56 @@
+/* Which tables this node watches, and what the cluster's list says.
+**
+** Threads: that of the connection. This file and its .c alone name
+** __marmot__table and __marmot__watchlist. */
+#ifndef MM_STORE_WATCH_H
+#define MM_STORE_WATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/sqlite.h"
+
+enum mm_watch_state { MM_WATCH_NONE, MM_WATCHED, MM_UNWATCHED, MM_UNSUPPORTED, MM_STALE, MM_JOINING };
+
+const char *mm_watch_state_name(enum mm_watch_state s);
+
+/* True when rows of a table in this state are captured. */
+static inline bool mm_watch_captures(enum mm_watch_state s)
+{
+    return s == MM_WATCHED || s == MM_STALE || s == MM_JOINING;
+}
+
+/* State of one table; NONE when it has no row. `first_name` (may be NULL)
+** gets a copy to free with sqlite3_free. */
+enum mm_watch_state mm_watch_get(sqlite3 *db, const char *table, char **first_name, struct mm_err *err);
+
+/* Sets state and reason (NULL clears it); makes the row when there is none. */
+int mm_watch_set(sqlite3 *db, const char *table, enum mm_watch_state s, const char *why, struct mm_err *err);
+
+/* Starts to watch: state joining, and the control message `watch` in the
+** outbox, in the current transaction of db. Nothing when it is watched. */
+int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err);
+
+struct mm_watch_entry {
+    char *name;
+    char *first_name;
+    enum mm_watch_state state;
+    char *why; /* or NULL */
+};
+/* All rows by name; caller frees with mm_watch_list_free. */
+struct mm_watch_entry *mm_watch_list(sqlite3 *db, int *n, struct mm_err *err);
+void mm_watch_list_free(struct mm_watch_entry *list, int n);
+
+/* The cluster's list: place of the watch message of a table, 0 = not on it. */
+int64_t mm_watchlist_seq(sqlite3 *db, const char *table, struct mm_err *err);
+int mm_watchlist_add(sqlite3 *db, const char *table, int shard, int64_t seq, struct mm_err *err);
+
+/* Placement (SPEC 3): FNV-1a 64 of the ASCII-lower-cased name, modulo shards,
+** plus 1. */
+int mm_watch_shard(const char *first_name, int shards);
+
+/* The control message `watch`, as it lies in the outbox: 'W' and the name. */
+#define MM_CONTROL_WATCH 'W'
+
+#endif
