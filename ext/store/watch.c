@@ -1,0 +1,147 @@
+#include "store/watch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/db.h"
+#include "store/outbox.h"
+
+static const char *const state_names[] = { "none", "watched", "unwatched", "unsupported", "stale", "joining" };
+
+enum { STATES = sizeof state_names / sizeof state_names[0] };
+
+const char *mm_watch_state_name(enum mm_watch_state s)
+{
+    return state_names[s];
+}
+
+static enum mm_watch_state state_of(const char *name)
+{
+    for (int k = 0; name != NULL && k < STATES; k++) {
+        if (strcmp(name, state_names[k]) == 0) {
+            return (enum mm_watch_state)k;
+        }
+    }
+    return MM_WATCH_NONE;
+}
+
+enum mm_watch_state mm_watch_get(sqlite3 *db, const char *table, char **first_name, struct mm_err *err)
+{
+    enum mm_watch_state s = MM_WATCH_NONE;
+    if (first_name != NULL) {
+        *first_name = NULL;
+    }
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0, "SELECT state, first_name FROM main.__marmot__table WHERE name = %Q",
+                                     table);
+    if (mm_db_step(st, err)) {
+        s = state_of((const char *)sqlite3_column_text(st, 0));
+        if (first_name != NULL) {
+            *first_name = sqlite3_mprintf("%s", sqlite3_column_text(st, 1));
+            if (*first_name == NULL) {
+                mm_err_nomem(err);
+            }
+        }
+    }
+    mm_db_finalize(st);
+    return s;
+}
+
+int mm_watch_set(sqlite3 *db, const char *table, enum mm_watch_state s, const char *why, struct mm_err *err)
+{
+    return mm_db_exec(db, err,
+                      "INSERT INTO main.__marmot__table(name, first_name, state, why) VALUES (%Q, %Q, %Q, %Q)"
+                      " ON CONFLICT (name) DO UPDATE SET state = excluded.state, why = excluded.why",
+                      table, table, state_names[s], why);
+}
+
+int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    enum mm_watch_state s = mm_watch_get(db, table, NULL, err);
+    if (err->rc != SQLITE_OK || mm_watch_captures(s)) {
+        return err->rc;
+    }
+    mm_watch_set(db, table, MM_JOINING, NULL, err);
+    struct mm_buf b;
+    mm_buf_init(&b, 1 << 20);
+    mm_buf_byte(&b, MM_CONTROL_WATCH);
+    mm_buf_str(&b, table);
+    if (mm_buf_check(&b, err, "a table name") == SQLITE_OK) {
+        mm_outbox_put_control(db, b.data, b.len, err);
+    }
+    mm_buf_free(&b);
+    return err->rc;
+}
+
+static char *copy_text(sqlite3_stmt *st, int col, struct mm_err *err)
+{
+    const char *s = (const char *)sqlite3_column_text(st, col);
+    char *copy = s != NULL ? strdup(s) : NULL;
+    if (copy == NULL && sqlite3_column_type(st, col) != SQLITE_NULL) {
+        mm_err_nomem(err);
+    }
+    return copy;
+}
+
+struct mm_watch_entry *mm_watch_list(sqlite3 *db, int *n, struct mm_err *err)
+{
+    struct mm_watch_entry *list = NULL;
+    int cap = 0;
+    *n = 0;
+    sqlite3_stmt *st =
+        mm_db_prepare(db, err, 0, "SELECT name, first_name, state, why FROM main.__marmot__table ORDER BY name");
+    while (mm_db_step(st, err)) {
+        if (*n == cap) {
+            cap = cap == 0 ? 16 : cap * 2;
+            struct mm_watch_entry *p = realloc(list, (size_t)cap * sizeof *p);
+            if (p == NULL) {
+                mm_err_nomem(err);
+                break;
+            }
+            list = p;
+        }
+        struct mm_watch_entry *e = &list[(*n)++];
+        e->name = copy_text(st, 0, err);
+        e->first_name = copy_text(st, 1, err);
+        e->state = state_of((const char *)sqlite3_column_text(st, 2));
+        e->why = copy_text(st, 3, err);
+    }
+    mm_db_finalize(st);
+    if (err->rc != SQLITE_OK) {
+        mm_watch_list_free(list, *n);
+        list = NULL;
+        *n = 0;
+    }
+    return list;
+}
+
+void mm_watch_list_free(struct mm_watch_entry *list, int n)
+{
+    for (int k = 0; k < n; k++) {
+        free(list[k].name);
+        free(list[k].first_name);
+        free(list[k].why);
+    }
+    free(list);
+}
+
+int64_t mm_watchlist_seq(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT seq FROM main.__marmot__watchlist WHERE name = %Q", table);
+}
+
+int mm_watchlist_add(sqlite3 *db, const char *table, int shard, int64_t seq, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "INSERT OR IGNORE INTO main.__marmot__watchlist(name, shard, seq) VALUES (%Q, %d, %lld)",
+                      table, shard, (long long)seq);
+}
+
+int mm_watch_shard(const char *first_name, int shards)
+{
+    uint64_t h = 14695981039346656037ULL; /* FNV-1a, 64 bits */
+    for (const char *p = first_name; *p != '\0'; p++) {
+        uint8_t c = (uint8_t)*p;
+        h = (h ^ (c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c)) * 1099511628211ULL;
+    }
+    return (int)(h % (uint64_t)shards) + 1;
+}
