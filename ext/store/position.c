@@ -1,0 +1,229 @@
+#include "store/position.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+
+static bool copy_blob(void *to, size_t n, sqlite3_stmt *st, int col)
+{
+    if ((size_t)sqlite3_column_bytes(st, col) != n) {
+        return false;
+    }
+    memcpy(to, sqlite3_column_blob(st, col), n);
+    return true;
+}
+
+int mm_position_get(sqlite3 *db, int shard, struct mm_position *p, struct mm_err *err)
+{
+    memset(p, 0, sizeof *p);
+    p->shard = shard;
+    sqlite3_stmt *st = mm_db_prepare(
+        db, err, 0, "SELECT seq, digest, created, epoch FROM main.__marmot__position WHERE shard = %d", shard);
+    int found = mm_db_step(st, err);
+    if (found) {
+        const char *created = (const char *)sqlite3_column_text(st, 2);
+        p->seq = sqlite3_column_int64(st, 0);
+        p->epoch = sqlite3_column_int64(st, 3);
+        if (!copy_blob(p->digest, sizeof p->digest, st, 1) || created == NULL ||
+            strlen(created) >= sizeof p->created) {
+            mm_err_set(err, SQLITE_CORRUPT, "the stored position of shard %d is not readable", shard);
+        } else {
+            memcpy(p->created, created, strlen(created) + 1);
+        }
+    }
+    mm_db_finalize(st);
+    return found && err->rc == SQLITE_OK;
+}
+
+int mm_position_set(sqlite3 *db, const struct mm_position *p, struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "INSERT OR REPLACE INTO main.__marmot__position(shard, seq, digest, created,"
+                                     " epoch) VALUES (?1, ?2, ?3, ?4, ?5)");
+    if (st != NULL) {
+        sqlite3_bind_int(st, 1, p->shard);
+        sqlite3_bind_int64(st, 2, p->seq);
+        sqlite3_bind_blob(st, 3, p->digest, sizeof p->digest, SQLITE_STATIC);
+        sqlite3_bind_text(st, 4, p->created, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(st, 5, p->epoch);
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
+static void bind_origin(sqlite3_stmt *st, int shard, int64_t node, int64_t incarnation)
+{
+    sqlite3_bind_int(st, 1, shard);
+    sqlite3_bind_int64(st, 2, node);
+    sqlite3_bind_int64(st, 3, incarnation);
+}
+
+int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o,
+                  struct mm_err *err)
+{
+    memset(o, 0, sizeof *o);
+    o->node = node;
+    o->incarnation = incarnation;
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT seq, txid, outbox FROM main.__marmot__origin"
+                                     " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3");
+    int found = 0;
+    if (st != NULL) {
+        bind_origin(st, shard, node, incarnation);
+        found = mm_db_step(st, err);
+    }
+    if (found) {
+        o->seq = sqlite3_column_int64(st, 0);
+        o->outbox = sqlite3_column_int64(st, 2);
+        if (!copy_blob(o->txid, sizeof o->txid, st, 1)) {
+            mm_err_set(err, SQLITE_CORRUPT, "the stored origin of node %lld is not readable", (long long)node);
+        }
+    }
+    mm_db_finalize(st);
+    return found && err->rc == SQLITE_OK;
+}
+
+int mm_origin_accept(sqlite3 *db, int shard, const struct mm_origin *o, struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "INSERT OR REPLACE INTO main.__marmot__origin(shard, node, incarnation, seq,"
+                                     " txid, outbox) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+    if (st != NULL) {
+        bind_origin(st, shard, o->node, o->incarnation);
+        sqlite3_bind_int64(st, 4, o->seq);
+        sqlite3_bind_blob(st, 5, o->txid, sizeof o->txid, SQLITE_STATIC);
+        sqlite3_bind_int64(st, 6, o->outbox);
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    st = mm_db_prepare(db, err, 0,
+                       "INSERT OR REPLACE INTO main.__marmot__accepted(shard, node, incarnation, seq, txid)"
+                       " VALUES (?1, ?2, ?3, ?4, ?5)");
+    if (st != NULL) {
+        bind_origin(st, shard, o->node, o->incarnation);
+        sqlite3_bind_int64(st, 4, o->seq);
+        sqlite3_bind_blob(st, 5, o->txid, sizeof o->txid, SQLITE_STATIC);
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    st = mm_db_prepare(db, err, 0,
+                       "DELETE FROM main.__marmot__accepted WHERE shard = ?1 AND node = ?2 AND incarnation = ?3"
+                       " AND seq <= ?4");
+    if (st != NULL) {
+        bind_origin(st, shard, o->node, o->incarnation);
+        sqlite3_bind_int64(st, 4, o->seq - MM_ACCEPTED_KEPT);
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
+int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation, int64_t seq,
+                       uint8_t txid[MM_TXID_SIZE], struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT txid FROM main.__marmot__accepted WHERE shard = ?1 AND node = ?2"
+                                     " AND incarnation = ?3 AND seq = ?4");
+    int found = 0;
+    if (st != NULL) {
+        bind_origin(st, shard, node, incarnation);
+        sqlite3_bind_int64(st, 4, seq);
+        found = mm_db_step(st, err) && copy_blob(txid, MM_TXID_SIZE, st, 0);
+    }
+    mm_db_finalize(st);
+    return found;
+}
+
+int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h,
+                struct mm_err *err)
+{
+    memset(h, 0, sizeof *h);
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT txid, count, sha256, (SELECT count(*) FROM main.__marmot__part q"
+                                     " WHERE q.shard = ?1 AND q.node = ?2 AND q.incarnation = ?3),"
+                                     " (SELECT sum(length(data)) FROM main.__marmot__part q"
+                                     " WHERE q.shard = ?1 AND q.node = ?2 AND q.incarnation = ?3)"
+                                     " FROM main.__marmot__part WHERE shard = ?1 AND node = ?2"
+                                     " AND incarnation = ?3 AND number = 0");
+    int found = 0;
+    if (st != NULL) {
+        bind_origin(st, shard, node, incarnation);
+        found = mm_db_step(st, err);
+    }
+    if (found) {
+        h->count = sqlite3_column_int(st, 1);
+        h->held = sqlite3_column_int(st, 3);
+        h->bytes = sqlite3_column_int64(st, 4);
+        if (!copy_blob(h->txid, sizeof h->txid, st, 0) || !copy_blob(h->sha256, sizeof h->sha256, st, 2)) {
+            mm_err_set(err, SQLITE_CORRUPT, "a stored part of node %lld is not readable", (long long)node);
+        }
+    }
+    mm_db_finalize(st);
+    return found && err->rc == SQLITE_OK;
+}
+
+int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h,
+                int number, int64_t at_ms, const void *data, size_t len, struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "INSERT OR REPLACE INTO main.__marmot__part(shard, node, incarnation, number,"
+                                     " txid, count, sha256, at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+    if (st != NULL) {
+        bind_origin(st, shard, node, incarnation);
+        sqlite3_bind_int(st, 4, number);
+        sqlite3_bind_blob(st, 5, h->txid, sizeof h->txid, SQLITE_STATIC);
+        sqlite3_bind_int(st, 6, h->count);
+        sqlite3_bind_blob(st, 7, h->sha256, sizeof h->sha256, SQLITE_STATIC);
+        sqlite3_bind_int64(st, 8, at_ms);
+        sqlite3_bind_blob64(st, 9, len > 0 ? data : "", len, SQLITE_STATIC);
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
+int mm_part_read(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_buf *data,
+                 struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT data FROM main.__marmot__part WHERE shard = ?1 AND node = ?2"
+                                     " AND incarnation = ?3 ORDER BY number");
+    if (st != NULL) {
+        bind_origin(st, shard, node, incarnation);
+    }
+    while (mm_db_step(st, err)) {
+        mm_buf_add(data, sqlite3_column_blob(st, 0), (size_t)sqlite3_column_bytes(st, 0));
+    }
+    mm_db_finalize(st);
+    return mm_buf_check(data, err, "a transaction in parts");
+}
+
+int mm_part_drop(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_err *err)
+{
+    return mm_db_exec(db, err,
+                      "DELETE FROM main.__marmot__part WHERE shard = %d AND node = %lld AND incarnation = %lld", shard,
+                      (long long)node, (long long)incarnation);
+}
+
+int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, struct mm_err *err)
+{
+    mm_db_exec(db, err,
+               "INSERT INTO main.__marmot__conflict(shard, seq, node, at, kind, name, key, lost, won)"
+               " VALUES (%d, %lld, %lld, %lld, %Q, %Q, %Q, %Q, %Q)",
+               c->shard, (long long)c->seq, (long long)c->node, (long long)mm_clock_wall_ms(), c->kind, c->table,
+               c->key, c->lost, c->won);
+    return mm_db_exec(db, err,
+                      "DELETE FROM main.__marmot__conflict WHERE id <= (SELECT max(id) FROM"
+                      " main.__marmot__conflict) - %lld",
+                      (long long)max_rows);
+}
+
+int mm_ignored_add(sqlite3 *db, int shard, int64_t seq, int64_t node, const char *reason, struct mm_err *err)
+{
+    return mm_db_exec(db, err,
+                      "INSERT OR REPLACE INTO main.__marmot__ignored(shard, seq, node, at, reason)"
+                      " VALUES (%d, %lld, %lld, %lld, %Q)",
+                      shard, (long long)seq, (long long)node, (long long)mm_clock_wall_ms(), reason);
+}
