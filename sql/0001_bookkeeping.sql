@@ -50,7 +50,8 @@ CREATE TABLE __marmot__table (
     name         TEXT PRIMARY KEY COLLATE NOCASE,
     first_name   TEXT NOT NULL,               -- decides the shard: a rename does not move it
     state        TEXT NOT NULL,               -- watched, unwatched, unsupported, stale, joining
-    why          TEXT
+    why          TEXT,
+    joined_seq   INTEGER NOT NULL DEFAULT 0   -- joining later: folded up to here already
 ) WITHOUT ROWID;
 
 -- The replicated state of each shard (SPEC 4).

@@ -55,7 +55,7 @@ static const char *const texts[ST_COUNT] = {
                 " FROM main.__marmot__head WHERE one = 1",
     [ST_UNDO_PUT] = "INSERT OR REPLACE INTO main.__marmot__undo(id, shard, clean, data) VALUES (?1, ?2, ?3, ?4)",
     [ST_UNDO_GET] = "SELECT clean, data FROM main.__marmot__undo WHERE id = ?1 AND shard = ?2",
-    [ST_UNDO_DROP] = "DELETE FROM main.__marmot__undo WHERE id = ?1 AND shard = ?2",
+    [ST_UNDO_DROP] = "DELETE FROM main.__marmot__undo WHERE id <= ?1 AND shard = ?2",
     [ST_ECHO] = "INSERT OR REPLACE INTO main.__marmot__echo(at, id) VALUES (?1, ?2)",
 };
 
@@ -195,6 +195,13 @@ int mm_outbox_undo_drop(struct mm_outbox *o, int64_t id, int shard, struct mm_er
     sqlite3_bind_int64(st, 1, id);
     sqlite3_bind_int(st, 2, shard);
     return mm_db_run(st, err);
+}
+
+int64_t mm_outbox_echoed_upto(struct mm_outbox *o, struct mm_err *err)
+{
+    int64_t floor = mm_db_int(o->db, err, 0, "SELECT floor FROM main.__marmot__head WHERE one = 1");
+    int64_t echoed = mm_db_int(o->db, err, 0, "SELECT max(id) FROM main.__marmot__echo");
+    return echoed > floor ? echoed : floor;
 }
 
 int mm_outbox_echoed(struct mm_outbox *o, int64_t id, int64_t now_ms, struct mm_err *err)

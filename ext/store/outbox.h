@@ -65,12 +65,14 @@ int mm_outbox_undo_put(struct mm_outbox *o, int64_t id, int shard, bool clean, c
                        struct mm_err *err);
 int mm_outbox_undo_get(struct mm_outbox *o, int64_t id, int shard, bool *clean, struct mm_buf *data,
                        struct mm_err *err);
+/* For all ids up to `id`: they are echoed. */
 int mm_outbox_undo_drop(struct mm_outbox *o, int64_t id, int shard, struct mm_err *err);
 
 /* All rows up to `id` are echoed at `now`; and the clean-up: rows echoed more
 ** than keep_ms ago go, also the oldest ones beyond keep_bytes. Bounded: at
 ** most `max_rows` a call. Returns err->rc; *more when rows were left over. */
 int mm_outbox_echoed(struct mm_outbox *o, int64_t id, int64_t now_ms, struct mm_err *err);
+int64_t mm_outbox_echoed_upto(struct mm_outbox *o, struct mm_err *err); /* as last stored */
 int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t keep_bytes, int max_rows,
                    bool *more, struct mm_err *err);
 

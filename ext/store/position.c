@@ -1,5 +1,6 @@
 #include "store/position.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -85,39 +86,65 @@ int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, str
     return found && err->rc == SQLITE_OK;
 }
 
-int mm_origin_accept(sqlite3 *db, int shard, const struct mm_origin *o, struct mm_err *err)
+struct mm_origin_writer {
+    int shard;
+    sqlite3_stmt *add, *last, *forget;
+};
+
+struct mm_origin_writer *mm_origin_writer_open(sqlite3 *db, int shard, struct mm_err *err)
 {
-    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
-                                     "INSERT OR REPLACE INTO main.__marmot__origin(shard, node, incarnation, seq,"
-                                     " txid, outbox) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
-    if (st != NULL) {
-        bind_origin(st, shard, o->node, o->incarnation);
-        sqlite3_bind_int64(st, 4, o->seq);
-        sqlite3_bind_blob(st, 5, o->txid, sizeof o->txid, SQLITE_STATIC);
-        sqlite3_bind_int64(st, 6, o->outbox);
-        mm_db_run(st, err);
+    struct mm_origin_writer *w = calloc(1, sizeof *w);
+    if (w == NULL) {
+        mm_err_nomem(err);
+        return NULL;
     }
-    mm_db_finalize(st);
-    st = mm_db_prepare(db, err, 0,
-                       "INSERT OR REPLACE INTO main.__marmot__accepted(shard, node, incarnation, seq, txid)"
-                       " VALUES (?1, ?2, ?3, ?4, ?5)");
-    if (st != NULL) {
-        bind_origin(st, shard, o->node, o->incarnation);
-        sqlite3_bind_int64(st, 4, o->seq);
-        sqlite3_bind_blob(st, 5, o->txid, sizeof o->txid, SQLITE_STATIC);
-        mm_db_run(st, err);
+    w->shard = shard;
+    w->add = mm_db_prepare(db, err, 0,
+                           "INSERT OR REPLACE INTO main.__marmot__accepted(shard, node, incarnation, seq, txid)"
+                           " VALUES (?1, ?2, ?3, ?4, ?5)");
+    w->last = mm_db_prepare(db, err, 0,
+                            "INSERT OR REPLACE INTO main.__marmot__origin(shard, node, incarnation, seq, txid,"
+                            " outbox) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+    w->forget = mm_db_prepare(db, err, 0,
+                              "DELETE FROM main.__marmot__accepted WHERE shard = ?1 AND node = ?2"
+                              " AND incarnation = ?3 AND seq <= ?4");
+    return w;
+}
+
+int mm_origin_writer_add(struct mm_origin_writer *w, const struct mm_origin *o, struct mm_err *err)
+{
+    if (err->rc == SQLITE_OK) {
+        bind_origin(w->add, w->shard, o->node, o->incarnation);
+        sqlite3_bind_int64(w->add, 4, o->seq);
+        sqlite3_bind_blob(w->add, 5, o->txid, sizeof o->txid, SQLITE_STATIC);
+        mm_db_run(w->add, err);
     }
-    mm_db_finalize(st);
-    st = mm_db_prepare(db, err, 0,
-                       "DELETE FROM main.__marmot__accepted WHERE shard = ?1 AND node = ?2 AND incarnation = ?3"
-                       " AND seq <= ?4");
-    if (st != NULL) {
-        bind_origin(st, shard, o->node, o->incarnation);
-        sqlite3_bind_int64(st, 4, o->seq - MM_ACCEPTED_KEPT);
-        mm_db_run(st, err);
-    }
-    mm_db_finalize(st);
     return err->rc;
+}
+
+int mm_origin_writer_last(struct mm_origin_writer *w, const struct mm_origin *o, struct mm_err *err)
+{
+    if (err->rc == SQLITE_OK && o->seq > 0) {
+        bind_origin(w->last, w->shard, o->node, o->incarnation);
+        sqlite3_bind_int64(w->last, 4, o->seq);
+        sqlite3_bind_blob(w->last, 5, o->txid, sizeof o->txid, SQLITE_STATIC);
+        sqlite3_bind_int64(w->last, 6, o->outbox);
+        mm_db_run(w->last, err);
+        bind_origin(w->forget, w->shard, o->node, o->incarnation);
+        sqlite3_bind_int64(w->forget, 4, o->seq - MM_ACCEPTED_KEPT);
+        mm_db_run(w->forget, err);
+    }
+    return err->rc;
+}
+
+void mm_origin_writer_close(struct mm_origin_writer *w)
+{
+    if (w != NULL) {
+        mm_db_finalize(w->add);
+        mm_db_finalize(w->last);
+        mm_db_finalize(w->forget);
+        free(w);
+    }
 }
 
 int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation, int64_t seq,

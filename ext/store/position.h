@@ -41,8 +41,13 @@ int mm_position_set(sqlite3 *db, const struct mm_position *p, struct mm_err *err
 /* 1 when known; else 0 with o->seq = 0. */
 int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o,
                   struct mm_err *err);
-/* Writes the origin and remembers (seq, txid) among the last MM_ACCEPTED_KEPT. */
-int mm_origin_accept(sqlite3 *db, int shard, const struct mm_origin *o, struct mm_err *err);
+/* Many at once, inside one transaction: `add` remembers an accepted (seq,
+** txid) among the last MM_ACCEPTED_KEPT, `last` writes the origin's newest. */
+struct mm_origin_writer;
+struct mm_origin_writer *mm_origin_writer_open(sqlite3 *db, int shard, struct mm_err *err);
+int mm_origin_writer_add(struct mm_origin_writer *w, const struct mm_origin *o, struct mm_err *err);
+int mm_origin_writer_last(struct mm_origin_writer *w, const struct mm_origin *o, struct mm_err *err);
+void mm_origin_writer_close(struct mm_origin_writer *w);
 /* The txid accepted for an origin_seq: 1, or 0 when it is not (or no longer) known. */
 int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation, int64_t seq,
                        uint8_t txid[MM_TXID_SIZE], struct mm_err *err);

@@ -55,6 +55,17 @@ int mm_watch_set(sqlite3 *db, const char *table, enum mm_watch_state s, const ch
                       table, table, state_names[s], why);
 }
 
+int64_t mm_watch_joined_seq(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT joined_seq FROM main.__marmot__table WHERE name = %Q", table);
+}
+
+int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "UPDATE main.__marmot__table SET joined_seq = %lld WHERE name = %Q", (long long)seq,
+                      table);
+}
+
 int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
 {
     enum mm_watch_state s = mm_watch_get(db, table, NULL, err);

@@ -1,0 +1,249 @@
+#include "repl/apply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "repl/fold.h"
+
+enum { CONFLICTS_KEPT = 10000, JSON_MAX = 1 << 20 };
+
+/* One table's change, in the order of the local columns. */
+struct view {
+    struct mm_target *t;
+    const struct mm_tab *tab;
+    int *local;            /* message column -> local column */
+    struct mm_value *old, *new, *current, *image;
+};
+
+static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, struct mm_err *err)
+{
+    mm_log(MM_LOG_WARN, "table %s is stale: %s", t->name, why);
+    mm_watch_set(db, t->name, MM_STALE, why, err);
+    t->state = MM_STALE;
+}
+
+/* NULL when the table's rows can be written here, else why not. */
+static const char *map_columns(struct view *v)
+{
+    static const char no_table[] = "the cluster changes it and this node has no such table: create it as on the other nodes";
+    static const char no_column[] = "a column of the cluster's table is missing here: add it as on the other nodes";
+    static const char other_key[] = "its key differs from that of the cluster's table: rebuild it as on the other nodes";
+    if (v->t->def == NULL) {
+        return no_table;
+    }
+    if (!v->t->def->supported) {
+        return v->t->def->why;
+    }
+    int keys = 0;
+    for (uint32_t k = 0; k < v->tab->ncol; k++) {
+        v->local[k] = mm_target_column(v->t, v->tab->col[k]);
+        if (v->local[k] < 0) {
+            return no_column;
+        }
+        if ((v->tab->pk[k] != 0) != (v->t->def->col[v->local[k]].pk != 0)) {
+            return other_key;
+        }
+        keys += v->tab->pk[k] != 0;
+    }
+    for (int k = 0; k < v->t->def->ncol; k++) {
+        keys -= v->t->def->col[k].pk != 0;
+    }
+    return keys == 0 ? NULL : other_key;
+}
+
+static bool view_alloc(struct view *v, struct mm_arena *a, const struct mm_tab *tab, struct mm_target *t)
+{
+    size_t ncol = t->def != NULL ? (size_t)t->def->ncol : 0;
+    v->t = t;
+    v->tab = tab;
+    v->local = mm_arena_array(a, tab->ncol, sizeof *v->local);
+    v->old = mm_arena_array(a, ncol, sizeof *v->old);
+    v->new = mm_arena_array(a, ncol, sizeof *v->new);
+    v->current = mm_arena_array(a, ncol, sizeof *v->current);
+    v->image = mm_arena_array(a, ncol, sizeof *v->image);
+    return !a->failed;
+}
+
+static struct mm_value *to_local(const struct view *v, const struct mm_value *row, struct mm_value *out)
+{
+    if (row == NULL) {
+        return NULL;
+    }
+    memset(out, 0, (size_t)v->t->def->ncol * sizeof *out);
+    for (uint32_t k = 0; k < v->tab->ncol; k++) {
+        out[v->local[k]] = row[k];
+    }
+    return out;
+}
+
+static void json_row(struct mm_buf *b, const struct mm_table *def, const struct mm_value *row, bool keys_only)
+{
+    const char *sep = "{";
+    for (int k = 0; row != NULL && k < def->ncol; k++) {
+        if (row[k].type != MM_UNDEF && (!keys_only || def->col[k].pk != 0)) {
+            mm_buf_str(b, sep);
+            mm_buf_json(b, def->col[k].name);
+            mm_buf_byte(b, ':');
+            mm_value_json(b, &row[k]);
+            sep = ",";
+        }
+    }
+    mm_buf_str(b, row == NULL ? "null" : sep[0] == '{' ? "{}" : "}");
+    mm_buf_byte(b, 0);
+}
+
+static void record_conflict(sqlite3 *db, const struct view *v, const struct mm_apply_how *how,
+                            enum mm_conflict_kind kind, const struct mm_value *key, const struct mm_value *lost,
+                            const struct mm_value *won, struct mm_err *err)
+{
+    struct mm_buf b[3];
+    const struct mm_value *rows[3] = { key, lost, won };
+    for (int k = 0; k < 3; k++) {
+        mm_buf_init(&b[k], JSON_MAX);
+        json_row(&b[k], v->t->def, rows[k], k == 0);
+        if (b[k].rc == SQLITE_TOOBIG) { /* the log is bounded, row by row too */
+            mm_buf_clear(&b[k]);
+            mm_buf_add(&b[k], "\"too large\"", sizeof "\"too large\"");
+        }
+        mm_buf_check(&b[k], err, "a conflict record");
+    }
+    if (err->rc == SQLITE_OK) {
+        struct mm_conflict c = { how->shard, how->seq, how->node, mm_conflict_name(kind), v->t->def->name,
+                                 (const char *)b[0].data, (const char *)b[1].data, (const char *)b[2].data };
+        mm_conflict_add(db, &c, CONFLICTS_KEPT, err);
+    }
+    for (int k = 0; k < 3; k++) {
+        mm_buf_free(&b[k]);
+    }
+}
+
+static int apply_row(sqlite3 *db, struct view *v, const struct mm_row *row, struct mm_apply_how *how,
+                     struct mm_err *err)
+{
+    const struct mm_value *old = to_local(v, row->before, v->old);
+    const struct mm_value *new = to_local(v, row->after, v->new);
+    const struct mm_value *key = old != NULL ? old : new;
+    uint32_t ncol = (uint32_t)v->t->def->ncol;
+    enum mm_conflict_kind kind = MM_CONFLICT_NONE;
+    bool exists = mm_target_read(v->t, db, key, v->current, err) != 0;
+    const struct mm_value *current = exists ? v->current : NULL;
+    if (err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    enum mm_fold_act act = mm_fold_row(row->op, ncol, old, new, current, v->image, &kind);
+    if (kind != MM_CONFLICT_NONE) {
+        how->conflict = true;
+        if (!how->pending) {
+            record_conflict(db, v, how, kind, key, exists ? current : new, exists ? new : NULL, err);
+        }
+    }
+    if (how->images != NULL && act != MM_FOLD_NOTHING) {
+        mm_image_add(how->images, v->t, key, current);
+    }
+    /* The current row is borrowed from the open statement: the write comes
+    ** first, only then is it let go. */
+    if (act == MM_FOLD_WRITE) {
+        mm_target_write(v->t, db, key, v->image, exists, err);
+    } else if (act == MM_FOLD_REMOVE) {
+        mm_target_remove(v->t, db, key, err);
+    }
+    mm_target_done(v->t);
+    how->rows += act != MM_FOLD_NOTHING;
+    return err->rc;
+}
+
+static bool wanted(const struct mm_target *t, const struct mm_apply_how *how)
+{
+    if (how->pending) {
+        return mm_watch_captures(t->state) && t->def != NULL;
+    }
+    if (how->replay) {
+        return t->state == MM_JOINING && how->seq > t->joined_seq;
+    }
+    return t->state == MM_WATCHED;
+}
+
+int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *txn, struct mm_apply_how *how,
+                 struct mm_err *err)
+{
+    struct mm_arena a;
+    mm_arena_init(&a, (size_t)256 << 20);
+    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
+        const struct mm_tab *tab = &txn->tab[k];
+        struct mm_target *t = mm_targets_get(targets, tab->name, err);
+        if (t == NULL || t->shard != how->shard || !wanted(t, how)) {
+            how->skipped += (int64_t)tab->nrow;
+            continue;
+        }
+        struct view v;
+        if (!view_alloc(&v, &a, tab, t)) {
+            mm_err_nomem(err);
+            break;
+        }
+        const char *why = map_columns(&v);
+        for (size_t j = 0; j < tab->nrow && why == NULL && err->rc == SQLITE_OK; j++) {
+            apply_row(db, &v, &tab->row[j], how, err);
+            if ((err->rc & 0xff) == SQLITE_CONSTRAINT || (err->rc & 0xff) == SQLITE_MISMATCH) {
+                char text[sizeof err->msg];
+                memcpy(text, err->msg, sizeof text);
+                mm_err_init(err);
+                make_stale(db, t, text, err);
+                break;
+            }
+        }
+        if (why != NULL && t->state != MM_STALE) {
+            make_stale(db, t, why, err);
+        }
+    }
+    mm_arena_free(&a);
+    return err->rc;
+}
+
+static int write_image(sqlite3 *db, struct view *v, const struct mm_row *row, struct mm_err *err)
+{
+    const struct mm_value *key = to_local(v, row->before != NULL ? row->before : row->after, v->old);
+    const struct mm_value *stood = row->op == MM_OP_INSERT ? to_local(v, row->after, v->new) : NULL;
+    if (stood != NULL) {
+        key = stood;
+    }
+    bool exists = mm_target_read(v->t, db, key, v->current, err) != 0;
+    for (int k = 0; stood != NULL && k < v->t->def->ncol; k++) {
+        /* A column younger than the image keeps what it has. */
+        v->image[k] = stood[k].type == MM_UNDEF && exists ? v->current[k] : stood[k];
+    }
+    if (stood != NULL) {
+        mm_target_write(v->t, db, key, v->image, exists, err);
+    } else if (exists) {
+        mm_target_remove(v->t, db, key, err);
+    }
+    mm_target_done(v->t);
+    return err->rc;
+}
+
+int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *images, struct mm_err *err)
+{
+    struct mm_arena a;
+    mm_arena_init(&a, (size_t)256 << 20);
+    for (size_t k = 0; k < images->ntab && err->rc == SQLITE_OK; k++) {
+        const struct mm_tab *tab = &images->tab[k];
+        struct mm_target *t = mm_targets_get(targets, tab->name, err);
+        struct view v;
+        if (t == NULL || t->def == NULL) {
+            continue; /* dropped since: nothing to put back */
+        }
+        if (!view_alloc(&v, &a, tab, t)) {
+            mm_err_nomem(err);
+            break;
+        }
+        const char *why = map_columns(&v);
+        for (size_t j = 0; j < tab->nrow && why == NULL && err->rc == SQLITE_OK; j++) {
+            write_image(db, &v, &tab->row[j], err);
+        }
+        if (why != NULL && t->state != MM_STALE) {
+            make_stale(db, t, why, err);
+        }
+    }
+    mm_arena_free(&a);
+    return err->rc;
+}

@@ -1,0 +1,467 @@
+#include "repl/pending.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define IMAGES_MAX ((size_t)1 << 30)
+#define ARENA_MAX ((size_t)2 << 30)
+
+/* For each key hash the queue of pending transactions that touch it; since
+** they come and go in order, the head is always the oldest. */
+struct node {
+    uint64_t key;
+    uint64_t number; /* of the pending transaction, counted from the first ever pushed */
+    uint32_t next;   /* node + 1 in the same bucket, oldest first; 0 = end */
+};
+
+struct mm_pending {
+    sqlite3 *db;
+    struct mm_outbox *outbox;
+    struct mm_targets *targets;
+    int shard;
+    struct mm_pend *entry; /* ring */
+    size_t cap, head, count;
+    uint64_t first_number; /* of the oldest entry */
+    size_t undone_from;    /* index; count = none is undone */
+    struct node *node;
+    uint32_t nnode, node_cap, free_node; /* free list by next */
+    uint32_t *bucket;      /* first node + 1 */
+    uint32_t *tail;        /* last node + 1 */
+    uint32_t nbucket;
+    size_t live;
+};
+
+struct mm_pending *mm_pending_open(sqlite3 *db, struct mm_outbox *outbox, struct mm_targets *targets, int shard,
+                                   struct mm_err *err)
+{
+    struct mm_pending *p = calloc(1, sizeof *p);
+    if (p == NULL) {
+        mm_err_nomem(err);
+        return NULL;
+    }
+    p->db = db;
+    p->outbox = outbox;
+    p->targets = targets;
+    p->shard = shard;
+    return p;
+}
+
+void mm_pending_reset(struct mm_pending *p)
+{
+    for (size_t k = 0; k < p->count; k++) {
+        free(mm_pending_at(p, k)->key);
+    }
+    free(p->entry);
+    free(p->node);
+    free(p->bucket);
+    free(p->tail);
+    p->entry = NULL;
+    p->node = NULL;
+    p->bucket = p->tail = NULL;
+    p->cap = p->head = p->count = p->undone_from = p->live = 0;
+    p->nnode = p->node_cap = p->free_node = p->nbucket = 0;
+}
+
+void mm_pending_close(struct mm_pending *p)
+{
+    if (p != NULL) {
+        mm_pending_reset(p);
+        free(p);
+    }
+}
+
+size_t mm_pending_count(const struct mm_pending *p)
+{
+    return p->count;
+}
+
+struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index)
+{
+    return &p->entry[(p->head + index) % p->cap];
+}
+
+bool mm_pending_undone(const struct mm_pending *p, size_t index)
+{
+    return index >= p->undone_from;
+}
+
+static uint32_t *slot_of(uint32_t *table, uint32_t n, uint64_t key)
+{
+    return &table[(key ^ (key >> 32)) & (n - 1)];
+}
+
+/* Rebuilds the buckets at twice the size; the queues keep their order since
+** nodes are walked from the oldest bucket entry on. */
+static int grow_buckets(struct mm_pending *p, struct mm_err *err)
+{
+    uint32_t n = p->nbucket == 0 ? 256 : p->nbucket * 2;
+    uint32_t *bucket = calloc(n, sizeof *bucket);
+    uint32_t *tail = calloc(n, sizeof *tail);
+    if (bucket == NULL || tail == NULL) {
+        free(bucket);
+        free(tail);
+        return mm_err_nomem(err);
+    }
+    for (uint32_t k = 0; k < p->nbucket; k++) {
+        uint32_t at = p->bucket[k];
+        while (at != 0) {
+            struct node *nd = &p->node[at - 1];
+            uint32_t next = nd->next;
+            uint32_t *t = slot_of(tail, n, nd->key);
+            nd->next = 0;
+            if (*t == 0) {
+                *slot_of(bucket, n, nd->key) = at;
+            } else {
+                p->node[*t - 1].next = at;
+            }
+            *t = at;
+            at = next;
+        }
+    }
+    free(p->bucket);
+    free(p->tail);
+    p->bucket = bucket;
+    p->tail = tail;
+    p->nbucket = n;
+    return SQLITE_OK;
+}
+
+static int add_node(struct mm_pending *p, uint64_t key, uint64_t number, struct mm_err *err)
+{
+    if (p->live + 1 > p->nbucket / 2 && grow_buckets(p, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    if (p->free_node == 0 && p->nnode == p->node_cap) {
+        uint32_t cap = p->node_cap == 0 ? 256 : p->node_cap * 2;
+        struct node *nd = cap > p->node_cap ? realloc(p->node, cap * sizeof *nd) : NULL;
+        if (nd == NULL) {
+            return mm_err_nomem(err);
+        }
+        p->node = nd;
+        p->node_cap = cap;
+    }
+    uint32_t at = p->free_node;
+    if (at != 0) {
+        p->free_node = p->node[at - 1].next;
+    } else {
+        at = ++p->nnode;
+    }
+    p->node[at - 1] = (struct node){ .key = key, .number = number, .next = 0 };
+    uint32_t *t = slot_of(p->tail, p->nbucket, key);
+    if (*t == 0) {
+        *slot_of(p->bucket, p->nbucket, key) = at;
+    } else {
+        p->node[*t - 1].next = at;
+    }
+    *t = at;
+    p->live++;
+    return SQLITE_OK;
+}
+
+/* Takes the node of (key, number) out of its bucket. */
+static void drop_node(struct mm_pending *p, uint64_t key, uint64_t number)
+{
+    uint32_t *from = slot_of(p->bucket, p->nbucket, key);
+    uint32_t before = 0;
+    for (uint32_t at = *from; at != 0; before = at, at = p->node[at - 1].next) {
+        struct node *nd = &p->node[at - 1];
+        if (nd->key != key || nd->number != number) {
+            continue;
+        }
+        uint32_t *t = slot_of(p->tail, p->nbucket, key);
+        if (before != 0) {
+            p->node[before - 1].next = nd->next;
+        } else {
+            *from = nd->next;
+        }
+        if (*t == at) {
+            *t = before;
+        }
+        nd->next = p->free_node;
+        p->free_node = at;
+        p->live--;
+        return;
+    }
+}
+
+static uint64_t hash_bytes(const uint8_t *b, size_t n)
+{
+    uint64_t h = 14695981039346656037ULL;
+    for (size_t k = 0; k < n; k++) {
+        h = (h ^ b[k]) * 1099511628211ULL;
+    }
+    return h ^ (h >> 31);
+}
+
+/* Collations of a table's columns as this node has them. */
+static uint8_t *column_colls(struct mm_targets *targets, const struct mm_tab *tab)
+{
+    uint8_t *coll = calloc((size_t)tab->ncol + 1, 1);
+    for (uint32_t k = 0; coll != NULL && k < tab->ncol; k++) {
+        if (tab->pk[k] != 0) {
+            coll[k] = (uint8_t)mm_targets_coll(targets, tab->name, tab->col[k]);
+        }
+    }
+    return coll;
+}
+
+/* Calls back with the hash of each key that a row touches: the old one and,
+** when the key's bytes moved within one canonical key, the same once more. */
+typedef int on_key(void *arg, uint64_t key, struct mm_err *err);
+
+static int each_key(struct mm_targets *targets, int shard, const struct mm_txn *txn, on_key *call, void *arg,
+                    struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, (size_t)1 << 30);
+    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
+        const struct mm_tab *tab = &txn->tab[k];
+        if (mm_targets_shard(targets, tab->name, err) != shard) {
+            continue;
+        }
+        uint8_t *coll = column_colls(targets, tab);
+        if (coll == NULL) {
+            mm_err_nomem(err);
+            break;
+        }
+        for (size_t j = 0; j < tab->nrow && err->rc == SQLITE_OK; j++) {
+            const struct mm_row *row = &tab->row[j];
+            mm_buf_clear(&b);
+            mm_change_key(&b, tab, row->before != NULL ? row->before : row->after, coll);
+            if (mm_buf_check(&b, err, "a key") == SQLITE_OK) {
+                call(arg, hash_bytes(b.data, b.len), err);
+            }
+        }
+        free(coll);
+    }
+    mm_buf_free(&b);
+    return err->rc;
+}
+
+struct collect {
+    uint64_t *key;
+    size_t n, cap;
+};
+
+static int collect_key(void *arg, uint64_t key, struct mm_err *err)
+{
+    struct collect *c = arg;
+    if (c->n == c->cap) {
+        size_t cap = c->cap == 0 ? 4 : c->cap * 2;
+        uint64_t *p = realloc(c->key, cap * sizeof *p);
+        if (p == NULL) {
+            return mm_err_nomem(err);
+        }
+        c->key = p;
+        c->cap = cap;
+    }
+    c->key[c->n++] = key;
+    return SQLITE_OK;
+}
+
+static int grow_ring(struct mm_pending *p, struct mm_err *err)
+{
+    size_t cap = p->cap == 0 ? 64 : p->cap * 2;
+    struct mm_pend *e = calloc(cap, sizeof *e);
+    if (e == NULL) {
+        return mm_err_nomem(err);
+    }
+    for (size_t k = 0; k < p->count; k++) {
+        e[k] = *mm_pending_at(p, k);
+    }
+    free(p->entry);
+    p->entry = e;
+    p->cap = cap;
+    p->head = 0;
+    return SQLITE_OK;
+}
+
+int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const struct mm_txn *txn, int64_t bytes,
+                    struct mm_err *err)
+{
+    struct collect c = { NULL, 0, 0 };
+    bool clean = true;
+    if (txn != NULL) {
+        each_key(p->targets, p->shard, txn, collect_key, &c, err);
+        if (err->rc != SQLITE_OK || c.n == 0) {
+            free(c.key);
+            return err->rc;
+        }
+        /* What an earlier run redid keeps its verdict. */
+        mm_outbox_undo_get(p->outbox, row->id, p->shard, &clean, NULL, err);
+    }
+    if (p->count == p->cap) {
+        grow_ring(p, err);
+    }
+    for (size_t k = 0; k < c.n && err->rc == SQLITE_OK; k++) {
+        add_node(p, c.key[k], p->first_number + p->count, err);
+    }
+    if (err->rc != SQLITE_OK) { /* the owner resets after an error: nodes need no undoing */
+        free(c.key);
+        return err->rc;
+    }
+    bool none_undone = p->undone_from == p->count;
+    struct mm_pend *e = mm_pending_at(p, p->count++);
+    memset(e, 0, sizeof *e);
+    e->id = row->id;
+    e->incarnation = row->incarnation;
+    memcpy(e->txid, row->txid, sizeof e->txid);
+    e->kind = row->kind;
+    e->clean = clean;
+    e->bytes = bytes;
+    e->key = c.key;
+    e->nkey = c.n;
+    if (none_undone) {
+        p->undone_from = p->count;
+    }
+    return err->rc;
+}
+
+struct overlap {
+    struct mm_pending *p;
+    uint64_t first; /* smallest number found */
+};
+
+static int look_key(void *arg, uint64_t key, struct mm_err *err)
+{
+    struct overlap *o = arg;
+    (void)err;
+    for (uint32_t at = *slot_of(o->p->bucket, o->p->nbucket, key); at != 0; at = o->p->node[at - 1].next) {
+        if (o->p->node[at - 1].key == key) {
+            if (o->p->node[at - 1].number < o->first) {
+                o->first = o->p->node[at - 1].number;
+            }
+            break; /* the queue is in order */
+        }
+    }
+    return SQLITE_OK;
+}
+
+size_t mm_pending_overlap(struct mm_pending *p, const struct mm_txn *txn, struct mm_err *err)
+{
+    struct overlap o = { p, p->first_number + p->count };
+    if (p->nbucket > 0 && p->count > 0) {
+        each_key(p->targets, p->shard, txn, look_key, &o, err);
+    }
+    return (size_t)(o.first - p->first_number);
+}
+
+int mm_pending_read(struct mm_pending *p, const struct mm_pend *e, struct mm_txn *txn, struct mm_buf *names,
+                    struct mm_buf *data, struct mm_err *err)
+{
+    struct mm_outbox_row row;
+    if (!mm_outbox_get(p->outbox, e->id, &row, names, data, err)) {
+        return mm_err_set(err, SQLITE_CORRUPT, "outbox row %lld is gone before it was echoed: restore the outbox",
+                          (long long)e->id);
+    }
+    mm_change_read(txn, data->data, data->len, names->data, names->len, mm_targets_coll, p->targets, err);
+    size_t kept = 0;
+    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
+        if (mm_targets_shard(p->targets, txn->tab[k].name, err) == p->shard) {
+            txn->tab[kept++] = txn->tab[k];
+        }
+    }
+    txn->ntab = kept;
+    return err->rc;
+}
+
+/* One pending transaction's bytes while it is undone or redone. */
+struct scratch {
+    struct mm_arena arena;
+    struct mm_buf names, data, images;
+    struct mm_txn txn;
+};
+
+static void scratch_init(struct scratch *s)
+{
+    mm_arena_init(&s->arena, ARENA_MAX);
+    mm_buf_init(&s->names, IMAGES_MAX);
+    mm_buf_init(&s->data, IMAGES_MAX);
+    mm_buf_init(&s->images, IMAGES_MAX);
+    s->txn = (struct mm_txn){ .arena = &s->arena };
+}
+
+static void scratch_free(struct scratch *s)
+{
+    mm_arena_free(&s->arena);
+    mm_buf_free(&s->names);
+    mm_buf_free(&s->data);
+    mm_buf_free(&s->images);
+}
+
+static int undo_one(struct mm_pending *p, const struct mm_pend *e, struct mm_err *err)
+{
+    struct scratch s;
+    bool clean;
+    scratch_init(&s);
+    if (mm_outbox_undo_get(p->outbox, e->id, p->shard, &clean, &s.images, err)) {
+        mm_buf_check(&s.images, err, "before-images");
+        mm_image_unpack(&s.txn, s.images.data, s.images.len, p->targets, err);
+    } else {
+        mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
+        mm_image_of_captured(&s.txn);
+    }
+    mm_apply_images(p->db, p->targets, &s.txn, err);
+    scratch_free(&s);
+    return mm_err_prefix(err, "undoing pending transaction %lld", (long long)e->id);
+}
+
+int mm_pending_undo(struct mm_pending *p, size_t index, struct mm_err *err)
+{
+    while (p->undone_from > index && err->rc == SQLITE_OK) {
+        const struct mm_pend *e = mm_pending_at(p, p->undone_from - 1);
+        if (e->kind == MM_OUTBOX_TXN) {
+            undo_one(p, e, err);
+        }
+        p->undone_from--;
+    }
+    return err->rc;
+}
+
+static int redo_one(struct mm_pending *p, struct mm_pend *e, struct mm_err *err)
+{
+    struct scratch s;
+    struct mm_image images;
+    struct mm_apply_how how = { .shard = p->shard, .pending = true, .images = &images };
+    scratch_init(&s);
+    mm_image_init(&images, IMAGES_MAX);
+    mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
+    mm_apply_txn(p->db, p->targets, &s.txn, &how, err);
+    mm_image_pack(&images, &s.images, err);
+    if (err->rc == SQLITE_OK) {
+        e->clean = !how.conflict;
+        mm_outbox_undo_put(p->outbox, e->id, p->shard, e->clean, s.images.data, s.images.len, err);
+    }
+    mm_image_free(&images);
+    scratch_free(&s);
+    return mm_err_prefix(err, "redoing pending transaction %lld", (long long)e->id);
+}
+
+int mm_pending_redo(struct mm_pending *p, struct mm_err *err)
+{
+    while (p->undone_from < p->count && err->rc == SQLITE_OK) {
+        struct mm_pend *e = mm_pending_at(p, p->undone_from);
+        if (e->kind == MM_OUTBOX_TXN) {
+            redo_one(p, e, err);
+        }
+        p->undone_from++;
+    }
+    return err->rc;
+}
+
+int mm_pending_pop(struct mm_pending *p, struct mm_err *err)
+{
+    struct mm_pend *e = mm_pending_at(p, 0);
+    for (size_t k = 0; k < e->nkey; k++) {
+        drop_node(p, e->key[k], p->first_number);
+    }
+    free(e->key);
+    e->key = NULL;
+    p->head = (p->head + 1) % p->cap;
+    p->count--;
+    p->first_number++;
+    if (p->undone_from > 0) {
+        p->undone_from--;
+    }
+    return err->rc;
+}

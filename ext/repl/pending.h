@@ -1,0 +1,66 @@
+/* Pending: the local transactions of one shard that are not yet seen back
+** from the stream, oldest first, and where they overlap with what comes.
+**
+** visible = pending applied to base. When a message overlaps with a pending
+** transaction, that one and all younger ones are undone (newest first), the
+** message is folded, and at the end of the batch they are redone (oldest
+** first), all in one write transaction.
+**
+** Threads: the replication thread. Memory holds numbers only (about 24 bytes a
+** changed row); rows are read again from the outbox. After a rolled-back
+** transaction the owner calls mm_pending_reset and reads anew. */
+#ifndef MM_REPL_PENDING_H
+#define MM_REPL_PENDING_H
+
+#include "repl/apply.h"
+#include "store/outbox.h"
+
+struct mm_pend {
+    int64_t id;          /* outbox id */
+    int64_t incarnation;
+    uint8_t txid[MM_TXID_SIZE];
+    int kind;            /* enum mm_outbox_kind */
+    bool clean;          /* done on exactly the old values that it names */
+    /* For the publisher: */
+    bool sent;
+    int64_t acked_seq;   /* stream sequence of its last message, 0 = not acknowledged */
+    int64_t bytes;       /* of the outbox row */
+    uint64_t *key;       /* hashes of the keys that it touches */
+    size_t nkey;
+};
+
+struct mm_pending;
+
+struct mm_pending *mm_pending_open(sqlite3 *db, struct mm_outbox *outbox, struct mm_targets *targets, int shard,
+                                   struct mm_err *err);
+void mm_pending_close(struct mm_pending *p);
+void mm_pending_reset(struct mm_pending *p); /* forgets all; nothing is written */
+
+/* A captured transaction (or control row) behind all others. Does nothing
+** when it does not touch this shard. `txn` is the whole one; NULL for control
+** rows of this shard. */
+int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const struct mm_txn *txn, int64_t bytes,
+                    struct mm_err *err);
+
+size_t mm_pending_count(const struct mm_pending *p);
+struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index); /* 0 = oldest */
+bool mm_pending_undone(const struct mm_pending *p, size_t index);  /* in this batch */
+
+/* Index of the first pending transaction that overlaps with the rows of txn;
+** count when there is none. */
+size_t mm_pending_overlap(struct mm_pending *p, const struct mm_txn *txn, struct mm_err *err);
+
+/* Undoes, newest first, down to and with `index`. */
+int mm_pending_undo(struct mm_pending *p, size_t index, struct mm_err *err);
+/* Redoes all that is undone, oldest first; remembers their before-images. */
+int mm_pending_redo(struct mm_pending *p, struct mm_err *err);
+/* The oldest one was echoed and folded: it leaves. `written` when a write
+** transaction is open (then its before-images are dropped, too). */
+int mm_pending_pop(struct mm_pending *p, struct mm_err *err);
+
+/* Reads a pending transaction's changes of this shard (arena of the caller;
+** values borrow from the two buffers). */
+int mm_pending_read(struct mm_pending *p, const struct mm_pend *e, struct mm_txn *txn, struct mm_buf *names,
+                    struct mm_buf *data, struct mm_err *err);
+
+#endif

@@ -1,0 +1,344 @@
+#include "repl/target.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/db.h"
+
+enum { BUCKETS = 256, SQL_MAX = 8 << 20 };
+
+struct mm_targets {
+    sqlite3 *db;
+    int shards;
+    int64_t cookie;
+    struct mm_target *bucket[BUCKETS];
+};
+
+struct mm_targets *mm_targets_open(sqlite3 *db, int shards, struct mm_err *err)
+{
+    struct mm_targets *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        mm_err_nomem(err);
+        return NULL;
+    }
+    s->db = db;
+    s->shards = shards;
+    s->cookie = -1;
+    return s;
+}
+
+static void target_free(struct mm_target *t)
+{
+    mm_db_finalize(t->select);
+    mm_db_finalize(t->remove);
+    mm_db_finalize(t->insert);
+    mm_db_finalize(t->update);
+    mm_table_free(t->def);
+    sqlite3_free(t->first_name);
+    free(t->name);
+    free(t);
+}
+
+void mm_targets_forget(struct mm_targets *s)
+{
+    for (int k = 0; k < BUCKETS; k++) {
+        while (s->bucket[k] != NULL) {
+            struct mm_target *t = s->bucket[k];
+            s->bucket[k] = t->next;
+            target_free(t);
+        }
+    }
+}
+
+void mm_targets_close(struct mm_targets *s)
+{
+    if (s != NULL) {
+        mm_targets_forget(s);
+        free(s);
+    }
+}
+
+bool mm_targets_refresh(struct mm_targets *s, struct mm_err *err)
+{
+    int64_t cookie = mm_db_int(s->db, err, 0, "PRAGMA main.schema_version");
+    if (err->rc != SQLITE_OK || cookie == s->cookie) {
+        return false;
+    }
+    s->cookie = cookie;
+    mm_targets_forget(s);
+    return true;
+}
+
+struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct mm_err *err)
+{
+    if (err->rc != SQLITE_OK) {
+        return NULL;
+    }
+    struct mm_target **head = &s->bucket[(unsigned)mm_watch_shard(table, BUCKETS) - 1];
+    for (struct mm_target *t = *head; t != NULL; t = t->next) {
+        if (sqlite3_stricmp(t->name, table) == 0) {
+            return t;
+        }
+    }
+    struct mm_target *t = calloc(1, sizeof *t);
+    if (t == NULL || (t->name = strdup(table)) == NULL) {
+        free(t);
+        mm_err_nomem(err);
+        return NULL;
+    }
+    t->state = mm_watch_get(s->db, table, &t->first_name, err);
+    t->shard = mm_watch_shard(t->first_name != NULL ? t->first_name : table, s->shards);
+    if (!mm_table_internal(table)) {
+        t->def = mm_table_load(s->db, table, err);
+    }
+    if (mm_watch_captures(t->state) && t->state != MM_WATCHED) {
+        t->joined_seq = mm_watch_joined_seq(s->db, table, err);
+    }
+    if (err->rc != SQLITE_OK) {
+        target_free(t);
+        return NULL;
+    }
+    t->next = *head;
+    *head = t;
+    return t;
+}
+
+int mm_targets_shard(struct mm_targets *s, const char *table, struct mm_err *err)
+{
+    struct mm_target *t = mm_targets_get(s, table, err);
+    return t != NULL ? t->shard : 1;
+}
+
+int mm_target_column(const struct mm_target *t, const char *column)
+{
+    for (int k = 0; k < t->def->ncol; k++) {
+        if (sqlite3_stricmp(t->def->col[k].name, column) == 0) {
+            return k;
+        }
+    }
+    return -1;
+}
+
+enum mm_coll mm_targets_coll(void *targets, const char *table, const char *column)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    struct mm_target *t = mm_targets_get(targets, table, &err);
+    int k = t != NULL && t->def != NULL ? mm_target_column(t, column) : -1;
+    return k >= 0 ? (enum mm_coll)t->def->col[k].coll : MM_COLL_BINARY;
+}
+
+/* " WHERE k1 = ?1 AND k2 = ?2": the key in its own order. */
+static void add_where(struct mm_buf *b, const struct mm_table *def)
+{
+    int place = 1;
+    for (; place <= def->ncol; place++) {
+        int k = 0;
+        while (k < def->ncol && def->col[k].pk != place) {
+            k++;
+        }
+        if (k == def->ncol) {
+            break;
+        }
+        char *name = sqlite3_mprintf("\"%w\"", def->col[k].name);
+        mm_buf_printf(b, "%s%s = ?%d", place == 1 ? " WHERE " : " AND ", name != NULL ? name : "", place);
+        b->rc = name == NULL ? SQLITE_NOMEM : b->rc;
+        sqlite3_free(name);
+    }
+}
+
+static int key_columns(const struct mm_table *def)
+{
+    int n = 0;
+    for (int k = 0; k < def->ncol; k++) {
+        n += def->col[k].pk != 0;
+    }
+    return n;
+}
+
+static void add_name(struct mm_buf *b, const char *before, const char *name)
+{
+    char *quoted = sqlite3_mprintf("%s\"%w\"", before, name);
+    if (quoted == NULL) {
+        b->rc = SQLITE_NOMEM;
+        return;
+    }
+    mm_buf_str(b, quoted);
+    sqlite3_free(quoted);
+}
+
+static sqlite3_stmt *prepare(sqlite3 *db, struct mm_buf *b, unsigned flags, struct mm_err *err)
+{
+    sqlite3_stmt *st = NULL;
+    mm_buf_byte(b, 0);
+    if (mm_buf_check(b, err, "a statement") == SQLITE_OK) {
+        st = mm_db_prepare(db, err, flags, "%s", (const char *)b->data);
+    }
+    mm_buf_free(b);
+    return st;
+}
+
+static sqlite3_stmt *make_select(const struct mm_table *def, sqlite3 *db, struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, SQL_MAX);
+    for (int k = 0; k < def->ncol; k++) {
+        add_name(&b, k == 0 ? "SELECT " : ", ", def->col[k].name);
+    }
+    add_name(&b, " FROM main.", def->name);
+    add_where(&b, def);
+    return prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+}
+
+static sqlite3_stmt *make_remove(const struct mm_table *def, sqlite3 *db, struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, SQL_MAX);
+    add_name(&b, "DELETE FROM main.", def->name);
+    add_where(&b, def);
+    return prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+}
+
+static sqlite3_stmt *make_update(const struct mm_table *def, sqlite3 *db, struct mm_err *err)
+{
+    struct mm_buf b;
+    int keys = key_columns(def);
+    mm_buf_init(&b, SQL_MAX);
+    add_name(&b, "UPDATE main.", def->name);
+    for (int k = 0; k < def->ncol; k++) {
+        add_name(&b, k == 0 ? " SET " : ", ", def->col[k].name);
+        mm_buf_printf(&b, " = ?%d", keys + 1 + k);
+    }
+    add_where(&b, def);
+    return prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+}
+
+/* An INSERT of the columns that `image` has; NULL image: all of them. */
+static sqlite3_stmt *make_insert(const struct mm_table *def, const struct mm_value *image, sqlite3 *db,
+                                 struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, SQL_MAX);
+    add_name(&b, "INSERT INTO main.", def->name);
+    const char *sep = "(";
+    for (int k = 0; k < def->ncol; k++) {
+        if (image == NULL || image[k].type != MM_UNDEF) {
+            add_name(&b, sep, def->col[k].name);
+            sep = ", ";
+        }
+    }
+    sep = ") VALUES (";
+    for (int k = 0; k < def->ncol; k++) {
+        if (image == NULL || image[k].type != MM_UNDEF) {
+            mm_buf_printf(&b, "%s?%d", sep, k + 1);
+            sep = ", ";
+        }
+    }
+    mm_buf_str(&b, ")");
+    return prepare(db, &b, image == NULL ? SQLITE_PREPARE_PERSISTENT : 0, err);
+}
+
+static void bind(sqlite3 *db, sqlite3_stmt *st, int param, const struct mm_value *v, struct mm_err *err)
+{
+    if (st != NULL && err->rc == SQLITE_OK && mm_value_bind(st, param, v) != SQLITE_OK) {
+        mm_db_fail(db, err, "binding a value");
+    }
+}
+
+static void bind_key(const struct mm_target *t, sqlite3 *db, sqlite3_stmt *st, const struct mm_value *row,
+                     struct mm_err *err)
+{
+    for (int k = 0; k < t->def->ncol; k++) {
+        if (t->def->col[k].pk != 0) {
+            bind(db, st, t->def->col[k].pk, &row[k], err);
+        }
+    }
+}
+
+int mm_target_read(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_value *out,
+                   struct mm_err *err)
+{
+    if (t->select == NULL && err->rc == SQLITE_OK) {
+        t->select = make_select(t->def, db, err);
+    }
+    bind_key(t, db, t->select, row, err);
+    if (!mm_db_step(t->select, err)) {
+        if (t->select != NULL) {
+            sqlite3_reset(t->select);
+        }
+        return 0;
+    }
+    for (int k = 0; k < t->def->ncol; k++) {
+        if (!mm_value_column(&out[k], t->select, k)) {
+            mm_err_nomem(err);
+        }
+    }
+    return err->rc == SQLITE_OK;
+}
+
+void mm_target_done(struct mm_target *t)
+{
+    if (t->select != NULL) {
+        sqlite3_reset(t->select);
+        sqlite3_clear_bindings(t->select);
+    }
+}
+
+int mm_target_remove(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err)
+{
+    if (t->remove == NULL && err->rc == SQLITE_OK) {
+        t->remove = make_remove(t->def, db, err);
+    }
+    bind_key(t, db, t->remove, row, err);
+    mm_db_run(t->remove, err);
+    if (t->remove != NULL) {
+        sqlite3_clear_bindings(t->remove);
+    }
+    return err->rc;
+}
+
+static int write_new(struct mm_target *t, sqlite3 *db, const struct mm_value *image, struct mm_err *err)
+{
+    bool full = true;
+    for (int k = 0; k < t->def->ncol; k++) {
+        full = full && image[k].type != MM_UNDEF;
+    }
+    if (full && t->insert == NULL && err->rc == SQLITE_OK) {
+        t->insert = make_insert(t->def, NULL, db, err);
+    }
+    sqlite3_stmt *st = full || err->rc != SQLITE_OK ? t->insert : make_insert(t->def, image, db, err);
+    for (int k = 0; k < t->def->ncol; k++) {
+        if (image[k].type != MM_UNDEF) {
+            bind(db, st, k + 1, &image[k], err);
+        }
+    }
+    mm_db_run(st, err);
+    if (st != NULL && st == t->insert) {
+        sqlite3_clear_bindings(st);
+    } else {
+        mm_db_finalize(st);
+    }
+    return err->rc;
+}
+
+int mm_target_write(struct mm_target *t, sqlite3 *db, const struct mm_value *key, const struct mm_value *image,
+                    bool exists, struct mm_err *err)
+{
+    if (!exists) {
+        return write_new(t, db, image, err);
+    }
+    if (t->update == NULL && err->rc == SQLITE_OK) {
+        t->update = make_update(t->def, db, err);
+    }
+    int keys = key_columns(t->def);
+    bind_key(t, db, t->update, key, err);
+    for (int k = 0; k < t->def->ncol; k++) {
+        bind(db, t->update, keys + 1 + k, &image[k], err);
+    }
+    mm_db_run(t->update, err);
+    if (t->update != NULL) {
+        sqlite3_clear_bindings(t->update);
+    }
+    return err->rc;
+}

@@ -1,0 +1,57 @@
+/* The tables as replication writes them: definition, watch state, shard and
+** the prepared statements, on the replication thread's own connection.
+**
+** Threads: the replication thread. Ownership: the set owns its targets; a
+** pointer is good until mm_targets_refresh finds a changed schema. */
+#ifndef MM_REPL_TARGET_H
+#define MM_REPL_TARGET_H
+
+#include "capture/tables.h"
+#include "store/change.h"
+#include "store/watch.h"
+
+struct mm_target {
+    char *name;
+    char *first_name;          /* "" when it has no watch row */
+    struct mm_table *def;      /* NULL: no such table here */
+    enum mm_watch_state state;
+    int64_t joined_seq;        /* while joining: folded up to this sequence */
+    int shard;
+    sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */
+    struct mm_target *next;
+};
+
+struct mm_targets;
+
+struct mm_targets *mm_targets_open(sqlite3 *db, int shards, struct mm_err *err);
+void mm_targets_close(struct mm_targets *s);
+
+/* At the start of a transaction: drops everything when the schema or the watch
+** list changed. Returns true when it did. */
+bool mm_targets_refresh(struct mm_targets *s, struct mm_err *err);
+void mm_targets_forget(struct mm_targets *s); /* the watch list was changed by ourselves */
+
+/* Never NULL without err set; look at ->def and ->state. */
+struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct mm_err *err);
+
+/* Shard of a table by name, watched here or not. */
+int mm_targets_shard(struct mm_targets *s, const char *table, struct mm_err *err);
+
+/* For mm_change_read: arg is the struct mm_targets. */
+enum mm_coll mm_targets_coll(void *targets, const char *table, const char *column);
+
+/* Index of a column by name (as SQLite compares names), -1 when missing. */
+int mm_target_column(const struct mm_target *t, const char *column);
+
+/* The current row of the key in `row` (def->ncol values, local order): 1 with
+** out[] borrowed from the statement until mm_target_done, or 0. */
+int mm_target_read(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_value *out,
+                   struct mm_err *err);
+void mm_target_done(struct mm_target *t);
+int mm_target_remove(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err);
+/* Writes an image: over the row of `key` when `exists`, else as a new row
+** (UNDEF columns take their defaults). */
+int mm_target_write(struct mm_target *t, sqlite3 *db, const struct mm_value *key, const struct mm_value *image,
+                    bool exists, struct mm_err *err);
+
+#endif
