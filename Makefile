@@ -1,0 +1,237 @@
+# libmarmot. `make` builds ./libmarmot.so; everything else goes under build/.
+#
+#   deps            installs the Debian packages that are missing (nothing when all are there)
+#   demo, check     the two first commands: each brings what it needs
+#   check-asan, check-tsan, check-valgrind, fuzz, bench, lint, format, install, clean
+#
+# WERROR=1 makes warnings errors. A variant is a folder under build/ with its own
+# compiler and flags: release, asan, tsan, strict (gcc -Werror), clang (clang -Werror), fuzz.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+
+# --- Packages ---------------------------------------------------------------
+
+DEPS := gcc libc6-dev pkg-config python3 libnats-dev nats-server libprotobuf-c-dev protobuf-c-compiler \
+        libzstd-dev libsqlite3-dev sqlite3 libjansson-dev nettle-dev
+# npm fetches the SQLite amalgamations that the tests compile; any npm on PATH will do.
+DEPS_CHECK := $(DEPS) $(shell command -v npm >/dev/null 2>&1 || echo npm)
+DEPS_LINT := $(DEPS) binutils clang clang-format
+DEPS_FUZZ := $(DEPS_LINT) libclang-rt-14-dev
+DEPS_VALGRIND := $(DEPS) valgrind
+
+# $(call need,packages): names the missing ones, installs them.
+need = ./test/lib/packages.sh $(1)
+
+# --- Sources ----------------------------------------------------------------
+
+EXT := $(sort $(wildcard ext/*.c ext/*/*.c))
+GEN := build/gen/sql_texts build/gen/marmot.pb-c
+GEN_HEADERS := $(GEN:=.h)
+SQL := $(sort $(wildcard sql/[0-9]*.sql))
+
+UNIT := $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/*.c)))
+ATTACK := $(patsubst test/sql/%.c,%,$(sort $(wildcard test/sql/*.c)))
+FUZZ := $(patsubst test/fuzz/%.c,%,$(sort $(wildcard test/fuzz/*.c)))
+TEST_LIB := $(sort $(wildcard test/lib/*.c))
+SCRIPTS := $(sort $(wildcard test/unit/*.py test/sql/*.py test/unit/*.sh test/sql/*.sh test/fault/*.sh))
+CLUSTER := $(sort $(wildcard test/cluster/*.py test/cluster/*.sh test/fault/*.py))
+
+# --- Flags ------------------------------------------------------------------
+
+WARN := -Wall -Wextra -Wshadow -Wconversion $(if $(WERROR),-Werror)
+BASE := -std=c11 -D_GNU_SOURCE -g -fPIC -fvisibility=hidden -Iext -Ibuild/gen
+# jansson's static archive is not position independent; the others are, and
+# linked in they cannot meet another version in the host.
+LIBS := -ljansson -l:libnettle.a -l:libzstd.a -l:libprotobuf-c.a -lpthread -ldl
+LINK := -shared -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -Wl,--exclude-libs,ALL \
+        -Wl,--version-script=build/gen/exports.map
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+CC_release := gcc
+FLAGS_release := -O2 $(WARN)
+LINK_release := -Wl,-z,defs
+CC_asan := gcc
+FLAGS_asan := -O1 $(ASAN) $(WARN)
+CC_tsan := gcc
+FLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer $(WARN)
+CC_strict := gcc
+FLAGS_strict := -O2 $(WARN) -Werror
+LINK_strict := -Wl,-z,defs
+CC_clang := clang
+FLAGS_clang := -O1 $(WARN) -Werror
+LINK_clang := -Wl,-z,defs
+CC_fuzz := clang
+FLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all $(WARN)
+VARIANTS := release asan tsan strict clang fuzz
+
+.PHONY: all deps demo check check-run check-asan check-asan-run check-tsan check-tsan-run check-valgrind \
+        check-valgrind-run fuzz fuzz-run bench bench-run lint lint-run format install clean sqlites
+.SECONDARY:
+
+all: libmarmot.so
+
+libmarmot.so: build/release/libmarmot.so
+	cp -f $< $@
+
+# --- Generated --------------------------------------------------------------
+
+build/gen/marmot.pb-c.h build/gen/marmot.pb-c.c &: proto/marmot.proto
+	@mkdir -p build/gen
+	protoc-c --c_out=build/gen --proto_path=proto $<
+
+build/gen/sql_texts.h build/gen/sql_texts.c &: $(SQL) sql/embed.awk
+	@mkdir -p build/gen
+	awk -v part=h -f sql/embed.awk $(SQL) >build/gen/sql_texts.h
+	awk -v part=c -f sql/embed.awk $(SQL) >build/gen/sql_texts.c
+
+build/gen/exports.map: Makefile
+	@mkdir -p build/gen
+	echo '{ global: sqlite3_marmot_init; sqlite3_extension_init; local: *; };' >$@
+
+# --- One set of rules a variant ---------------------------------------------
+
+# The archive holds all but the entry point: test programs take from it what
+# they use.
+define variant
+build/$(1)/ext/%.o: ext/%.c | $$(GEN_HEADERS)
+	@mkdir -p $$(@D)
+	$$(CC_$(1)) $$(BASE) $$(FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
+build/$(1)/gen/%.o: build/gen/%.c | $$(GEN_HEADERS)
+	@mkdir -p $$(@D)
+	$$(CC_$(1)) $$(BASE) $$(FLAGS_$(1)) -w -c -o $$@ $$<
+build/$(1)/test/%.o: test/%.c | $$(GEN_HEADERS)
+	@mkdir -p $$(@D)
+	$$(CC_$(1)) $$(BASE) -I. $$(FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
+OBJ_$(1) := $$(EXT:%.c=build/$(1)/%.o) $$(GEN:build/gen/%=build/$(1)/gen/%.o)
+build/$(1)/libmarmot.so: $$(OBJ_$(1)) build/gen/exports.map
+	$$(CC_$(1)) $$(FLAGS_$(1)) $$(LINK) $$(LINK_$(1)) -o $$@ $$(OBJ_$(1)) $$(LIBS)
+build/$(1)/inner.a: $$(filter-out build/$(1)/ext/marmot.o,$$(OBJ_$(1)))
+	@rm -f $$@
+	ar rcs $$@ $$^
+build/$(1)/helpers.a: $$(TEST_LIB:%.c=build/$(1)/%.o)
+	@rm -f $$@
+	ar rcs $$@ $$^
+build/$(1)/test/%: build/$(1)/test/%.o build/$(1)/helpers.a build/$(1)/inner.a
+	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$^ -lsqlite3 $$(LIBS) -lm
+endef
+$(foreach v,$(VARIANTS),$(eval $(call variant,$(v))))
+
+build/fuzz/run/%: build/fuzz/test/fuzz/%.o build/fuzz/helpers.a build/fuzz/inner.a
+	@mkdir -p $(@D)
+	clang $(FLAGS_fuzz) -fsanitize=fuzzer -o $@ $^ -lsqlite3 $(LIBS) -lm
+
+# --- Tests against SQLite's own sources, with its asserts and the sanitizers --
+
+SQLITES := 3.40.1 3.54.1
+SQLITE_FLAGS := -O1 -g $(ASAN) -w -DSQLITE_DEBUG -DSQLITE_ENABLE_PREUPDATE_HOOK -DSQLITE_ENABLE_SESSION
+
+define sqlite
+build/sqlite/$(1)/sqlite3.c:
+	./test/lib/fetch_sqlite.sh $(1)
+build/sqlite-$(1)/sqlite3.o: build/sqlite/$(1)/sqlite3.c
+	@mkdir -p $$(@D)
+	gcc $$(SQLITE_FLAGS) -c -o $$@ $$<
+build/sqlite-$(1)/test/%.o: test/%.c build/sqlite/$(1)/sqlite3.c | $$(GEN_HEADERS)
+	@mkdir -p $$(@D)
+	gcc -DSQLITE_DEBUG -DSQLITE_ENABLE_PREUPDATE_HOOK -DSQLITE_ENABLE_SESSION -Ibuild/sqlite/$(1) $$(BASE) -I. \
+	    $$(FLAGS_asan) -MMD -MP -c -o $$@ $$<
+build/sqlite-$(1)/helpers.a: $$(TEST_LIB:%.c=build/sqlite-$(1)/%.o)
+	@rm -f $$@
+	ar rcs $$@ $$^
+build/sqlite-$(1)/test/%: build/sqlite-$(1)/test/%.o build/sqlite-$(1)/helpers.a build/asan/inner.a build/sqlite-$(1)/sqlite3.o
+	gcc $$(FLAGS_asan) -rdynamic -o $$@ $$^ $$(LIBS) -lm
+endef
+$(foreach v,$(SQLITES),$(eval $(call sqlite,$(v))))
+
+sqlites: $(SQLITES:%=build/sqlite/%/sqlite3.c)
+
+# --- Commands ---------------------------------------------------------------
+
+deps:
+	@$(call need,$(DEPS))
+
+demo:
+	@$(call need,$(DEPS))
+	@$(MAKE) -s -j$(JOBS) libmarmot.so
+	@./test/demo
+
+UNIT_release := $(UNIT:%=build/release/test/unit/%) $(ATTACK:%=build/release/test/sql/%)
+UNIT_asan := $(UNIT:%=build/asan/test/unit/%) $(ATTACK:%=build/asan/test/sql/%)
+UNIT_tsan := $(UNIT:%=build/tsan/test/unit/%)
+# Where the amalgamations cannot be had, the runner says that these were skipped.
+ATTACKS := $(foreach v,$(SQLITES),$(ATTACK:%=build/sqlite-$(v)/test/sql/%))
+
+check:
+	@$(call need,$(DEPS_CHECK))
+	@$(MAKE) -j$(JOBS) libmarmot.so
+	@$(MAKE) sqlites || [ -z "$(STRICT)" ]
+	@$(MAKE) -j$(JOBS) check-run LINT=$(LINT)
+ATTACKS_HERE := $(foreach v,$(SQLITES),$(if $(wildcard build/sqlite/$(v)/sqlite3.c),$(ATTACK:%=build/sqlite-$(v)/test/sql/%)))
+check-run: libmarmot.so $(UNIT_release) $(ATTACKS_HERE)
+	@./test/run $(if $(LINT),test/lint) $(UNIT_release) $(ATTACKS_HERE) $(SCRIPTS) $(CLUSTER) \
+	    --skipped $(filter-out $(ATTACKS_HERE),$(ATTACKS))
+
+check-asan:
+	@$(call need,$(DEPS))
+	@$(MAKE) -j$(JOBS) check-asan-run
+check-asan-run: build/asan/libmarmot.so $(UNIT_asan)
+	@MARMOT_SO=$(CURDIR)/build/asan/libmarmot.so MARMOT_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+	    ASAN_OPTIONS=detect_leaks=1 ./test/run --slow 3 $(UNIT_asan) $(SCRIPTS) $(CLUSTER)
+
+check-tsan:
+	@$(call need,$(DEPS))
+	@$(MAKE) -j$(JOBS) check-tsan-run
+check-tsan-run: build/tsan/libmarmot.so $(UNIT_tsan)
+	@MARMOT_SO=$(CURDIR)/build/tsan/libmarmot.so MARMOT_PRELOAD=$$(gcc -print-file-name=libtsan.so) \
+	    TSAN_OPTIONS=halt_on_error=1 ./test/run --slow 5 $(UNIT_tsan) $(CLUSTER)
+
+check-valgrind:
+	@$(call need,$(DEPS_VALGRIND))
+	@$(MAKE) -j$(JOBS) check-valgrind-run
+check-valgrind-run: $(UNIT_release)
+	@./test/run --slow 20 --wrap 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite' \
+	    $(UNIT_release)
+
+fuzz:
+	@$(call need,$(DEPS_FUZZ))
+	@$(MAKE) -j$(JOBS) fuzz-run
+fuzz-run: $(FUZZ:%=build/fuzz/run/%)
+	@for f in $(FUZZ); do mkdir -p build/fuzz/corpus/$$f && \
+	    build/fuzz/run/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f \
+	        $$(ls -d test/fuzz/corpus/$${f#fuzz_} test/fuzz/corpus/$$f 2>/dev/null) || exit 1; done
+
+bench:
+	@$(call need,$(DEPS))
+	@$(MAKE) -s -j$(JOBS) bench-run
+BENCH := $(patsubst bench/%.c,build/bench/%,$(sort $(wildcard bench/*.c)))
+build/bench/%: bench/%.c
+	@mkdir -p $(@D)
+	gcc -std=c11 -D_GNU_SOURCE -O2 -g $(WARN) -o $@ $< -lsqlite3 -lnats -lpthread
+bench-run: libmarmot.so $(BENCH)
+	@./bench/run
+
+lint:
+	@$(call need,$(DEPS_LINT))
+	@./test/lint
+lint-run: build/strict/libmarmot.so build/clang/libmarmot.so $(UNIT:%=build/strict/test/unit/%.o) \
+          $(ATTACK:%=build/strict/test/sql/%.o) $(TEST_LIB:%.c=build/strict/%.o) $(UNIT:%=build/clang/test/unit/%.o) \
+          $(ATTACK:%=build/clang/test/sql/%.o) $(TEST_LIB:%.c=build/clang/%.o)
+
+format:
+	@$(call need,clang-format)
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+install: libmarmot.so
+	install -D -m 755 libmarmot.so $(DESTDIR)$(PREFIX)/lib/libmarmot.so
+
+clean:
+	rm -rf build libmarmot.so
+
+-include $(foreach v,$(VARIANTS),$(wildcard build/$(v)/ext/*.d build/$(v)/ext/*/*.d build/$(v)/test/*/*.d))
+-include $(wildcard build/sqlite-*/test/*/*.d)
