@@ -48,10 +48,12 @@ struct mm_msg {
     uint8_t txid[MM_TXID_SIZE];
     uint8_t prev[MM_TXID_SIZE];
     int64_t outbox_first, outbox_last;
+    int64_t log_first, log_last;   /* of the trigger log; 0 = none of it */
     int64_t at_ms;                 /* commit time: information only */
     uint64_t schema_version;
 
     struct mm_txn txn;             /* TXN */
+    bool all_columns;              /* TXN, to encode only: see mm_wire_encode_txn */
 
     struct {                       /* PART */
         int number, count;
@@ -72,16 +74,23 @@ struct mm_msg {
 ** if `compress`. */
 int mm_wire_encode(struct mm_buf *out, const struct mm_msg *m, bool compress, bool *zstd, struct mm_err *err);
 
-/* Decodes; all of *m lives in the arena or borrows from data. `zstd` as the
-** Content-Encoding header says. SQLITE_CORRUPT: bad for every node (the
+/* Decodes; all of *m lives in the arena, nothing borrows from data. `zstd` as
+** the Content-Encoding header says. The arena's maximum is a bound that all
+** nodes must share: what does not fit is SQLITE_TOOBIG. An old value of which
+** only the hash was sent is UNDEF. SQLITE_CORRUPT: bad for every node (the
 ** message names what); SQLITE_MISMATCH: a version or feature newer than this
 ** library; SQLITE_TOOBIG: a bound was exceeded; SQLITE_NOMEM. */
 int mm_wire_decode(struct mm_msg *m, const void *data, size_t len, bool zstd, struct mm_arena *arena,
                    struct mm_err *err);
 
 /* The body of a large transaction, to be cut in parts: encoded (and
-** compressed) alone, and back from the joined parts. */
-int mm_wire_encode_txn(struct mm_buf *out, const struct mm_txn *txn, bool compress, struct mm_err *err);
+** compressed) alone, and back from the joined parts. Of an UPDATE travel the
+** key and the columns that `after` holds and that differ from `before`;
+** with `all_columns` (conflict "row") every column that `after` holds. An
+** UNDEF in `before` outside the key travels as "not sent". A row that does
+** not fit its table (key missing, INSERT not full) is SQLITE_MISUSE. */
+int mm_wire_encode_txn(struct mm_buf *out, const struct mm_txn *txn, bool all_columns, bool compress,
+                       struct mm_err *err);
 int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct mm_arena *arena,
                        struct mm_err *err);
 
