@@ -1,0 +1,297 @@
+#include "setup.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/db.h"
+#include "identity.h"
+#include "store/meta.h"
+#include "store/outbox.h"
+
+/* How long a lock of somebody else is waited for when the application set no
+** busy_timeout, and how often it is tried. */
+enum { LOCK_WAIT_MS = 5000, LOCK_STEP_MS = 20, CONFIG_MAX = 1 << 20 };
+
+int mm_setup_check(sqlite3 *db, struct mm_err *err)
+{
+    const char *file = sqlite3_db_filename(db, "main");
+    if (file == NULL || file[0] == '\0') {
+        return mm_err_set(err, SQLITE_ERROR,
+                          "the main database is in memory or temporary, and a node needs a file that outlives "
+                          "the connection: open a database file");
+    }
+    if (sqlite3_db_readonly(db, "main") == 1) {
+        return mm_err_set(err, SQLITE_READONLY,
+                          "%.200s is open read-only, and a node applies what others write: open it read-write", file);
+    }
+    if (sqlite3_get_autocommit(db) == 0) {
+        return mm_err_set(err, SQLITE_ERROR, "this connection is inside a transaction: COMMIT or ROLLBACK first");
+    }
+    if (sqlite3_txn_state(db, "main") != SQLITE_TXN_NONE) {
+        return mm_err_set(err, SQLITE_ERROR,
+                          "a statement of this connection is still reading or writing the database: finish or "
+                          "reset it, and call this function in a SELECT of its own");
+    }
+    char *mode = mm_db_text(db, err, "PRAGMA main.locking_mode");
+    if (mode != NULL && sqlite3_stricmp(mode, "exclusive") == 0) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "locking_mode is EXCLUSIVE, which keeps the replication thread out: PRAGMA locking_mode=NORMAL, "
+                   "then read the database once");
+    }
+    sqlite3_free(mode);
+    return err->rc;
+}
+
+char *mm_setup_path(sqlite3 *db, struct mm_err *err)
+{
+    const char *file = sqlite3_db_filename(db, "main");
+    if (file == NULL || file[0] == '\0') {
+        mm_err_set(err, SQLITE_ERROR, "the main database is in memory or temporary: open a database file");
+        return NULL;
+    }
+    char *path = realpath(file, NULL);
+    if (path == NULL) {
+        mm_err_set(err, SQLITE_CANTOPEN, "cannot find the database file %.200s (%s): it must be an ordinary file",
+                   file, strerror(errno));
+    }
+    return path;
+}
+
+const char *mm_setup_vfs(sqlite3 *db)
+{
+    sqlite3_vfs *vfs = NULL;
+    if (sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) != SQLITE_OK || vfs == NULL) {
+        return NULL;
+    }
+    return vfs->zName;
+}
+
+/* Runs `sql` again while the database is locked, for LOCK_WAIT_MS at most. */
+static int patiently(sqlite3 *db, const char *sql, char **answer, struct mm_err *err)
+{
+    int64_t until = mm_clock_mono_ms() + LOCK_WAIT_MS;
+    for (;;) {
+        struct mm_err e;
+        mm_err_init(&e);
+        char *text = mm_db_text(db, &e, "%s", sql);
+        if (answer != NULL) {
+            *answer = text;
+        } else {
+            sqlite3_free(text);
+        }
+        int primary = e.rc & 0xff;
+        if (primary != SQLITE_BUSY && primary != SQLITE_LOCKED) {
+            return mm_err_set(err, e.rc, "%s", e.msg);
+        }
+        if (mm_clock_mono_ms() >= until) {
+            return mm_err_set(err, e.rc, "%s: another connection holds the database: end its transaction, then call "
+                              "again", e.msg);
+        }
+        sqlite3_sleep(LOCK_STEP_MS);
+    }
+}
+
+static int set_wal(sqlite3 *db, struct mm_err *err)
+{
+    char *mode = NULL;
+    patiently(db, "PRAGMA main.journal_mode", &mode, err);
+    if (err->rc == SQLITE_OK && (mode == NULL || sqlite3_stricmp(mode, "wal") != 0)) {
+        sqlite3_free(mode);
+        mode = NULL;
+        patiently(db, "PRAGMA main.journal_mode=WAL", &mode, err);
+    }
+    if (err->rc == SQLITE_OK && (mode == NULL || sqlite3_stricmp(mode, "wal") != 0)) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "the journal mode stays '%s' and cannot become WAL, which replication needs: use a VFS with shared "
+                   "memory and a file that other connections may open", mode != NULL ? mode : "unknown");
+    }
+    sqlite3_free(mode);
+    return err->rc;
+}
+
+/* The configuration of this start. Stored ones count only for the file that
+** they were stored for. */
+static struct mm_config *choose_config(sqlite3 *db, const char *path, const char *was, bool same_file,
+                                       struct mm_err *err)
+{
+    struct mm_config *c = NULL;
+    char *stored = mm_meta_text(db, MM_META_CONFIG, err);
+    if (err->rc == SQLITE_OK && stored == NULL) {
+        c = mm_config_parse(NULL, err);
+    } else if (err->rc == SQLITE_OK && !same_file) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "the configuration in this database was stored for another file (%.150s), this one is %.150s: give "
+                   "the configuration once more, as in marmot_init('nats://host:4222') or marmot_init('{}')",
+                   mm_identity_path(was), path);
+    } else if (err->rc == SQLITE_OK) {
+        c = mm_config_restore(stored, path, err);
+    }
+    sqlite3_free(stored);
+    return c;
+}
+
+static int store_config(sqlite3 *db, const char *path, const struct mm_config *c, struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, CONFIG_MAX);
+    mm_config_public(c, &b, err);
+    char *text = mm_buf_take(&b);
+    if (text == NULL) {
+        mm_err_nomem(err);
+    } else if (err->rc == SQLITE_OK) {
+        mm_meta_set_text(db, MM_META_CONFIG, text, err);
+    }
+    free(text);
+    if (err->rc == SQLITE_OK) {
+        mm_config_save_secrets(c, path, err);
+    }
+    return err->rc;
+}
+
+static int settle_node_id(sqlite3 *db, struct mm_config *c, struct mm_err *err)
+{
+    int64_t known = mm_meta_int(db, MM_META_NODE, 0, err);
+    if (err->rc == SQLITE_OK && known != 0 && c->node_id != 0 && c->node_id != known) {
+        return mm_err_set(err, SQLITE_ERROR,
+                          "node_id %lld is configured, but this database is node %lld: leave node_id out, or call "
+                          "marmot_cleanup() to begin as a new node",
+                          (long long)c->node_id, (long long)known);
+    }
+    if (known == 0) {
+        known = c->node_id != 0 ? c->node_id : mm_identity_random(err);
+        if (err->rc == SQLITE_OK) {
+            mm_meta_set_int(db, MM_META_NODE, known, err);
+        }
+    }
+    c->node_id = known;
+    return err->rc;
+}
+
+/* A copy of a file must not go on counting where its original does. */
+static int settle_incarnation(sqlite3 *db, const char *identity, bool same_file, struct mm_err *err)
+{
+    if (same_file && mm_head_incarnation(db, err) != 0) {
+        return err->rc;
+    }
+    int64_t fresh = mm_identity_random(err);
+    if (err->rc == SQLITE_OK) {
+        mm_head_set_incarnation(db, fresh, err);
+    }
+    if (err->rc == SQLITE_OK) {
+        mm_meta_set_text(db, MM_META_FILE, identity, err);
+    }
+    return err->rc;
+}
+
+static struct mm_config *write_bookkeeping(sqlite3 *db, const char *path, struct mm_config *given, struct mm_err *err)
+{
+    struct mm_config *c = given;
+    char *was = NULL;
+    char *identity = mm_identity_file(path, err);
+    if (identity == NULL || mm_meta_migrate(db, err) != SQLITE_OK) {
+        goto out;
+    }
+    was = mm_meta_text(db, MM_META_FILE, err);
+    bool same_file = was == NULL || strcmp(was, identity) == 0;
+    if (c == NULL && err->rc == SQLITE_OK) {
+        c = choose_config(db, path, was, same_file, err);
+    }
+    if (c == NULL || store_config(db, path, c, err) != SQLITE_OK || settle_node_id(db, c, err) != SQLITE_OK ||
+        settle_incarnation(db, identity, same_file, err) != SQLITE_OK) {
+        goto out;
+    }
+    mm_head_set_capturing(db, c->publish, err);
+out:
+    free(identity);
+    sqlite3_free(was);
+    return c;
+}
+
+struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_config *given, struct mm_err *err)
+{
+    struct mm_config *c = given;
+    if (set_wal(db, err) == SQLITE_OK && patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
+        c = write_bookkeeping(db, path, given, err);
+        mm_db_exec(db, err, "COMMIT");
+        if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
+            struct mm_err second;
+            mm_err_init(&second);
+            mm_db_exec(db, &second, "ROLLBACK");
+        }
+    }
+    if (err->rc != SQLITE_OK) {
+        mm_config_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+int64_t mm_setup_last(sqlite3 *db, struct mm_err *err)
+{
+    struct mm_outbox *o = mm_outbox_open(db, err);
+    int64_t last = o != NULL ? mm_outbox_last(o, err) : 0;
+    mm_outbox_close(o);
+    return last;
+}
+
+int mm_setup_pending(sqlite3 *db, int64_t echoed, struct mm_err *err)
+{
+    /* The one place outside store/ that looks into these tables: a question
+    ** that only a clean-up asks. */
+    int64_t rows = mm_db_int(db, err, 0,
+                             "SELECT count(*) FROM main.__marmot__outbox WHERE part = 0 AND id > max(%lld,"
+                             " ifnull((SELECT max(id) FROM main.__marmot__echo), 0))",
+                             (long long)echoed);
+    if (err->rc == SQLITE_OK && rows > 0) {
+        return mm_err_set(err, SQLITE_ERROR,
+                          "%lld captured transaction%s not in the log yet: wait with marmot_sync(), or give "
+                          "them up with marmot_cleanup('discard')",
+                          (long long)rows, rows == 1 ? " is" : "s are");
+    }
+    return err->rc;
+}
+
+/* Removes <path><suffix>; that it was never there is fine. */
+static int remove_beside(const char *path, const char *suffix, struct mm_err *err)
+{
+    char *name = sqlite3_mprintf("%s%s", path, suffix);
+    if (name == NULL) {
+        return mm_err_nomem(err);
+    }
+    if (unlink(name) != 0 && errno != ENOENT) {
+        mm_err_set(err, SQLITE_IOERR_DELETE, "the bookkeeping is gone, but %.200s could not be removed (%s): delete it",
+                   name, strerror(errno));
+    }
+    sqlite3_free(name);
+    return err->rc;
+}
+
+int mm_setup_remove(sqlite3 *db, const char *path, bool discard, int64_t echoed, struct mm_err *err)
+{
+    if (patiently(db, "BEGIN IMMEDIATE", NULL, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    if (mm_meta_exists(db, err)) {
+        if (!discard) {
+            mm_setup_pending(db, echoed, err);
+        }
+        if (err->rc == SQLITE_OK) {
+            mm_meta_drop(db, err);
+        }
+    }
+    mm_db_exec(db, err, "COMMIT");
+    if (err->rc != SQLITE_OK) {
+        if (sqlite3_get_autocommit(db) == 0) {
+            struct mm_err second;
+            mm_err_init(&second);
+            mm_db_exec(db, &second, "ROLLBACK");
+        }
+        return err->rc;
+    }
+    remove_beside(path, "-marmot", err);
+    return remove_beside(path, "-marmot-lock", err);
+}

@@ -1,0 +1,183 @@
+#include "watching.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "capture/tables.h"
+#include "store/meta.h"
+#include "store/outbox.h"
+#include "store/watch.h"
+
+/* Names longer than this are not compared for likeness; a name is a suggestion
+** up to this many edits, and up to a third of its length. */
+enum { NEAR_LEN = 64, NEAR_EDITS = 3 };
+
+static int edits(const char *a, const char *b)
+{
+    int row[NEAR_LEN + 1];
+    size_t na = strlen(a);
+    size_t nb = strlen(b);
+    if (na > NEAR_LEN || nb > NEAR_LEN) {
+        return NEAR_EDITS + 1;
+    }
+    for (size_t j = 0; j <= nb; j++) {
+        row[j] = (int)j;
+    }
+    for (size_t i = 1; i <= na; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= nb; j++) {
+            int same = tolower((unsigned char)a[i - 1]) == tolower((unsigned char)b[j - 1]);
+            int best = diagonal + !same;
+            diagonal = row[j];
+            best = row[j] + 1 < best ? row[j] + 1 : best;
+            row[j] = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+        }
+    }
+    return row[nb];
+}
+
+static void free_names(char **names, int n)
+{
+    for (int k = 0; k < n; k++) {
+        free(names[k]);
+    }
+    free(names);
+}
+
+static int no_such_table(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    int n = 0;
+    char **names = mm_table_list(db, &n, err);
+    const char *nearest = NULL;
+    int least = NEAR_EDITS + 1;
+    for (int k = 0; k < n; k++) {
+        int d = edits(table, names[k]);
+        if (d < least && (size_t)d * 3 <= strlen(names[k]) + 1) {
+            least = d;
+            nearest = names[k];
+        }
+    }
+    if (nearest != NULL) {
+        mm_err_set(err, SQLITE_ERROR, "there is no table '%.100s' in the main database: did you mean '%.100s'?", table,
+                   nearest);
+    } else {
+        mm_err_set(err, SQLITE_ERROR, "there is no table '%.100s' in the main database: CREATE it first, or see "
+                   "SELECT name FROM marmot_tables", table);
+    }
+    free_names(names, n);
+    return err->rc;
+}
+
+/* A transaction when there is none, else a savepoint. */
+static int begin(sqlite3 *db, struct mm_err *err)
+{
+    if (!mm_meta_exists(db, err) && err->rc == SQLITE_OK) {
+        mm_err_set(err, SQLITE_ERROR, "this database is no node yet: call marmot_init() first");
+    }
+    return mm_db_exec(db, err, sqlite3_get_autocommit(db) ? "BEGIN IMMEDIATE" : "SAVEPOINT __marmot__watching");
+}
+
+/* Changes the schema cookie. A view, since dropping a table is refused while
+** any statement of this connection reads. */
+static int touch_schema(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "CREATE VIEW main.__marmot__touch AS SELECT 1; DROP VIEW main.__marmot__touch");
+}
+
+static int finish(sqlite3 *db, bool own, struct mm_err *err)
+{
+    if (err->rc == SQLITE_OK && touch_schema(db, err) == SQLITE_OK &&
+        mm_db_exec(db, err, own ? "COMMIT" : "RELEASE __marmot__watching") == SQLITE_OK) {
+        return SQLITE_OK;
+    }
+    if (sqlite3_get_autocommit(db) == 0) {
+        struct mm_err second;
+        mm_err_init(&second);
+        mm_db_exec(db, &second,
+                   own ? "ROLLBACK" : "ROLLBACK TO __marmot__watching; RELEASE __marmot__watching");
+    }
+    return err->rc;
+}
+
+/* Loads the table by the name that the schema has for it. */
+static struct mm_table *load(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    if (mm_table_internal(table)) {
+        mm_err_set(err, SQLITE_ERROR, "'%.100s' is an internal name (sqlite_, __marmot__ or empty), which is never "
+                   "replicated: name one of your own tables", table);
+        return NULL;
+    }
+    struct mm_table *t = mm_table_load(db, table, err);
+    if (t == NULL) {
+        no_such_table(db, table, err);
+    }
+    return t;
+}
+
+int mm_watching_add(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    bool own = sqlite3_get_autocommit(db) != 0;
+    if (begin(db, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    struct mm_table *t = load(db, table, err);
+    if (t != NULL && !t->supported) {
+        mm_err_set(err, SQLITE_ERROR, "table '%.100s' cannot be watched: %.350s", t->name, t->why);
+    } else if (t != NULL) {
+        mm_watch_add(db, t->name, err);
+    }
+    mm_table_free(t);
+    return finish(db, own, err);
+}
+
+int mm_watching_remove(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    bool own = sqlite3_get_autocommit(db) != 0;
+    if (begin(db, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    /* A table that is gone may still be on the list. */
+    if (mm_watch_get(db, table, NULL, err) == MM_WATCH_NONE) {
+        mm_table_free(load(db, table, err));
+    }
+    if (err->rc == SQLITE_OK) {
+        mm_watch_set(db, table, MM_UNWATCHED, NULL, err);
+    }
+    return finish(db, own, err);
+}
+
+static bool add_one_of_all(sqlite3 *db, const char *name, struct mm_err *err)
+{
+    struct mm_table *t = mm_table_load(db, name, err);
+    if (t == NULL) {
+        return false;
+    }
+    bool supported = t->supported;
+    if (supported) {
+        mm_watch_add(db, t->name, err);
+    } else if (!mm_watch_captures(mm_watch_get(db, t->name, NULL, err))) {
+        mm_watch_set(db, t->name, MM_UNSUPPORTED, t->why, err);
+    }
+    mm_table_free(t);
+    return supported;
+}
+
+int mm_watching_add_all(sqlite3 *db, struct mm_err *err)
+{
+    bool own = sqlite3_get_autocommit(db) != 0;
+    if (begin(db, err) != SQLITE_OK) {
+        return -1;
+    }
+    int watched = 0;
+    int n = 0;
+    char **names = mm_table_list(db, &n, err);
+    mm_head_set_watch_all(db, true, err);
+    for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
+        watched += add_one_of_all(db, names[k], err);
+    }
+    free_names(names, n);
+    return finish(db, own, err) == SQLITE_OK ? watched : -1;
+}

@@ -1,0 +1,21 @@
+/* marmot_watch, marmot_watch_all, marmot_unwatch: which tables take part.
+**
+** Threads: that of the connection. Each is all or nothing: one transaction of
+** its own, or a savepoint in the application's. Each changes the schema cookie,
+** so that every other connection and process looks at the list again. */
+#ifndef MM_WATCHING_H
+#define MM_WATCHING_H
+
+#include "base/err.h"
+#include "base/sqlite.h"
+
+/* An error when the table is missing (with the nearest name) or cannot be
+** watched (with the cause). */
+int mm_watching_add(sqlite3 *db, const char *table, struct mm_err *err);
+int mm_watching_remove(sqlite3 *db, const char *table, struct mm_err *err);
+
+/* Every table that can be watched, now and later; the others are recorded with
+** their cause. Returns the number of watched tables, -1 with err set. */
+int mm_watching_add_all(sqlite3 *db, struct mm_err *err);
+
+#endif
