@@ -71,7 +71,7 @@ FLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-reco
 VARIANTS := release asan tsan strict clang fuzz
 
 .PHONY: all deps demo check check-run check-asan check-asan-run check-tsan check-tsan-run check-valgrind \
-        check-valgrind-run fuzz fuzz-run bench bench-run lint lint-run format install clean sqlites
+        check-valgrind-run fuzz fuzz-run bench bench-run lint lint-strict lint-clang format install clean sqlites
 .SECONDARY:
 
 all: libmarmot.so
@@ -219,9 +219,8 @@ bench-run: libmarmot.so $(BENCH)
 lint:
 	@$(call need,$(DEPS_LINT))
 	@./test/lint
-lint-run: build/strict/libmarmot.so build/clang/libmarmot.so $(UNIT:%=build/strict/test/unit/%.o) \
-          $(ATTACK:%=build/strict/test/sql/%.o) $(TEST_LIB:%.c=build/strict/%.o) $(UNIT:%=build/clang/test/unit/%.o) \
-          $(ATTACK:%=build/clang/test/sql/%.o) $(TEST_LIB:%.c=build/clang/%.o)
+lint-strict lint-clang: lint-%: build/%/libmarmot.so
+	@$(MAKE) -s $(UNIT:%=build/$*/test/unit/%.o) $(ATTACK:%=build/$*/test/sql/%.o) $(TEST_LIB:%.c=build/$*/%.o)
 
 format:
 	@$(call need,clang-format)
