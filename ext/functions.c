@@ -17,8 +17,8 @@
 
 enum {
     MAX_ARGS = 2,
-    TEXT_MAX = 1 << 20,              /* a configuration or a name beyond this is refused unread */
-    ANSWER_MAX = 64 << 20,           /* JSON answers */
+    TEXT_MAX = 1 << 20,    /* a configuration or a name beyond this is refused unread */
+    ANSWER_MAX = 64 << 20, /* JSON answers */
     SYNC_DEFAULT_MS = 10000,
     SYNC_MAX_MS = 24 * 60 * 60 * 1000,
 };
@@ -70,7 +70,8 @@ static bool mode_ok(struct call *c, int k)
         return true;
     }
     if (strcmp(mode, "trigger") == 0) {
-        mm_err_set(&c->err, SQLITE_ERROR, "capture by triggers is not available in this version: use 'hook', or leave "
+        mm_err_set(&c->err, SQLITE_ERROR,
+                   "capture by triggers is not available in this version: use 'hook', or leave "
                    "the mode out");
     } else {
         mm_err_set(&c->err, SQLITE_ERROR, "unknown mode '%.40s': use 'auto' or 'hook'", mode);
@@ -123,7 +124,8 @@ static void body_sync(struct call *c)
         return;
     }
     if (sqlite3_get_autocommit(c->db) == 0) {
-        mm_err_set(&c->err, SQLITE_ERROR, "this connection is inside a transaction, whose changes cannot be sent yet: "
+        mm_err_set(&c->err, SQLITE_ERROR,
+                   "this connection is inside a transaction, whose changes cannot be sent yet: "
                    "COMMIT first");
         return;
     }
@@ -161,8 +163,10 @@ static void body_cleanup(struct call *c)
 {
     const char *how = text_arg(c, 0);
     if (how != NULL && strcmp(how, "discard") != 0) {
-        mm_err_set(&c->err, SQLITE_ERROR, "unknown argument '%.40s': the only one is 'discard', which gives up what is "
-                   "not in the log yet", how);
+        mm_err_set(&c->err, SQLITE_ERROR,
+                   "unknown argument '%.40s': the only one is 'discard', which gives up what is "
+                   "not in the log yet",
+                   how);
         return;
     }
     if (mm_registry_cleanup(c->db, how != NULL, &c->err) == SQLITE_OK) {
@@ -212,7 +216,12 @@ static void body_id(struct call *c)
 static const struct mm_function functions[] = {
     { "marmot_init", "marmot_init([config])", 0, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_init },
     { "marmot_watch_all", "marmot_watch_all([mode])", 0, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_watch_all },
-    { "marmot_watch", "marmot_watch(table [, mode])", 1, 2, { SQLITE_TEXT, SQLITE_TEXT }, SQLITE_DIRECTONLY,
+    { "marmot_watch",
+      "marmot_watch(table [, mode])",
+      1,
+      2,
+      { SQLITE_TEXT, SQLITE_TEXT },
+      SQLITE_DIRECTONLY,
       body_watch },
     { "marmot_unwatch", "marmot_unwatch(table)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_unwatch },
     { "marmot_sync", "marmot_sync([timeout_ms])", 0, 1, { SQLITE_INTEGER }, SQLITE_DIRECTONLY, body_sync },

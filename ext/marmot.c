@@ -3,10 +3,9 @@
 #include <pthread.h>
 #include <stddef.h>
 
-#include <sqlite3ext.h>
-
 #include "base/err.h"
 #include "base/log.h"
+#include "base/sqlite.h"
 #include "functions.h"
 #include "registry.h"
 #include "status.h"
@@ -47,7 +46,8 @@ static int accept_sqlite(char **message, const sqlite3_api_routines *api)
     if (sqlite3_api != NULL && sqlite3_api != api) {
         rc = SQLITE_ERROR;
         why = api->mprintf("libmarmot: another SQLite (%s) of this process uses this library already, and this is %s: "
-                           "load it through one SQLite only", sqlite3_libversion(), api->libversion());
+                           "load it through one SQLite only",
+                           sqlite3_libversion(), api->libversion());
     } else if (api->libversion_number() < OLDEST_SQLITE) {
         rc = SQLITE_ERROR;
         why = api->mprintf("libmarmot: SQLite %s is too old: 3.37.0 or newer is needed", api->libversion());

@@ -18,7 +18,7 @@
 #include "store/meta.h"
 
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
-static struct mm_registry_file *entries;          /* mu */
+static struct mm_registry_file *entries;     /* mu */
 static struct mm_registry_conn *connections; /* mu */
 static atomic_uint generation;
 static _Thread_local bool own;
@@ -177,8 +177,10 @@ static int attach(struct mm_registry_conn *c, bool early, struct mm_err *err)
     }
     const char *why = "";
     if (!mm_hook_available(&why)) {
-        return mm_err_set(err, SQLITE_ERROR, "this host's SQLite does not offer what capture needs (%s): use a host "
-                          "with the preupdate hook, such as the system's libsqlite3", why);
+        return mm_err_set(err, SQLITE_ERROR,
+                          "this host's SQLite does not offer what capture needs (%s): use a host "
+                          "with the preupdate hook, such as the system's libsqlite3",
+                          why);
     }
     mm_registry_lock();
     c->owners++;
@@ -197,7 +199,8 @@ static int attach(struct mm_registry_conn *c, bool early, struct mm_err *err)
 int mm_registry_attach(struct mm_registry_conn *c, struct mm_err *err)
 {
     if (c->hook == NULL && mm_hook_taken(c->db, err)) {
-        return mm_err_set(err, SQLITE_ERROR, "the application uses the preupdate hook of this connection itself: take "
+        return mm_err_set(err, SQLITE_ERROR,
+                          "the application uses the preupdate hook of this connection itself: take "
                           "it off, or call marmot_init on a connection without it");
     }
     return err->rc == SQLITE_OK ? attach(c, false, err) : err->rc;
@@ -304,7 +307,8 @@ struct mm_registry_conn *mm_registry_known(const sqlite3 *db, struct mm_err *err
     struct mm_registry_conn *c = find(db);
     mm_registry_unlock();
     if (c == NULL) {
-        mm_err_set(err, SQLITE_MISUSE, "this connection was opened before the process was forked: open a new one here, "
+        mm_err_set(err, SQLITE_MISUSE,
+                   "this connection was opened before the process was forked: open a new one here, "
                    "load libmarmot on it and call marmot_init again");
     }
     return c;

@@ -21,24 +21,24 @@ enum { MM_DRAIN_MS = 1000, MM_BUSY_MS = 5000 };
 
 /* One registered database file. Lives while it has connections. */
 struct mm_registry_file {
-    struct mm_registry_file *next;    /* mu */
-    char *path;               /* canonical */
-    struct mm_node *node;     /* mu; set and cleared by who holds `starting`, by the last close, by exit */
-    int users;                /* mu: calls that use the node right now */
-    int connections;          /* mu */
-    pthread_mutex_t starting; /* init, stop, clean-up of this file: one at a time, held over SQL */
+    struct mm_registry_file *next; /* mu */
+    char *path;                    /* canonical */
+    struct mm_node *node;          /* mu; set and cleared by who holds `starting`, by the last close, by exit */
+    int users;                     /* mu: calls that use the node right now */
+    int connections;               /* mu */
+    pthread_mutex_t starting;      /* init, stop, clean-up of this file: one at a time, held over SQL */
 };
 
 /* One known connection. Two owners at most: its life function and its hook. */
 struct mm_registry_conn {
     struct mm_registry_conn *next; /* mu */
     sqlite3 *db;
-    char *file;                 /* as SQLite names it; "" in memory */
-    struct mm_registry_file *entry;     /* mu; NULL until its file is registered */
-    unsigned generation;        /* of the process: other than the current = inherited over fork */
-    struct mm_hook *hook;       /* touched on the connection's own thread only */
-    char why[256];              /* not captured because; that thread only */
-    int owners;                 /* mu */
+    char *file;                     /* as SQLite names it; "" in memory */
+    struct mm_registry_file *entry; /* mu; NULL until its file is registered */
+    unsigned generation;            /* of the process: other than the current = inherited over fork */
+    struct mm_hook *hook;           /* touched on the connection's own thread only */
+    char why[256];                  /* not captured because; that thread only */
+    int owners;                     /* mu */
 };
 
 void mm_registry_lock(void);

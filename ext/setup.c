@@ -55,8 +55,8 @@ char *mm_setup_path(sqlite3 *db, struct mm_err *err)
     }
     char *path = realpath(file, NULL);
     if (path == NULL) {
-        mm_err_set(err, SQLITE_CANTOPEN, "cannot find the database file %.200s (%s): it must be an ordinary file",
-                   file, strerror(errno));
+        mm_err_set(err, SQLITE_CANTOPEN, "cannot find the database file %.200s (%s): it must be an ordinary file", file,
+                   strerror(errno));
     }
     return path;
 }
@@ -88,8 +88,10 @@ static int patiently(sqlite3 *db, const char *sql, char **answer, struct mm_err 
             return mm_err_set(err, e.rc, "%s", e.msg);
         }
         if (mm_clock_mono_ms() >= until) {
-            return mm_err_set(err, e.rc, "%s: another connection holds the database: end its transaction, then call "
-                              "again", e.msg);
+            return mm_err_set(err, e.rc,
+                              "%s: another connection holds the database: end its transaction, then call "
+                              "again",
+                              e.msg);
         }
         sqlite3_sleep(LOCK_STEP_MS);
     }
@@ -107,7 +109,8 @@ static int set_wal(sqlite3 *db, struct mm_err *err)
     if (err->rc == SQLITE_OK && (mode == NULL || sqlite3_stricmp(mode, "wal") != 0)) {
         mm_err_set(err, SQLITE_ERROR,
                    "the journal mode stays '%s' and cannot become WAL, which replication needs: use a VFS with shared "
-                   "memory and a file that other connections may open", mode != NULL ? mode : "unknown");
+                   "memory and a file that other connections may open",
+                   mode != NULL ? mode : "unknown");
     }
     sqlite3_free(mode);
     return err->rc;

@@ -32,7 +32,8 @@ static int same_config(const struct mm_node *n, struct mm_config *given, struct 
             given->node_id = mm_node_id(n);
         }
         if (!mm_config_equal(given, mm_node_config(n))) {
-            mm_err_set(err, SQLITE_ERROR, "this database runs with another configuration already: call marmot_stop() "
+            mm_err_set(err, SQLITE_ERROR,
+                       "this database runs with another configuration already: call marmot_stop() "
                        "first, or marmot_init() without argument to keep it");
         }
         mm_config_free(given);
@@ -46,8 +47,10 @@ static int same_file(sqlite3 *db, const char *path, struct mm_err *err)
     char *identity = mm_identity_file(path, err);
     char *stored = mm_meta_exists(db, err) ? mm_meta_text(db, MM_META_FILE, err) : NULL;
     if (err->rc == SQLITE_OK && (stored == NULL || strcmp(stored, identity) != 0)) {
-        mm_err_set(err, SQLITE_ERROR, "%.200s was replaced while its node runs on the old file: call marmot_stop() "
-                   "first", path);
+        mm_err_set(err, SQLITE_ERROR,
+                   "%.200s was replaced while its node runs on the old file: call marmot_stop() "
+                   "first",
+                   path);
     }
     free(identity);
     sqlite3_free(stored);
@@ -57,8 +60,7 @@ static int same_file(sqlite3 *db, const char *path, struct mm_err *err)
 /* The answer, with a warning of this connection put into its list. */
 static int answer(sqlite3 *db, struct mm_node *n, struct mm_buf *out, struct mm_err *err)
 {
-    if (mm_node_status(n, true, out, err) != SQLITE_OK ||
-        mm_db_int(db, err, 0, "PRAGMA busy_timeout") != 0) {
+    if (mm_node_status(n, true, out, err) != SQLITE_OK || mm_db_int(db, err, 0, "PRAGMA busy_timeout") != 0) {
         return err->rc;
     }
     struct mm_buf copy;
@@ -111,8 +113,10 @@ int mm_registry_init(sqlite3 *db, const char *text, struct mm_buf *out, struct m
     }
     const char *why = "";
     if (!mm_hook_available(&why)) {
-        return mm_err_set(err, SQLITE_ERROR, "this host's SQLite does not offer what capture needs (%s): use a host "
-                          "whose SQLite has the preupdate hook, such as the system's libsqlite3", why);
+        return mm_err_set(err, SQLITE_ERROR,
+                          "this host's SQLite does not offer what capture needs (%s): use a host "
+                          "whose SQLite has the preupdate hook, such as the system's libsqlite3",
+                          why);
     }
     struct mm_config *given = text != NULL ? mm_config_parse(text, err) : NULL;
     char *path = err->rc == SQLITE_OK ? mm_setup_path(db, err) : NULL;
@@ -159,8 +163,10 @@ static int stop(struct mm_registry_file *e, int drain_ms, struct mm_err *err)
     }
     mm_registry_unlock();
     if (n != NULL && users > 0) {
-        mm_err_set(err, SQLITE_BUSY, "%d other call%s (marmot_sync, marmot_status) use%s this node right now: call "
-                   "again when they have returned", users, users == 1 ? "" : "s", users == 1 ? "s" : "");
+        mm_err_set(err, SQLITE_BUSY,
+                   "%d other call%s (marmot_sync, marmot_status) use%s this node right now: call "
+                   "again when they have returned",
+                   users, users == 1 ? "" : "s", users == 1 ? "s" : "");
         return 0;
     }
     mm_node_close(n, drain_ms);

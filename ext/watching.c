@@ -64,8 +64,10 @@ static int no_such_table(sqlite3 *db, const char *table, struct mm_err *err)
         mm_err_set(err, SQLITE_ERROR, "there is no table '%.100s' in the main database: did you mean '%.100s'?", table,
                    nearest);
     } else {
-        mm_err_set(err, SQLITE_ERROR, "there is no table '%.100s' in the main database: CREATE it first, or see "
-                   "SELECT name FROM marmot_tables", table);
+        mm_err_set(err, SQLITE_ERROR,
+                   "there is no table '%.100s' in the main database: CREATE it first, or see "
+                   "SELECT name FROM marmot_tables",
+                   table);
     }
     free_names(names, n);
     return err->rc;
@@ -96,8 +98,7 @@ static int finish(sqlite3 *db, bool own, struct mm_err *err)
     if (sqlite3_get_autocommit(db) == 0) {
         struct mm_err second;
         mm_err_init(&second);
-        mm_db_exec(db, &second,
-                   own ? "ROLLBACK" : "ROLLBACK TO __marmot__watching; RELEASE __marmot__watching");
+        mm_db_exec(db, &second, own ? "ROLLBACK" : "ROLLBACK TO __marmot__watching; RELEASE __marmot__watching");
     }
     return err->rc;
 }
@@ -106,8 +107,10 @@ static int finish(sqlite3 *db, bool own, struct mm_err *err)
 static struct mm_table *load(sqlite3 *db, const char *table, struct mm_err *err)
 {
     if (mm_table_internal(table)) {
-        mm_err_set(err, SQLITE_ERROR, "'%.100s' is an internal name (sqlite_, __marmot__ or empty), which is never "
-                   "replicated: name one of your own tables", table);
+        mm_err_set(err, SQLITE_ERROR,
+                   "'%.100s' is an internal name (sqlite_, __marmot__ or empty), which is never "
+                   "replicated: name one of your own tables",
+                   table);
         return NULL;
     }
     struct mm_table *t = mm_table_load(db, table, err);
