@@ -47,13 +47,15 @@ struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listene
 ** hook are installed, bookkeeping is looked at by the first write. */
 struct mm_hook *mm_hook_attach_early(sqlite3 *db, mm_hook_listener *listener, void *arg, struct mm_err *err);
 
-/* Takes the hook off; captured but uncommitted changes stay with their
-** transaction. Used by marmot_stop/cleanup on the calling connection, and by
-** flag for all others: they stop at their next transaction. */
+/* Stops capturing; captured but uncommitted changes stay with their
+** transaction. Used by marmot_stop/cleanup on the calling connection; all
+** others see `capturing` in the head row at their next transaction. The hook
+** itself stays where it is (the application may have set its own over it). */
 void mm_hook_detach(struct mm_hook *h);
 
-/* Forgets what is cached about tables (after marmot_watch and the like). */
+/* Forgets what is cached about tables (after marmot_watch and the like, on the
+** calling connection; the others notice the schema cookie, which marmot_watch
+** changes on purpose). */
 void mm_hook_forget_tables(struct mm_hook *h);
 
-/* Replication's own connection: hook installed for counting only. */
 #endif

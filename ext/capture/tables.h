@@ -23,6 +23,7 @@ struct mm_column {
     uint8_t affinity;       /* enum mm_affinity */
     uint8_t coll;           /* enum mm_coll */
     bool not_null;
+    bool has_default;       /* not NULL: a row older than the column holds it unwritten */
 };
 
 /* One UNIQUE constraint or index beyond the key. */
@@ -37,20 +38,25 @@ struct mm_table {
     char *name;
     bool supported;
     char *why;              /* when not supported: cause and remedy; else NULL */
+    bool capturable;        /* rows can be named and read, whatever else speaks against it */
     int ncol;               /* columns that travel: without generated ones */
     struct mm_column *col;
-    int nstored;            /* columns as sqlite3_preupdate_count() counts them */
+    int nstored;            /* columns as sqlite3_preupdate_count() counts them: generated ones too */
+    bool reordered;         /* stored in another order: old SQLite takes whole numbers for REAL then */
     int *stored;            /* preupdate index of col[i] */
     bool without_rowid;
     bool keyless;           /* no usable key: a multiset */
     bool integer_key;       /* the key is the rowid */
     int nunique;
     struct mm_unique *unique;
-    char *sql;              /* normalised CREATE statement, for the schema hash */
+    char *sql;              /* the CREATE statement as the schema holds it */
 };
 
 /* True for names that are never watched: sqlite_%, __marmot__%, empty. */
 bool mm_table_internal(const char *name);
+
+/* Same name, columns (names, order, key places) and places of the values. */
+bool mm_table_same_shape(const struct mm_table *a, const struct mm_table *b);
 
 /* Looks at main.<name>. Returns the definition (never NULL without err set)
 ** or NULL: err is set, or the table does not exist (err->rc stays 0).

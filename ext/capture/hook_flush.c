@@ -1,0 +1,215 @@
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "capture/hook_int.h"
+#include "store/change.h"
+#include "store/outbox.h"
+#include "store/watch.h"
+
+enum {
+    PART_MAX = 1 << 20,
+    NET_LOOK_MAX = 256 << 10, /* beyond it, a look whether all cancels out costs more than it saves */
+    NET_ARENA_MAX = 64 << 20,
+};
+
+/* A COMMIT that SQLite refused left its row in the open transaction. */
+static void take_back(struct mm_hook *h, struct mm_err *err)
+{
+    if (h->written == 0) {
+        return;
+    }
+    sqlite3_stmt *st = mm_db_prepare(h->db, err, 0, "%s", mm_outbox_sql_drop);
+    if (st != NULL) {
+        sqlite3_bind_int64(st, 1, h->written);
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    if (err->rc == SQLITE_OK) {
+        h->written = 0;
+    }
+}
+
+static bool decode_row(const uint8_t **p, const uint8_t *end, struct mm_value *row, int ncol)
+{
+    for (int k = 0; k < ncol; k++) {
+        if (!mm_value_decode(p, end, &row[k])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Blob I/O showed the row without its new bytes: now they are there. A row
+** that has gone or moved since has later records of its own. */
+static void read_blob(struct mm_hook *h, const struct mm_blob_mark *m, struct mm_err *err)
+{
+    const struct mm_table *t = m->entry->t;
+    struct mm_arena a;
+    mm_arena_init(&a, (size_t)1 << 36);
+    struct mm_value *old = mm_arena_array(&a, (size_t)t->ncol, sizeof *old);
+    struct mm_value *new = mm_arena_array(&a, (size_t)t->ncol, sizeof *new);
+    const uint8_t *bytes = mm_spill_bytes(&h->data, err);
+    if (old == NULL || new == NULL) {
+        mm_err_nomem(err);
+    }
+    if (err->rc == SQLITE_OK && bytes != NULL) {
+        const uint8_t *p = bytes + m->at + 2;
+        if (!decode_row(&p, bytes + mm_spill_len(&h->data), old, t->ncol)) {
+            mm_err_set(err, SQLITE_CORRUPT, "a captured record cannot be read back at byte %llu",
+                       (unsigned long long)m->at);
+        }
+    }
+    struct mm_buf record;
+    mm_buf_init(&record, (size_t)1 << 36);
+    if (err->rc == SQLITE_OK && mm_row_read(h->db, t, old, NULL, new, &a, err)) {
+        mm_change_put_head(&record, MM_OP_UPDATE);
+        for (int k = 0; k < t->ncol; k++) {
+            mm_value_encode(&record, &old[k]);
+        }
+        for (int k = 0; k < t->ncol; k++) {
+            mm_value_encode(&record, &new[k]);
+        }
+        mm_row_group(h, m->entry); /* `old` may borrow from the tail: only now may it grow */
+        mm_buf_add(&h->data.tail, record.data, record.len);
+        mm_buf_check(&record, err, "a row with a blob");
+        mm_buf_check(&h->data.tail, err, "the captured transaction");
+        mm_spill_settle(&h->data);
+        h->now.data = mm_spill_len(&h->data);
+        h->now.names = mm_spill_len(&h->names);
+    }
+    mm_buf_free(&record);
+    mm_arena_free(&a);
+}
+
+static enum mm_coll coll_of(void *arg, const char *table, const char *column)
+{
+    const struct mm_hook *h = arg;
+    for (size_t k = 0; k < h->nentry; k++) {
+        const struct mm_entry *e = h->entry[k];
+        for (int c = 0; e->t != NULL && strcmp(e->name, table) == 0 && c < e->t->ncol; c++) {
+            if (strcmp(e->t->col[c].name, column) == 0) {
+                return (enum mm_coll)e->t->col[c].coll;
+            }
+        }
+    }
+    return MM_COLL_BINARY;
+}
+
+/* True when every row ended as it began. */
+static bool nothing_left(struct mm_hook *h, const uint8_t *data, uint64_t len, const uint8_t *names,
+                         uint64_t names_len)
+{
+    if (h->now.inserts != h->now.deletes || h->now.inserts == 0 || len > NET_LOOK_MAX) {
+        return false;
+    }
+    struct mm_err err;
+    struct mm_arena a;
+    struct mm_txn txn;
+    mm_err_init(&err);
+    mm_arena_init(&a, NET_ARENA_MAX);
+    memset(&txn, 0, sizeof txn);
+    txn.arena = &a;
+    bool nothing = mm_change_read(&txn, data, (size_t)len, names, (size_t)names_len, coll_of, h, &err) == SQLITE_OK &&
+                   txn.ntab == 0;
+    mm_arena_free(&a);
+    return nothing;
+}
+
+static void bind_bytes(sqlite3_stmt *st, int param, const uint8_t *p, uint64_t n)
+{
+    if (n > 0) {
+        sqlite3_bind_blob64(st, param, p, n, SQLITE_STATIC);
+    } else {
+        sqlite3_bind_null(st, param);
+    }
+}
+
+/* Part 0 carries identity and names; half of the length limit leaves room
+** for the rest of the row. */
+static void put_parts(struct mm_hook *h, const uint8_t *data, uint64_t len, const uint8_t *names, uint64_t names_len,
+                      struct mm_err *err)
+{
+    uint64_t limit = (uint64_t)sqlite3_limit(h->db, SQLITE_LIMIT_LENGTH, -1) / 2;
+    uint64_t size = limit < PART_MAX ? limit : PART_MAX;
+    size = size > 0 ? size : 1;
+    uint8_t txid[MM_TXID_SIZE];
+    sqlite3_randomness(sizeof txid, txid);
+    h->written = h->next_id;
+    sqlite3_stmt *st = mm_kept_get(h, MM_KEPT_PUT, err);
+    uint64_t at = 0;
+    for (int part = 0; err->rc == SQLITE_OK && at < len; part++) {
+        uint64_t n = len - at < size ? len - at : size;
+        sqlite3_bind_int64(st, 1, h->next_id);
+        sqlite3_bind_int(st, 2, part);
+        bind_bytes(st, 8, data + at, n);
+        if (part == 0) {
+            sqlite3_bind_int(st, 3, MM_OUTBOX_TXN);
+            sqlite3_bind_int64(st, 4, h->incarnation);
+            sqlite3_bind_blob(st, 5, txid, sizeof txid, SQLITE_STATIC);
+            sqlite3_bind_int64(st, 6, mm_clock_wall_ms());
+            bind_bytes(st, 7, names, names_len);
+        } else {
+            for (int k = 3; k <= 7; k++) {
+                sqlite3_bind_null(st, k);
+            }
+        }
+        mm_db_run(st, err);
+        at += n;
+    }
+    mm_kept_done(h, MM_KEPT_PUT);
+}
+
+/* Tables that are watched because all are: their watch message goes first. */
+static void add_watches(struct mm_hook *h, struct mm_err *err)
+{
+    bool any = false;
+    for (size_t k = 0; k < h->nentry; k++) {
+        const struct mm_entry *e = h->entry[k];
+        if (e->add && e->touched && !e->dead) {
+            mm_watch_add(h->db, e->name, err);
+            any = true;
+        }
+    }
+    if (any) {
+        mm_hook_head(h, err);
+    }
+}
+
+static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err)
+{
+    const uint8_t *d = mm_spill_bytes(data, err);
+    const uint8_t *n = mm_spill_bytes(names, err);
+    if (err->rc != SQLITE_OK || d == NULL || n == NULL || mm_spill_len(data) == 0 ||
+        nothing_left(h, d, mm_spill_len(data), n, mm_spill_len(names))) {
+        return;
+    }
+    add_watches(h, err);
+    put_parts(h, d, mm_spill_len(data), n, mm_spill_len(names), err);
+}
+
+int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
+{
+    take_back(h, err);
+    if (h->now.data == 0 || mm_hook_head(h, err) != SQLITE_OK || !h->capturing) {
+        return err->rc;
+    }
+    struct mm_spill data;
+    struct mm_spill names;
+    mm_spill_init(&data);
+    mm_spill_init(&names);
+    if (h->schema_moved && mm_hook_settle(h, &data, &names, err)) {
+        put(h, &data, &names, err);
+    } else {
+        /* What is added here goes again: a COMMIT may be tried twice. */
+        const struct mm_mark before = h->now;
+        for (size_t k = 0; k < before.nblob && err->rc == SQLITE_OK; k++) {
+            read_blob(h, &h->blob[k], err);
+        }
+        put(h, &h->data, &h->names, err);
+        mm_hook_cut(h, &before);
+    }
+    mm_spill_free(&data);
+    mm_spill_free(&names);
+    return err->rc;
+}

@@ -1,0 +1,151 @@
+/* What the files of the hook share: one connection's state.
+**
+** hook.c attaches and detaches, hook_kept.c keeps statements on the
+** application's connection, hook_cache.c knows the tables, hook_row.c turns
+** one row change into bytes, hook_txn.c follows transactions and savepoints,
+** hook_flush.c writes the outbox, hook_settle.c mends what a schema change in
+** the same transaction made stale. Nobody outside capture/ includes this. */
+#ifndef MM_CAPTURE_HOOK_INT_H
+#define MM_CAPTURE_HOOK_INT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "capture/hook.h"
+#include "capture/host_sqlite.h"
+#include "capture/spill.h"
+#include "capture/tables.h"
+
+#define MM_CAPTURE_MODULE "marmot_capture"
+#define MM_GUARD_MODULE "marmot_guard"
+
+/* A statement that outlives a transaction on a connection that is not ours:
+** its host may finalize it at any time (a loop over sqlite3_next_stmt), and
+** then `st` turns NULL by itself. */
+struct mm_kept {
+    sqlite3_stmt *st;
+    bool moving; /* parameter 1 is being bound anew: its destructor means nothing */
+    int reprepares;
+};
+
+enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_NEXT, MM_KEPT_PUT, MM_KEPT_COUNT };
+
+/* One table as the connection last saw it. */
+struct mm_entry {
+    char *name;
+    struct mm_table *t; /* NULL: not a table */
+    bool capture;
+    bool add;           /* watched because of watch_all: its watch message is still to be written */
+    bool dead;          /* of an older schema, kept while this transaction names it */
+    bool touched;       /* has records in the current transaction, the first at `first` */
+    uint64_t first;
+    uint8_t *pk;        /* of each column, for group headers */
+};
+
+/* A place in the buffer that a savepoint returns to. */
+struct mm_mark {
+    uint64_t data;
+    uint64_t names;
+    const struct mm_entry *last;
+    size_t nblob;
+    uint64_t inserts;
+    uint64_t deletes;
+};
+
+/* A row changed by blob I/O, whose new bytes are not there yet: its record. */
+struct mm_blob_mark {
+    struct mm_entry *entry;
+    uint64_t at;
+};
+
+struct mm_hook {
+    sqlite3 *db;
+    const struct mm_host *host;
+    mm_hook_listener *listener;
+    void *arg;
+    int refs;             /* modules that hold it */
+    bool hooked;          /* the preupdate hook was set */
+    bool on;              /* and captures */
+    char *filename;       /* of main at attach time */
+    bool booked;          /* main held our bookkeeping once */
+    bool told;            /* UNCAPTURED was said */
+
+    struct mm_kept kept[MM_KEPT_COUNT];
+    bool guarded;         /* the guard table is connected: statements may be kept */
+    bool closing;         /* the connection closes: nothing may be kept or connected */
+    bool schema_moved;    /* seen when `next` was prepared again */
+
+    struct mm_entry **entry;
+    size_t nentry, entry_cap;
+    struct mm_entry *recent;
+    bool stale;           /* the cache is to be forgotten */
+    bool head_known;
+    bool watch_all, capturing;
+    int64_t next_id, incarnation;
+
+    bool joined;
+    bool skip;            /* decided: nothing of this transaction is captured */
+    struct mm_err failed; /* why this transaction must not commit */
+    struct mm_spill data, names;
+    struct mm_mark now;   /* where the buffer ends */
+    struct mm_mark *mark; /* of each savepoint level */
+    size_t nmark, mark_cap;
+    struct mm_blob_mark *blob;
+    size_t blob_cap;
+    struct mm_value *row; /* two rows of row_cap values: old and new */
+    size_t row_cap;
+    int64_t written;      /* outbox id of this transaction, 0 = none yet */
+};
+
+/* hook_kept.c. A statement is NULL with err set; every use ends with
+** mm_kept_done, which forgets bound bytes and finalizes what must not be kept. */
+sqlite3_stmt *mm_kept_get(struct mm_hook *h, enum mm_kept_id id, struct mm_err *err);
+void mm_kept_done(struct mm_hook *h, enum mm_kept_id id);
+/* True when SQLite prepared it again, or we did, since the last call. */
+bool mm_kept_reprepared(struct mm_hook *h, enum mm_kept_id id);
+void mm_kept_drop_all(struct mm_hook *h);
+/* Interrupts and steps the spare: the running statement and its transaction
+** fail. False when the spare could not do it. */
+bool mm_hook_veto(struct mm_hook *h);
+/* Reads the head row into h. Sets h->schema_moved. Returns err->rc. */
+int mm_hook_head(struct mm_hook *h, struct mm_err *err);
+
+/* hook_cache.c */
+struct mm_entry *mm_cache_get(struct mm_hook *h, const char *table, int nstored, struct mm_err *err);
+void mm_cache_forget(struct mm_hook *h);
+void mm_cache_end(struct mm_hook *h, bool committed); /* of a transaction */
+void mm_cache_free(struct mm_hook *h);
+
+/* hook_row.c */
+mm_preupdate_fn mm_hook_row;
+/* Puts the group header before a record of e, when it is due. */
+void mm_row_group(struct mm_hook *h, struct mm_entry *e);
+
+/* hook_read.c: the row of main.<t> whose key columns (or rowid, when not
+** NULL) are these; values live in `a`. 1, or 0 when it is not there. */
+int mm_row_read(sqlite3 *db, const struct mm_table *t, const struct mm_value *key, const sqlite3_int64 *rowid,
+                struct mm_value *out, struct mm_arena *a, struct mm_err *err);
+
+/* hook_txn.c */
+extern const sqlite3_module mm_capture_module;
+/* Brings this connection into its transaction; false when that failed and
+** no preupdate value may be touched. */
+bool mm_hook_join(struct mm_hook *h, const char *table);
+void mm_hook_cut(struct mm_hook *h, const struct mm_mark *to);
+void mm_hook_say_uncaptured(struct mm_hook *h, const char *why);
+int mm_hook_connect(sqlite3 *db, void *arg, int argc, const char *const *argv, sqlite3_vtab **out, char **msg);
+
+/* hook_flush.c: writes the buffer to the outbox. Returns err->rc. */
+int mm_hook_flush(struct mm_hook *h, struct mm_err *err);
+
+/* hook_settle.c: after a schema change, the buffer by the definitions as they
+** are now, into `data` and `names`. False when it can stay as it is. */
+bool mm_hook_settle(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err);
+
+struct mm_hook_vtab {
+    sqlite3_vtab base;
+    struct mm_hook *h;
+};
+
+#endif

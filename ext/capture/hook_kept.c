@@ -1,0 +1,144 @@
+#include <string.h>
+
+#include "base/db.h"
+#include "capture/hook_int.h"
+#include "store/outbox.h"
+
+/* rowid=?1 with nothing but NULL ever bound: a unique look-up that finds no
+** row, so that the statement opens no journal (SPEC 2). */
+static const char join_sql[] = "DELETE FROM " MM_CAPTURE_MODULE " WHERE rowid = ?1";
+
+/* Parameter 1 of each kept statement holds a pointer whose destructor tells
+** us that the statement is gone. */
+static void forget(void *arg)
+{
+    struct mm_kept *k = arg;
+    if (!k->moving) {
+        k->st = NULL;
+    }
+}
+
+static void watch_life(struct mm_kept *k)
+{
+    k->moving = true;
+    int rc = sqlite3_bind_pointer(k->st, 1, k, "mm_kept", forget);
+    k->moving = false;
+    if (rc != SQLITE_OK) {
+        sqlite3_finalize(k->st);
+        k->st = NULL;
+    }
+}
+
+static void connect_guard(struct mm_hook *h)
+{
+    sqlite3_stmt *st = NULL;
+    if (sqlite3_prepare_v2(h->db, "SELECT 1 FROM " MM_GUARD_MODULE, -1, &st, NULL) != SQLITE_OK) {
+        h->guarded = false; /* then statements are prepared for one use */
+    }
+    sqlite3_finalize(st);
+}
+
+static sqlite3_stmt *prepare(struct mm_hook *h, enum mm_kept_id id, struct mm_err *err)
+{
+    switch (id) {
+    case MM_KEPT_NEXT:
+        return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "SELECT * FROM (%s) WHERE ?1 IS NULL",
+                             mm_outbox_sql_next);
+    case MM_KEPT_PUT:
+        return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_put);
+    default:
+        return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", join_sql);
+    }
+}
+
+sqlite3_stmt *mm_kept_get(struct mm_hook *h, enum mm_kept_id id, struct mm_err *err)
+{
+    struct mm_kept *k = &h->kept[id];
+    if (err->rc != SQLITE_OK) {
+        return NULL;
+    }
+    if (k->st == NULL) {
+        if (!h->guarded && !h->closing) {
+            connect_guard(h);
+        }
+        k->reprepares = -1;
+        k->st = prepare(h, id, err);
+        if (k->st == NULL) {
+            return NULL;
+        }
+        watch_life(k);
+        if (k->st == NULL) {
+            mm_err_nomem(err);
+            return NULL;
+        }
+    }
+    k->moving = true;
+    return k->st;
+}
+
+void mm_kept_done(struct mm_hook *h, enum mm_kept_id id)
+{
+    struct mm_kept *k = &h->kept[id];
+    if (k->st == NULL) {
+        return;
+    }
+    sqlite3_reset(k->st);
+    sqlite3_clear_bindings(k->st);
+    k->moving = false;
+    if (!h->guarded || h->closing) {
+        sqlite3_finalize(k->st);
+        k->st = NULL;
+        return;
+    }
+    watch_life(k);
+}
+
+bool mm_kept_reprepared(struct mm_hook *h, enum mm_kept_id id)
+{
+    struct mm_kept *k = &h->kept[id];
+    if (k->st == NULL) {
+        return true;
+    }
+    int n = sqlite3_stmt_status(k->st, SQLITE_STMTSTATUS_REPREPARE, 0);
+    bool moved = n != k->reprepares;
+    k->reprepares = n;
+    return moved;
+}
+
+void mm_kept_drop_all(struct mm_hook *h)
+{
+    for (int k = 0; k < MM_KEPT_COUNT; k++) {
+        sqlite3_stmt *st = h->kept[k].st;
+        h->kept[k].st = NULL;
+        sqlite3_finalize(st);
+    }
+}
+
+bool mm_hook_veto(struct mm_hook *h)
+{
+    struct mm_kept *k = &h->kept[MM_KEPT_SPARE];
+    if (k->st == NULL) {
+        return false;
+    }
+    sqlite3_interrupt(h->db);
+    int rc = sqlite3_step(k->st);
+    sqlite3_reset(k->st);
+    return (rc & 0xff) == SQLITE_INTERRUPT;
+}
+
+int mm_hook_head(struct mm_hook *h, struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_kept_get(h, MM_KEPT_NEXT, err);
+    if (mm_db_step(st, err)) {
+        h->next_id = sqlite3_column_int64(st, 0);
+        h->incarnation = sqlite3_column_int64(st, 1);
+        h->watch_all = sqlite3_column_int(st, 2) != 0;
+        h->capturing = sqlite3_column_int(st, 3) != 0;
+        h->head_known = true;
+        h->schema_moved = mm_kept_reprepared(h, MM_KEPT_NEXT);
+    } else {
+        mm_err_set(err, SQLITE_CORRUPT, "the bookkeeping has no head row: call marmot_init");
+    }
+    mm_kept_done(h, MM_KEPT_NEXT);
+    return err->rc;
+}
