@@ -5,7 +5,7 @@
 ** free with mm_config_free. No I/O beyond the secrets file (`<db>-marmot`,
 ** mode 0600) and, in a later version, the TOML file.
 ** Keys are those of SPEC 1; every one of them is a row of one const table in
-** config.c (path, type, member, default, range, secret, meaning). */
+** config_keys.c (path, type, member, range, default, secret). */
 #ifndef MM_CONFIG_H
 #define MM_CONFIG_H
 
@@ -33,11 +33,11 @@ struct mm_config {
     int64_t outbox_keep_ms, outbox_keep_bytes, outbox_max_bytes;
     enum mm_outbox_full outbox_full;
     struct {
-        int64_t shards, max_entries, max_bytes, replicas, part_size;
+        int64_t shards, max_entries, max_bytes /* -1 = unlimited */, replicas, part_size;
         bool compress, update_existing;
     } log;
     struct {
-        char *urls; /* comma-separated; "" = embedded server */
+        char *urls; /* comma-separated; "" = embedded server. May hold userinfo */
         char *subject_prefix, *stream_prefix, *bind_address, *server_config, *server_binary;
         char *cluster_addr, *cluster_peers, *leaf_servers;
         char *seed_file, *creds_file, *user_name, *user_password, *token;
@@ -69,7 +69,8 @@ struct mm_config {
 /* Reads what the user gave marmot_init: JSON object, NATS URLs, or NULL for
 ** the defaults. (A path to a TOML file comes later: until then an error that
 ** says so.) Unknown keys: an error with the nearest known name. Returns NULL
-** with err set. */
+** with err set. Messages name the key or the place (line and column), cause
+** and remedy; the caller puts the function's name before them. */
 struct mm_config *mm_config_parse(const char *text, struct mm_err *err);
 void mm_config_free(struct mm_config *c);
 
@@ -78,7 +79,12 @@ void mm_config_free(struct mm_config *c);
 int mm_config_public(const struct mm_config *c, struct mm_buf *out, struct mm_err *err);
 bool mm_config_has_secrets(const struct mm_config *c);
 
-/* Writes <db>-marmot (0600, by rename) when there are secrets, else removes it. */
+/* Appends a list of URLs without userinfo and without login= and secret=
+** parameters: what may stand in a status, a log, an error. */
+void mm_config_redact(const char *urls, struct mm_buf *out);
+
+/* Writes <db>-marmot (0600, by rename) when there are secrets, else removes
+** it. One that belongs to another user is left alone: an error names it. */
 int mm_config_save_secrets(const struct mm_config *c, const char *db_path, struct mm_err *err);
 /* From stored public form plus the secrets file; a missing secret is an error
 ** that names the key. */

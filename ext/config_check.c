@@ -1,0 +1,207 @@
+/* What depends on several keys at once: derived names and checks. */
+#include <string.h>
+#include <strings.h>
+
+#include "base/sqlite.h"
+#include "config_keys.h"
+
+/* A default that begins with + takes the cluster's name for it, so that
+** clusters share a server without meeting. */
+static void derive_names(struct mm_config *c, struct mm_err *err)
+{
+    for (size_t i = 0; i < mm_config_nkeys && err->rc == SQLITE_OK; i++) {
+        const struct mm_config_key *k = &mm_config_keys[i];
+        const char *s = mm_config_key_is_text(k) ? mm_config_get_text(c, k) : "";
+        if ((k->type == MM_KEY_NAME || k->type == MM_KEY_SUBJECT) && s[0] == '+') {
+            struct mm_buf b;
+            mm_buf_init(&b, 512);
+            mm_buf_str(&b, c->cluster);
+            mm_buf_str(&b, s + 1);
+            if (mm_buf_check(&b, err, k->path) == SQLITE_OK) {
+                mm_config_put_text(c, k, (const char *)b.data, b.len, err);
+            }
+            mm_buf_free(&b);
+        }
+    }
+}
+
+/* Begin and length without the blanks around. */
+static const char *trim(const char *s, size_t *n)
+{
+    while (*n > 0 && (*s == ' ' || *s == '\t')) {
+        s++;
+        (*n)--;
+    }
+    while (*n > 0 && (s[*n - 1] == ' ' || s[*n - 1] == '\t')) {
+        (*n)--;
+    }
+    return s;
+}
+
+static bool is_port(const char *s, size_t n)
+{
+    long v = 0;
+    for (size_t k = 0; k < n; k++) {
+        if (s[k] < '0' || s[k] > '9' || n > 5) {
+            return false;
+        }
+        v = v * 10 + (s[k] - '0');
+    }
+    return n > 0 && v > 0 && v <= 65535;
+}
+
+/* host, host:port, [v6]:port; with `port` the port must be there. */
+static bool is_host_port(const char *s, size_t n, bool port)
+{
+    size_t host = 0;
+    if (n > 0 && s[0] == '[') {
+        const char *close = memchr(s, ']', n);
+        if (close == NULL || close == s + 1) {
+            return false;
+        }
+        host = (size_t)(close - s) + 1;
+    } else {
+        while (host < n && s[host] != ':') {
+            unsigned char ch = (unsigned char)s[host];
+            if (ch <= ' ' || ch == 0x7F || strchr("/?#@[]\"\\", ch) != NULL) {
+                return false;
+            }
+            host++;
+        }
+    }
+    if (host == n) {
+        return host > 0 && !port;
+    }
+    return host > 0 && s[host] == ':' && is_port(s + host + 1, n - host - 1);
+}
+
+/* One URL of a list; `schemes` are "a://,b://". */
+static bool is_url(const char *s, size_t n, const char *schemes)
+{
+    for (; *schemes != '\0'; schemes += schemes[0] == ',') {
+        size_t len = strcspn(schemes, ",");
+        if (n > len && strncasecmp(s, schemes, len) == 0) {
+            const char *host = s + len;
+            size_t rest = n - len;
+            const char *slash = memchr(host, '/', rest);
+            if (slash != NULL && schemes[0] != 'd' && slash != host + rest - 1) {
+                return false; /* only dns:// takes more than a closing slash */
+            }
+            size_t hn = slash != NULL ? (size_t)(slash - host) : rest;
+            const char *at = memrchr(host, '@', hn);
+            if (at != NULL) {
+                hn -= (size_t)(at + 1 - host);
+                host = at + 1;
+            }
+            return is_host_port(host, hn, false);
+        }
+        schemes += len;
+    }
+    return false;
+}
+
+/* Checks a list and writes it again without blanks and empty elements. */
+static void settle_list(struct mm_config *c, const char *path, const char *schemes, const char *example,
+                        struct mm_err *err)
+{
+    const struct mm_config_key *k = mm_config_key_find(path);
+    const char *s = mm_config_get_text(c, k);
+    bool given = *s != '\0';
+    int number = 0;
+    struct mm_buf b;
+    mm_buf_init(&b, 1 << 20);
+    while (*s != '\0' && err->rc == SQLITE_OK) {
+        size_t len = strcspn(s, ",");
+        size_t n = len;
+        const char *url = trim(s, &n);
+        number++;
+        if (n > 0 && !is_url(url, n, schemes)) {
+            bool show = strchr(mm_config_get_text(c, k), '@') == NULL;
+            mm_err_set(err, SQLITE_ERROR, "configuration key %s: URL %d%s%.*s%s is not like %s", path, number,
+                       show ? " (" : "", show ? (int)(n < 100 ? n : 100) : 0, url, show ? ")" : "", example);
+        } else if (n > 0) {
+            mm_buf_str(&b, b.len > 0 ? "," : "");
+            mm_buf_add(&b, url, n);
+        }
+        s += len + (s[len] == ',');
+    }
+    if (given && b.len == 0) {
+        mm_err_set(err, SQLITE_ERROR, "configuration key %s is a list without a URL: give one like %s, or leave it out",
+                   path, example);
+    }
+    if (mm_buf_check(&b, err, path) == SQLITE_OK && given) {
+        mm_config_put_text(c, k, (const char *)b.data, b.len, err);
+    }
+    mm_buf_free(&b);
+}
+
+static bool is_loopback(const char *address)
+{
+    return strncmp(address, "127.", 4) == 0 || strncmp(address, "localhost:", 10) == 0 ||
+           strncmp(address, "[::1]:", 6) == 0;
+}
+
+static void need(struct mm_err *err, bool when, const char *key, const char *value, const char *why)
+{
+    if (when && value[0] == '\0') {
+        mm_err_set(err, SQLITE_ERROR, "configuration key %s is missing: %s", key, why);
+    }
+}
+
+static void check_nats(struct mm_config *c, struct mm_err *err)
+{
+    settle_list(c, "nats.urls", "nats://,tls://", "nats://host:4222 or tls://host:4222", err);
+    settle_list(c, "nats.cluster_peers", "nats://,tls://,dns://", "nats://host:4222/ or dns://host:4222/?min=3", err);
+    settle_list(c, "nats.leaf_servers", "nats://,tls://,dns://", "nats://host:4222/ or dns://host:4222/", err);
+    const char *bind = c->nats.bind_address;
+    if (!is_host_port(bind, strlen(bind), true)) {
+        mm_err_set(err, SQLITE_ERROR, "configuration key nats.bind_address must be host:port, as 127.0.0.1:4222, not "
+                                      "\"%.100s\"", bind);
+    }
+    const char *cluster = c->nats.cluster_addr;
+    if (cluster[0] != '\0' && !is_host_port(cluster, strlen(cluster), true)) {
+        mm_err_set(err, SQLITE_ERROR, "configuration key nats.cluster_addr must be host:port, as 0.0.0.0:4248, not "
+                                      "\"%.100s\"", cluster);
+    }
+    need(err, c->nats.user_password[0] != '\0', "nats.user_name", c->nats.user_name, "nats.user_password is given");
+    need(err, c->nats.cert_file[0] != '\0', "nats.key_file", c->nats.key_file, "nats.cert_file is given");
+    need(err, c->nats.key_file[0] != '\0', "nats.cert_file", c->nats.cert_file, "nats.key_file is given");
+    bool authenticated = c->nats.token[0] != '\0' || c->nats.user_password[0] != '\0';
+    if (c->nats.urls[0] == '\0' && !is_loopback(bind) && !authenticated && !c->nats.insecure) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "configuration key nats.bind_address %.100s is beyond loopback, and anyone could connect: give "
+                   "nats.user_name and nats.user_password or nats.token, or nats.insecure true where the network is safe",
+                   bind);
+    }
+}
+
+static void check_snapshot(const struct mm_config *c, struct mm_err *err)
+{
+    const char *store = c->snapshot.store;
+    if (!c->snapshot.enabled) {
+        return;
+    }
+    need(err, strcmp(store, "s3") == 0, "snapshot.s3.endpoint", c->snapshot.s3_endpoint, "snapshot.store is s3");
+    need(err, strcmp(store, "s3") == 0, "snapshot.s3.bucket", c->snapshot.s3_bucket, "snapshot.store is s3");
+    need(err, strcmp(store, "webdav") == 0, "snapshot.webdav.url", c->snapshot.webdav_url, "snapshot.store is webdav");
+    need(err, strcmp(store, "sftp") == 0, "snapshot.sftp.url", c->snapshot.sftp_url, "snapshot.store is sftp");
+    need(err, strcmp(store, "file") == 0, "snapshot.file.path", c->snapshot.file_path, "snapshot.store is file");
+}
+
+int mm_config_settle(struct mm_config *c, struct mm_err *err)
+{
+    derive_names(c, err);
+    if (err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    if (c->log.max_bytes == 0) {
+        c->log.max_bytes = -1; /* NATS takes both for "unlimited" and answers -1 */
+    }
+    check_nats(c, err);
+    check_snapshot(c, err);
+    if (err->rc == SQLITE_OK && c->log.replicas % 2 == 0) {
+        mm_config_warn(c, err, "replication_log.replicas %lld: an even number stands no more failures than one less",
+                       (long long)c->log.replicas);
+    }
+    return err->rc;
+}
