@@ -118,13 +118,13 @@ build/$(1)/helpers.a: $$(TEST_LIB:%.c=build/$(1)/%.o)
 	@rm -f $$@
 	ar rcs $$@ $$^
 build/$(1)/test/%: build/$(1)/test/%.o build/$(1)/helpers.a build/$(1)/inner.a
-	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$^ -lsqlite3 $$(LIBS) -lm
+	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lsqlite3 $$(LIBS) -lm
 endef
 $(foreach v,$(VARIANTS),$(eval $(call variant,$(v))))
 
 build/fuzz/run/%: build/fuzz/test/fuzz/%.o build/fuzz/helpers.a build/fuzz/inner.a
 	@mkdir -p $(@D)
-	clang $(FLAGS_fuzz) -fsanitize=fuzzer -o $@ $^ -lsqlite3 $(LIBS) -lm
+	clang $(FLAGS_fuzz) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lsqlite3 $(LIBS) -lm
 
 # --- Tests against SQLite's own sources, with its asserts and the sanitizers --
 
@@ -145,7 +145,7 @@ build/sqlite-$(1)/helpers.a: $$(TEST_LIB:%.c=build/sqlite-$(1)/%.o)
 	@rm -f $$@
 	ar rcs $$@ $$^
 build/sqlite-$(1)/test/%: build/sqlite-$(1)/test/%.o build/sqlite-$(1)/helpers.a build/asan/inner.a build/sqlite-$(1)/sqlite3.o
-	gcc $$(FLAGS_asan) -rdynamic -o $$@ $$^ $$(LIBS) -lm
+	gcc $$(FLAGS_asan) -rdynamic -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(filter %/sqlite3.o,$$^) $$(LIBS) -lm
 endef
 $(foreach v,$(SQLITES),$(eval $(call sqlite,$(v))))
 

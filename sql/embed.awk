@@ -3,7 +3,7 @@
 BEGIN {
     print "/* Generated from sql/ by sql/embed.awk. */"
     if (part == "h") {
-        print "#ifndef MM_SQL_TEXTS_H\n#define MM_SQL_TEXTS_H"
+        print "#ifndef MM_SQL_TEXTS_H\n#define MM_SQL_TEXTS_H\n#include <stddef.h>"
     } else {
         print "#include \"sql_texts.h\""
     }
