@@ -111,6 +111,8 @@ void mm_bus_close(struct mm_bus *b)
         free(all[i]);
     }
     free(c->urls);
+    free(b->unacked.tokens);
+    free(b->unacked.done);
     b->api->nats_ReleaseThreadMemory();
     free(b);
 }
@@ -345,6 +347,7 @@ void mm_bus_disconnect(struct mm_bus *b)
         n->natsInbox_Destroy(b->inbox);
         b->inbox = NULL;
     }
+    b->unacked.head = b->unacked.count = 0;
     b->url[0] = '\0';
     b->max_payload = 0;
 }

@@ -46,10 +46,16 @@ const char *mm_bus_url(const struct mm_bus *b);    /* connected to, without user
 
 /* Does socket work until something can be taken (a delivery, an ack, a lost
 ** connection, extra_fd readable) or timeout_ms have passed (0 = only look,
-** -1 = no limit). Works without a connection, too: then only extra_fd counts. */
+** -1 = no limit). Works without a connection, too: then only extra_fd counts.
+** A lost connection is no error here (it is logged, and mm_bus_connected is
+** false); SQLITE_AUTH when the server refuses a subject, disconnected then. */
 int mm_bus_wait(struct mm_bus *b, int timeout_ms, struct mm_err *err);
 
-/* --- Streams. Each call waits up to timeout_ms for the answer. --- */
+/* --- Streams. Each call waits up to timeout_ms for the answer; messages that
+** arrive meanwhile wait for mm_bus_next. Errors: SQLITE_BUSY no answer in time,
+** SQLITE_IOERR connection lost, SQLITE_CANTOPEN no JetStream (or no leader) there,
+** SQLITE_AUTH no permission, SQLITE_PROTOCOL an answer that makes no sense,
+** SQLITE_ERROR what the server refuses (its words, its number). --- */
 
 struct mm_stream_config {
     const char *name;
@@ -105,7 +111,8 @@ struct mm_publish {
     uint64_t token;           /* comes back in the ack */
 };
 /* Hands the message to the socket; does not wait. SQLITE_IOERR when the
-** connection is lost, SQLITE_TOOBIG beyond max_payload. */
+** connection is lost, SQLITE_TOOBIG beyond max_payload, SQLITE_BUSY with
+** 65536 messages unacknowledged. */
 int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *err);
 
 enum mm_ack_kind {
@@ -113,7 +120,8 @@ enum mm_ack_kind {
     MM_ACK_DUPLICATE, /* the server had the Nats-Msg-Id: not stored again */
     MM_ACK_FULL,      /* 10077: the stream is full (discard new) */
     MM_ACK_EXPECTED,  /* 10071: wrong last sequence */
-    MM_ACK_REFUSED,   /* 503 (no stream, no leader) or any other error: code, text */
+    MM_ACK_REFUSED,   /* any other error: code, text. 503 (no stream, no leader) carries the token of
+                      ** the oldest message without ack, whichever was meant: go back to that one */
 };
 struct mm_ack {
     uint64_t token;
@@ -122,7 +130,8 @@ struct mm_ack {
     int code;
     char text[128];
 };
-/* Takes the next ack that arrived: 1 or 0. */
+/* Takes the next ack that arrived: 1 or 0. Where two streams take one subject
+** (a hub's and a leaf's) a token comes twice. */
 int mm_bus_next_ack(struct mm_bus *b, struct mm_ack *ack);
 
 /* --- Following streams: one ordered, ephemeral, unacknowledged push consumer

@@ -21,6 +21,15 @@
 #define MM_BUS_FOLLOWS_MAX 256       /* shards followed by one connection */
 #define MM_BUS_ANSWER_MAX (64 * 1024 * 1024) /* bytes of JSON looked at: a stored message and its base64 */
 
+#define MM_BUS_UNACKED_MAX 65536     /* messages published and not acknowledged: bounds the send buffer */
+
+/* Tokens of the messages without acknowledgement, in the order of sending. */
+struct mm_unacked {
+    uint64_t *tokens; /* ring of MM_BUS_UNACKED_MAX */
+    bool *done;
+    size_t head, count;
+};
+
 struct mm_loop {
     int epoll_fd;
     pthread_mutex_t lock;
@@ -62,6 +71,7 @@ struct mm_bus {
     natsInbox *inbox;
     natsSubscription *acks;    /* <inbox>.a.<token> */
     natsSubscription *answers; /* <inbox>.r.<number> */
+    struct mm_unacked unacked;
     uint64_t request_number;
     uint64_t follow_number;
     int64_t looked_ms; /* when the socket was last looked at */

@@ -25,11 +25,24 @@ static natsStatus send_message(struct mm_bus *b, const char *subject, const char
     return s;
 }
 
-/* The answer to request `number`; answers to requests given up are dropped. */
-static natsMsg *take_answer(struct mm_bus *b, uint64_t number)
+/* The answer to request `number`, if it is there; answers to requests given up
+** are dropped. The library turns the server's "503, nobody listens" into a
+** status without a message. */
+static natsMsg *take_answer(struct mm_bus *b, uint64_t number, struct mm_err *err)
 {
-    natsMsg *m = NULL;
-    while (b->answers != NULL && b->api->natsSubscription_NextMsg(&m, b->answers, 0) == NATS_OK) {
+    while (b->answers != NULL) {
+        natsMsg *m = NULL;
+        natsStatus s = b->api->natsSubscription_NextMsg(&m, b->answers, 0);
+        if (s == NATS_NO_RESPONDERS) {
+            mm_err_set(err, SQLITE_CANTOPEN,
+                       "nobody answers for JetStream at %s: the server needs a jetstream block in its configuration, "
+                       "a leader, and the JetStream domain asked for",
+                       b->url);
+            return NULL;
+        }
+        if (s != NATS_OK) {
+            return NULL;
+        }
         const char *tail = strrchr(b->api->natsMsg_GetSubject(m), '.');
         char *end = NULL;
         if (tail != NULL && strtoull(tail + 1, &end, 16) == number && *end == '\0') {
@@ -66,8 +79,8 @@ static natsMsg *request(struct mm_bus *b, const char *subject, const char *const
     }
     int64_t end = mm_clock_mono_ms() + (timeout_ms > 0 ? timeout_ms : 0);
     for (;;) {
-        natsMsg *m = take_answer(b, number);
-        if (m != NULL) {
+        natsMsg *m = take_answer(b, number, err);
+        if (m != NULL || err->rc != SQLITE_OK) {
             return m;
         }
         if (b->conn == NULL) {
@@ -105,17 +118,6 @@ const char *mm_json_str(const json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));
     return s != NULL ? s : "";
-}
-
-/* "503" when nobody listens on the subject, "" when it is no status. */
-static const char *status_of(const struct mm_bus *b, natsMsg *m)
-{
-    const char *status = NULL;
-    if (b->api->natsMsg_GetDataLength(m) == 0 && b->api->natsMsgHeader_Get(m, "Status", &status) == NATS_OK &&
-        status != NULL) {
-        return status;
-    }
-    return "";
 }
 
 static json_t *parse(const struct mm_bus *b, natsMsg *m)
@@ -170,19 +172,11 @@ int mm_bus_api(struct mm_bus *b, const char *call, json_t *body, struct mm_answe
     if (m == NULL) {
         return err->rc;
     }
-    const char *status = status_of(b, m);
-    if (status[0] != '\0') {
-        mm_err_set(err, SQLITE_CANTOPEN,
-                   "JetStream does not answer at %s (%s): the server needs a jetstream block in its configuration, a "
-                   "leader, and the domain given",
-                   b->url, status);
+    a->root = parse(b, m);
+    if (a->root == NULL) {
+        mm_err_set(err, SQLITE_PROTOCOL, "%s answered %s with what is not a JSON object", b->url, call);
     } else {
-        a->root = parse(b, m);
-        if (a->root == NULL) {
-            mm_err_set(err, SQLITE_PROTOCOL, "%s answered %s with what is not a JSON object", b->url, call);
-        } else {
-            (void)read_error(a->root, &a->code, a->text, sizeof a->text);
-        }
+        (void)read_error(a->root, &a->code, a->text, sizeof a->text);
     }
     b->api->natsMsg_Destroy(m);
     return err->rc;
@@ -206,12 +200,6 @@ void mm_bus_read_ack(const struct mm_bus *b, natsMsg *m, struct mm_ack *ack)
     ack->code = 0;
     ack->text[0] = '\0';
     ack->kind = MM_ACK_REFUSED;
-    const char *status = status_of(b, m);
-    if (status[0] != '\0') {
-        ack->code = (int)strtol(status, NULL, 10);
-        (void)snprintf(ack->text, sizeof ack->text, "no stream takes this subject, or it has no leader");
-        return;
-    }
     json_t *root = parse(b, m);
     /* An error comes with "seq":0 beside it: the error first. */
     if (root == NULL) {
