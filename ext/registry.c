@@ -10,6 +10,7 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "base/log.h"
+#include "base/own.h"
 #include "capture/hook.h"
 #include "identity.h"
 #include "node.h"
@@ -21,7 +22,6 @@ static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 static struct mm_registry_file *entries;     /* mu */
 static struct mm_registry_conn *connections; /* mu */
 static atomic_uint generation;
-static _Thread_local bool own;
 
 /* The gate goes around the mutex, so that no fork finds the lists half changed. */
 void mm_registry_lock(void)
@@ -59,11 +59,6 @@ int mm_registry_open(struct mm_err *err)
         return mm_err_set(err, SQLITE_NOMEM, "cannot install the fork handlers: %s", strerror(rc));
     }
     return SQLITE_OK;
-}
-
-void mm_registry_own_connection(bool mine)
-{
-    own = mine;
 }
 
 /* mu held on entry. */
@@ -142,7 +137,7 @@ static void life_function(sqlite3_context *ctx, int argc, sqlite3_value **argv)
     (void)argc;
     (void)argv;
     const struct mm_registry_conn *c = sqlite3_user_data(ctx);
-    sqlite3_result_text(ctx, c->hook != NULL && c->why[0] == '\0' ? "captured" : "uncaptured", -1, SQLITE_STATIC);
+    sqlite3_result_text(ctx, c->capturing && c->why[0] == '\0' ? "captured" : "uncaptured", -1, SQLITE_STATIC);
 }
 
 static void on_note(void *arg, enum mm_hook_note note, const char *why)
@@ -153,15 +148,19 @@ static void on_note(void *arg, enum mm_hook_note note, const char *why)
     }
     bool unowned = false;
     mm_registry_lock();
-    if (note == MM_NOTE_COMMIT && c->entry != NULL && c->entry->node != NULL) {
-        mm_node_wake(c->entry->node);
+    if (note == MM_NOTE_COMMIT) {
+        c->why[0] = '\0';
+        if (c->entry != NULL && c->entry->node != NULL) {
+            mm_node_wake(c->entry->node);
+        }
     } else if (note == MM_NOTE_CLOSED) {
         c->hook = NULL;
+        c->capturing = false;
         unowned = disown(c);
     }
     mm_registry_unlock();
     if (note == MM_NOTE_UNCAPTURED) {
-        (void)snprintf(c->why, sizeof c->why, "%s", why != NULL ? why : "unknown cause");
+        (void)snprintf(c->why, sizeof c->why, "%.250s", why != NULL ? why : "unknown cause");
         mm_log(MM_LOG_WARN, "a connection of %s is not captured: %s", c->file, c->why);
     }
     if (unowned) {
@@ -169,41 +168,48 @@ static void on_note(void *arg, enum mm_hook_note note, const char *why)
     }
 }
 
-/* Counts the hook as an owner before it can say that it closed. */
-static int attach(struct mm_registry_conn *c, bool early, struct mm_err *err)
+/* Installs the hook. It is an owner of `c` from before it can say that it
+** closed, also when it is installed but off. */
+static int install(struct mm_registry_conn *c, struct mm_err *err)
 {
-    if (c->hook != NULL) {
-        return SQLITE_OK;
-    }
     const char *why = "";
     if (!mm_hook_available(&why)) {
         return mm_err_set(err, SQLITE_ERROR,
-                          "this host's SQLite does not offer what capture needs (%s): use a host "
-                          "with the preupdate hook, such as the system's libsqlite3",
+                          "this host's SQLite does not offer what capture needs (%s): use a host whose SQLite has the "
+                          "preupdate hook, such as the system's libsqlite3",
                           why);
     }
     mm_registry_lock();
     c->owners++;
     mm_registry_unlock();
-    c->hook = early ? mm_hook_attach_early(c->db, on_note, c, err) : mm_hook_attach(c->db, true, on_note, c, err);
+    c->hook = mm_hook_attach_early(c->db, on_note, c, err);
     if (c->hook == NULL) {
         mm_registry_lock();
         c->owners--;
         mm_registry_unlock();
-    } else {
-        c->why[0] = '\0';
     }
     return err->rc;
 }
 
 int mm_registry_attach(struct mm_registry_conn *c, struct mm_err *err)
 {
+    if (c->hook != NULL && c->capturing) {
+        return err->rc;
+    }
     if (c->hook == NULL && mm_hook_taken(c->db, err)) {
         return mm_err_set(err, SQLITE_ERROR,
-                          "the application uses the preupdate hook of this connection itself: take "
-                          "it off, or call marmot_init on a connection without it");
+                          "the application uses the preupdate hook of this connection itself: take it off, or call "
+                          "marmot_init on a connection without it");
     }
-    return err->rc == SQLITE_OK ? attach(c, false, err) : err->rc;
+    if (err->rc == SQLITE_OK && c->hook == NULL && install(c, err) == SQLITE_OK) {
+        /* Off and on again: that is what makes older statements be prepared anew. */
+        mm_hook_detach(c->hook);
+    }
+    if (err->rc == SQLITE_OK && mm_hook_attach(c->db, true, on_note, c, err) != NULL) {
+        c->capturing = true;
+        c->why[0] = '\0';
+    }
+    return err->rc;
 }
 
 /* Links the connection, and all others of the same file name, to the entry of
@@ -245,7 +251,7 @@ struct mm_registry_file *mm_registry_enter(struct mm_registry_conn *c, const cha
 
 int mm_registry_connection(sqlite3 *db, bool explicit_load, struct mm_err *err)
 {
-    if (own) {
+    if (mm_own_connection_now()) {
         return 0;
     }
     const char *file = sqlite3_db_filename(db, "main");
@@ -292,7 +298,8 @@ int mm_registry_connection(sqlite3 *db, bool explicit_load, struct mm_err *err)
         sqlite3_busy_timeout(db, MM_BUSY_MS);
         struct mm_err e2;
         mm_err_init(&e2);
-        if (attach(c, true, &e2) != SQLITE_OK) {
+        c->capturing = install(c, &e2) == SQLITE_OK;
+        if (!c->capturing) {
             (void)snprintf(c->why, sizeof c->why, "%.250s", e2.msg);
             mm_log(MM_LOG_WARN, "a connection of %s is not captured: %s", c->file, e2.msg);
         }
@@ -327,8 +334,8 @@ void mm_registry_loaded(sqlite3 *db)
     struct mm_err look;
     mm_err_init(&look);
     if (!mm_meta_exists(db, &look)) {
-        if (!mm_hook_taken(db, &err)) {
-            attach(c, true, &err);
+        if (!mm_hook_taken(db, &err) && err.rc == SQLITE_OK) {
+            c->capturing = install(c, &err) == SQLITE_OK;
         }
     } else {
         char *path = mm_setup_path(db, &err);
@@ -339,7 +346,7 @@ void mm_registry_loaded(sqlite3 *db)
     }
     if (err.rc != SQLITE_OK) {
         (void)snprintf(c->why, sizeof c->why, "%.250s", err.msg);
-        mm_log(MM_LOG_INFO, "a connection of %s is not captured yet: %s", c->file, err.msg);
+        mm_log(MM_LOG_WARN, "a connection of %s is not captured yet: %s", c->file, err.msg);
     }
 }
 
@@ -348,7 +355,7 @@ bool mm_registry_uncaptured(sqlite3 *db, char *why, size_t size)
     struct mm_err err;
     mm_err_init(&err);
     const struct mm_registry_conn *c = mm_registry_known(db, &err);
-    if (c != NULL && c->hook != NULL && c->why[0] == '\0') {
+    if (c != NULL && c->capturing && c->why[0] == '\0') {
         return false;
     }
     (void)snprintf(why, size, "%s", c == NULL ? err.msg : c->why[0] != '\0' ? c->why : "no marmot_init on it yet");

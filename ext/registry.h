@@ -34,9 +34,6 @@ int mm_registry_connection(sqlite3 *db, bool explicit_load, struct mm_err *err);
 ** marmot_init says it again as an error. */
 void mm_registry_loaded(sqlite3 *db);
 
-/* While true, connections that this thread opens are left alone. */
-void mm_registry_own_connection(bool own);
-
 /* marmot_init: see SPEC 1. `text` NULL = stored configuration or defaults.
 ** Appends the JSON answer. */
 int mm_registry_init(sqlite3 *db, const char *text, struct mm_buf *out, struct mm_err *err);

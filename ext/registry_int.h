@@ -36,8 +36,9 @@ struct mm_registry_conn {
     char *file;                     /* as SQLite names it; "" in memory */
     struct mm_registry_file *entry; /* mu; NULL until its file is registered */
     unsigned generation;            /* of the process: other than the current = inherited over fork */
-    struct mm_hook *hook;           /* touched on the connection's own thread only */
-    char why[256];                  /* not captured because; that thread only */
+    struct mm_hook *hook;           /* installed; touched on the connection's own thread only, as is the rest */
+    bool capturing;                 /* and on */
+    char why[256];                  /* not captured because; empty = captured */
     int owners;                     /* mu */
 };
 

@@ -243,17 +243,19 @@ int64_t mm_setup_last(sqlite3 *db, struct mm_err *err)
 
 int mm_setup_pending(sqlite3 *db, int64_t echoed, struct mm_err *err)
 {
-    /* The one place outside store/ that looks into these tables: a question
-    ** that only a clean-up asks. */
-    int64_t rows = mm_db_int(db, err, 0,
-                             "SELECT count(*) FROM main.__marmot__outbox WHERE part = 0 AND id > max(%lld,"
-                             " ifnull((SELECT max(id) FROM main.__marmot__echo), 0))",
-                             (long long)echoed);
+    struct mm_outbox *o = mm_outbox_open(db, err);
+    int64_t stored = o != NULL ? mm_outbox_echoed_upto(o, err) : 0;
+    struct mm_outbox_row row = { .id = echoed > stored ? echoed : stored };
+    int64_t rows = 0;
+    while (o != NULL && mm_outbox_next(o, row.id, &row, NULL, NULL, err)) {
+        rows++;
+    }
+    mm_outbox_close(o);
     if (err->rc == SQLITE_OK && rows > 0) {
-        return mm_err_set(err, SQLITE_ERROR,
-                          "%lld captured transaction%s not in the log yet: wait with marmot_sync(), or give "
-                          "them up with marmot_cleanup('discard')",
-                          (long long)rows, rows == 1 ? " is" : "s are");
+        mm_err_set(err, SQLITE_ERROR,
+                   "%lld captured transaction%s not in the log yet: wait with marmot_sync(), or give them up with "
+                   "marmot_cleanup('discard')",
+                   (long long)rows, rows == 1 ? " is" : "s are");
     }
     return err->rc;
 }

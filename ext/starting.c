@@ -228,8 +228,9 @@ int mm_registry_cleanup(sqlite3 *db, bool discard, struct mm_err *err)
         mm_setup_remove(db, e->path, discard, echoed, err);
     }
     (void)pthread_mutex_unlock(&e->starting);
-    if (c->hook != NULL) {
-        mm_hook_forget_tables(c->hook);
+    if (err->rc == SQLITE_OK && c->hook != NULL) {
+        mm_hook_detach(c->hook);
+        c->capturing = false;
     }
     return err->rc;
 }

@@ -1,0 +1,285 @@
+"""One process and this library: which SQLite it accepts, which connections it
+knows, threads that start and stop at once, fork, and the ends of connections
+and processes.
+marmot-test: limit=180
+"""
+import ctypes
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from marmot_test import *  # noqa: E402,F403
+
+OFFLINE = '{"nats":{"urls":["nats://127.0.0.1:1"]}}'
+SYSTEM_SQLITE = "libsqlite3.so.0"
+
+
+def connect(path, load=True):
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    if load:
+        db.enable_load_extension(True)
+        db.load_extension(EXTENSION)
+    return db
+
+
+def one(db, sql, *args):
+    return db.execute(sql, args).fetchone()[0]
+
+
+def error(db, sql):
+    try:
+        return "no error, but %r" % (db.execute(sql).fetchall(),)
+    except sqlite3.Error as e:
+        return str(e)
+
+
+def captured(db):
+    return one(db, 'SELECT "__marmot__connection"()')
+
+
+class Library:
+    """One copy of SQLite, reached by ctypes."""
+
+    def __init__(self, path):
+        self.lib = ctypes.CDLL(path)
+        self.lib.sqlite3_errmsg.restype = ctypes.c_char_p
+        self.db = ctypes.c_void_p()
+
+    def open(self, path):
+        rc = self.lib.sqlite3_open(path.encode(), ctypes.byref(self.db))
+        assert rc == 0, rc
+        self.lib.sqlite3_enable_load_extension(self.db, 1)
+
+    def load(self):
+        message = ctypes.c_char_p()
+        rc = self.lib.sqlite3_load_extension(self.db, EXTENSION.encode(), None, ctypes.byref(message))
+        return rc, (message.value or b"").decode()
+
+    def close(self):
+        return self.lib.sqlite3_close(self.db)
+
+    def routines(self):
+        """The address of the table that this copy hands to extensions."""
+        seen = []
+        entry_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        entry = entry_type(lambda db, message, api: seen.append(api) or 0)
+        self.lib.sqlite3_auto_extension(entry)
+        probe = ctypes.c_void_p()
+        self.lib.sqlite3_open(b":memory:", ctypes.byref(probe))
+        self.lib.sqlite3_close(probe)
+        self.lib.sqlite3_cancel_auto_extension(entry)
+        return seen[0]
+
+
+def second_sqlite(ws):
+    """In a process of its own: the first SQLite goes on, the second is refused."""
+    found = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    path = next(line.split("=>")[1].strip() for line in found.splitlines() if SYSTEM_SQLITE in line)
+    copy = os.path.join(ws.dir, "another.so")
+    shutil.copy(os.path.realpath(path), copy)
+    first = connect(os.path.join(ws.dir, "first.db"))
+    other = Library(copy)
+    other.open(os.path.join(ws.dir, "second.db"))
+    rc, message = other.load()
+    check("a second SQLite is refused", rc != 0 and "another SQLite" in message and "one SQLite only" in message,
+          "%d %s" % (rc, message))
+    check("its connection goes on and closes", other.close() == 0, "it does not close")
+    check("the first keeps working", one(first, "SELECT marmot_version()") != "", "no")
+    first.close()
+
+
+def odd_sqlites():
+    """The table of routines with single members replaced."""
+    system = Library(SYSTEM_SQLITE)
+    address = system.routines()
+    count = 200
+    table = (ctypes.c_void_p * count).from_address(address)
+    extension = ctypes.CDLL(EXTENSION)
+    number = ctypes.CFUNCTYPE(ctypes.c_int)
+
+    def refused(member, answer):
+        wanted = ctypes.cast(getattr(system.lib, member), ctypes.c_void_p).value
+        fake = (ctypes.c_void_p * count)(*table)
+        function = number(lambda: answer)
+        fake[list(table).index(wanted)] = ctypes.cast(function, ctypes.c_void_p).value
+        message = ctypes.c_char_p()
+        db = ctypes.c_void_p()
+        system.lib.sqlite3_open(b":memory:", ctypes.byref(db))
+        rc = extension.sqlite3_marmot_init(db, ctypes.byref(message), fake)
+        system.lib.sqlite3_close(db)
+        return rc, (message.value or b"").decode()
+
+    rc, message = refused("sqlite3_libversion_number", 3036000)
+    check("SQLite 3.36 is refused", rc == 1 and "too old" in message and "3.37.0" in message, message)
+    rc, message = refused("sqlite3_threadsafe", 0)
+    check("a SQLite without threads is refused", rc == 1 and "single-threaded" in message, message)
+    db = connect(":memory:")
+    check("after both the right one loads", one(db, "SELECT marmot_version()") != "", "no")
+    db.close()
+
+
+def connections(ws):
+    path = os.path.join(ws.dir, "conns.db")
+    early = connect(path, load=False)
+    loaded = connect(path)
+    loaded.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+    check("every connection that loads is captured", captured(loaded) == "captured", captured(loaded))
+    check("loading twice is fine", (loaded.load_extension(EXTENSION), captured(loaded))[1] == "captured", "no")
+    one(loaded, "SELECT marmot_init(?)", OFFLINE)
+    one(loaded, "SELECT marmot_watch('t')")
+    check("a connection from before the load is not known", "no such function" in error(early, "SELECT marmot_id()"), "it is")
+    late = connect(path, load=False)
+    check("one that opens later is, by itself", captured(late) == "captured", error(late, "SELECT marmot_status()"))
+    check("and has a busy_timeout of 5 s", one(late, "PRAGMA busy_timeout") == 5000, one(late, "PRAGMA busy_timeout"))
+    before = one(late, "SELECT count(*) FROM __marmot__outbox")
+    late.execute("INSERT INTO t VALUES (1, 'a')")
+    check("and its changes are captured", one(late, "SELECT count(*) FROM __marmot__outbox") == before + 1, "no row")
+    stranger = connect(os.path.join(ws.dir, "other.db"), load=False)
+    check("a connection to another file is left alone", "no such function" in error(stranger, "SELECT marmot_id()"), "no")
+    link = os.path.join(ws.dir, "link.db")
+    os.symlink(path, link)
+    aliased = connect(link)
+    check("a symbolic link is the same database",
+          json.loads(one(aliased, "SELECT marmot_init()"))["db"] == os.path.realpath(path), "another one")
+    for db in (early, loaded, stranger, aliased):
+        db.close()
+    check("the last connection still has its node", json.loads(one(late, "SELECT marmot_status()"))["db"] ==
+          os.path.realpath(path), "it stopped")
+    late.close()
+    again = connect(path)
+    check("the close of the last one stopped it", "marmot_init() first" in error(again, "SELECT marmot_status()"),
+          error(again, "SELECT marmot_status()"))
+    again.close()
+    check("the write-ahead log is gone after the last close", not os.path.exists(path + "-wal"), "it is there")
+
+
+def threads(ws):
+    """Connections of 8 threads come, init, write, stop and go at once."""
+    path = os.path.join(ws.dir, "threads.db")
+    db = connect(path)
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+    one(db, "SELECT marmot_init(?)", OFFLINE)
+    one(db, "SELECT marmot_watch_all()")
+    problems = []
+    written = []
+
+    def run(number):
+        try:
+            for k in range(12):
+                mine = connect(path, load=k % 2 == 0)
+                mine.execute("PRAGMA busy_timeout=30000")
+                if k % 3 == 0:
+                    one(mine, "SELECT marmot_init()")
+                mine.execute("INSERT INTO t VALUES (?, ?)", (number * 1000 + k, "x"))
+                written.append(number * 1000 + k)
+                if k % 4 == 3:
+                    message = error(mine, "SELECT marmot_stop()")
+                    if "no error" not in message and "right now" not in message:
+                        problems.append(message)
+                error(mine, "SELECT marmot_status()")
+                mine.close()
+        except Exception as e:  # noqa: BLE001 - whatever it is, it is the finding
+            problems.append(repr(e))
+
+    workers = [threading.Thread(target=run, args=(n,)) for n in range(8)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join(120)
+    check("threads that init, write, stop and close at once", not problems and not any(w.is_alive() for w in workers),
+          problems or "one hangs")
+    rows = one(db, "SELECT count(*) FROM t")
+    captures = one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0")
+    check("all of their changes are captured", rows == len(written) == captures == 96,
+          "%d rows, %d written, %d captured" % (rows, len(written), captures))
+    db.close()
+
+
+def forks(ws):
+    path = os.path.join(ws.dir, "fork.db")
+    db = connect(path)
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+    one(db, "SELECT marmot_init(?)", OFFLINE)
+    one(db, "SELECT marmot_watch_all()")
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        seen = {}
+        try:
+            seen["inherited"] = error(db, "SELECT marmot_status()")
+            own = connect(path)
+            own.execute("PRAGMA busy_timeout=5000")
+            seen["before"] = error(own, "SELECT marmot_status()")
+            seen["captured"] = captured(own)
+            own.execute("INSERT INTO t VALUES (1, 'of the child')")
+            seen["init"] = error(own, "SELECT marmot_init()")
+            later = connect(path, load=False)
+            seen["later"] = captured(later)
+            later.close()
+            own.close()
+        except Exception as e:  # noqa: BLE001 - the parent reports it
+            seen["exception"] = repr(e)
+        os.write(into, json.dumps(seen).encode())
+        os._exit(0)
+    os.close(into)
+    ended = []
+    wait_until(lambda: ended or ended.extend(p for p in [os.waitpid(child, os.WNOHANG)[0]] if p), 30, "the child ends")
+    seen = json.loads(os.read(out, 1 << 16) or b"{}")
+    os.close(out)
+    check("an inherited connection is refused", "forked" in seen.get("inherited", ""), seen)
+    check("a new connection of the child starts without a node", "marmot_init() first" in seen.get("before", ""), seen)
+    check("is captured", seen.get("captured") == "captured" and seen.get("later") == "captured", seen)
+    check("and may call marmot_init", "node_id" in seen.get("init", "") and "no error" in seen["init"], seen)
+    check("the child's change lies in the outbox",
+          one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0") == 1, "it does not")
+    check("the parent goes on", json.loads(one(db, "SELECT marmot_status()"))["db"] == os.path.realpath(path), "no")
+    db.close()
+
+
+EXIT = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[2], isolation_level=None)
+db.enable_load_extension(True)
+db.load_extension(sys.argv[1])
+db.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, x)")
+db.execute("SELECT marmot_init(?)", (sys.argv[3],)).fetchall()
+db.execute("SELECT marmot_watch_all()").fetchall()
+db.execute("INSERT INTO t(x) VALUES ('end')")
+%s
+"""
+
+
+def exits(ws):
+    """A process ends soon, and quietly, whichever way it goes."""
+    ends = {"after a close": ("db.close()", 0), "without a close": ("keep = db", 0),
+            "in exit()": ("import ctypes; ctypes.CDLL(None).exit(7)", 7), "in _exit()": ("os._exit(8)", 8),
+            "inside a transaction": ("db.execute('BEGIN'); db.execute('INSERT INTO t(x) VALUES (0)')", 0)}
+    for name, (end, code) in ends.items():
+        path = os.path.join(ws.dir, "exit.db")
+        ran = subprocess.run([PYTHON, "-c", EXIT % end, EXTENSION, path, OFFLINE], capture_output=True, text=True, timeout=60,
+                             check=False)
+        check("a process that ends " + name, ran.returncode == code, "%d %s" % (ran.returncode, ran.stderr))
+    db = connect(path, load=False)
+    rows, captures = one(db, "SELECT count(*) FROM t"), one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0")
+    check("nothing captured was lost", rows == captures == len(ends), "%d rows, %d captured" % (rows, captures))
+    check("and the file is sound", one(db, "PRAGMA integrity_check") == "ok", "it is not")
+    db.close()
+
+
+def main():
+    odd_sqlites()
+    with Workspace() as ws:
+        second_sqlite(ws)
+        connections(ws)
+        threads(ws)
+        forks(ws)
+        exits(ws)
+    finish()
+
+
+main()
