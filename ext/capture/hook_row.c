@@ -51,7 +51,7 @@ static void get_row(struct mm_hook *h, const struct mm_table *t, preupdate_get *
 static bool doubtful(const struct mm_table *t, int col, const struct mm_value *v)
 {
     return (v->type == SQLITE_NULL && t->col[col].has_default) ||
-           (v->type == SQLITE_FLOAT && t->reordered && t->col[col].affinity != MM_AFF_REAL);
+           (v->type == SQLITE_FLOAT && t->col[col].mistaken);
 }
 
 /* The row itself is still there to ask. */

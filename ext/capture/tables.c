@@ -152,13 +152,32 @@ static void load_column(sqlite3 *db, struct mm_table *t, const struct looks *l, 
     c->coll = (uint8_t)coll_of(coll);
 }
 
+/* A WITHOUT ROWID table is stored key first. SQLite 3.40 looks at the column
+** declared in the place where a value is stored, not at the value's own. */
+static void find_mistaken(struct mm_table *t, const uint8_t *declared, int n)
+{
+    int place = 0;
+    for (int k = 0; k < t->ncol; k++) {
+        place += t->col[k].pk != 0;
+    }
+    for (int cid = 0, k = 0; cid < n && t->without_rowid; cid++) {
+        bool travels = k < t->ncol && t->stored[k] == cid;
+        struct mm_column *c = travels ? &t->col[k++] : NULL;
+        int at = c != NULL && c->pk != 0 ? c->pk - 1 : place++;
+        if (c != NULL && at < n) {
+            c->mistaken = declared[at] == MM_AFF_REAL && c->affinity != MM_AFF_REAL;
+        }
+    }
+}
+
 static void load_columns(sqlite3 *db, struct mm_table *t, struct looks *l, struct mm_err *err)
 {
     enum { NORMAL = 0, VIRTUAL_GENERATED = 2 };
     int n = (int)mm_db_int(db, err, 0, "SELECT count(*) FROM pragma_table_xinfo(%Q, 'main')", t->name);
     t->col = calloc((size_t)n + 1, sizeof *t->col);
     t->stored = calloc((size_t)n + 1, sizeof *t->stored);
-    if (t->col == NULL || t->stored == NULL) {
+    uint8_t *declared = calloc((size_t)n + 1, 1);
+    if (t->col == NULL || t->stored == NULL || declared == NULL) {
         mm_err_nomem(err);
     }
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
@@ -171,12 +190,20 @@ static void load_columns(sqlite3 *db, struct mm_table *t, struct looks *l, struc
         int hidden = sqlite3_column_int(st, 4);
         seen_virtual = seen_virtual || hidden == VIRTUAL_GENERATED;
         l->virtual_last = l->virtual_last && (hidden == VIRTUAL_GENERATED || !seen_virtual);
+        if (t->nstored < n) {
+            const char *decl = (const char *)sqlite3_column_text(st, 1);
+            declared[t->nstored] = (uint8_t)affinity_of(decl != NULL ? decl : "", l->strict);
+        }
         if (hidden == NORMAL && t->ncol < n) {
             load_column(db, t, l, st, err);
         }
         t->nstored++;
     }
     mm_db_finalize(st);
+    if (err->rc == SQLITE_OK) {
+        find_mistaken(t, declared, n);
+    }
+    free(declared);
 }
 
 static int column_at(const struct mm_table *t, const char *name)
@@ -287,17 +314,18 @@ static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
     int nkey = 0;
     bool null_key = false;
     bool odd_key = false;
+    bool odd_place = false;
     for (int k = 0; k < t->ncol; k++) {
         const struct mm_column *c = &t->col[k];
         nkey += c->pk != 0;
         odd_key = odd_key || (c->pk != 0 && c->coll == MM_COLL_OTHER);
         null_key = null_key || (c->pk != 0 && !c->not_null);
-        t->reordered = t->reordered || (t->without_rowid && c->pk != 0 && t->stored[k] != c->pk - 1);
+        odd_place = odd_place || (c->pk != 0 && c->mistaken);
     }
     t->integer_key = nkey == 1 && !t->without_rowid && !l->pk_index;
     t->keyless = nkey == 0;
     null_key = null_key && !t->integer_key && !t->without_rowid;
-    t->capturable = l->ordinary && !t->keyless && l->virtual_last;
+    t->capturable = l->ordinary && !t->keyless && l->virtual_last && !odd_place;
     if (t->keyless) {
         refuse(t, err, "no PRIMARY KEY: declare one");
     }
@@ -309,6 +337,9 @@ static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
     }
     if (!l->virtual_last) {
         refuse(t, err, "a VIRTUAL generated column before other columns: move it to the end, or make it STORED");
+    }
+    if (odd_place) {
+        refuse(t, err, "a REAL column stands where the key of this WITHOUT ROWID table is stored: declare the key first");
     }
     if (t->nunique > 0 || l->partial_unique) {
         refuse(t, err, "a UNIQUE constraint or index beside the PRIMARY KEY: drop it, or make it the key");

@@ -23,6 +23,7 @@ struct mm_column {
     uint8_t affinity;       /* enum mm_affinity */
     uint8_t coll;           /* enum mm_coll */
     bool not_null;
+    bool mistaken;          /* SQLite 3.40 gives its old value as REAL, for a REAL column's sake */
     bool has_default;       /* not NULL: a row older than the column holds it unwritten */
 };
 
@@ -42,7 +43,6 @@ struct mm_table {
     int ncol;               /* columns that travel: without generated ones */
     struct mm_column *col;
     int nstored;            /* columns as sqlite3_preupdate_count() counts them: generated ones too */
-    bool reordered;         /* stored in another order: old SQLite takes whole numbers for REAL then */
     int *stored;            /* preupdate index of col[i] */
     bool without_rowid;
     bool keyless;           /* no usable key: a multiset */
