@@ -174,7 +174,8 @@ static natsStatus load_tls(struct mm_bus *b, natsOptions *o, struct mm_err *err)
     if (s == NATS_OK && c->ca_file != NULL) {
         s = n->natsOptions_LoadCATrustedCertificates(o, c->ca_file);
         if (s != NATS_OK) {
-            mm_err_set(err, SQLITE_CANTOPEN, "nats.ca_file %s cannot be used: it must hold PEM certificates", c->ca_file);
+            mm_err_set(err, SQLITE_CANTOPEN, "nats.ca_file %s cannot be used: it must hold PEM certificates",
+                       c->ca_file);
         }
     }
     if (s == NATS_OK && c->cert_file != NULL) {
@@ -197,8 +198,8 @@ static int fail(struct mm_bus *b, natsStatus s, const char *what, struct mm_err 
     }
     const char *detail = b->api->nats_GetLastError(NULL);
     char text[256];
-    (void)snprintf(text, sizeof text, "%s", detail != NULL && detail[0] != '\0' ? detail
-                                                                                 : b->api->natsStatus_GetText(s));
+    (void)snprintf(text, sizeof text, "%s",
+                   detail != NULL && detail[0] != '\0' ? detail : b->api->natsStatus_GetText(s));
     mm_bus_redact(text);
     char where[256] = "";
     for (int i = 0; i < b->opt.url_count && i < 4; i++) {
@@ -206,11 +207,12 @@ static int fail(struct mm_bus *b, natsStatus s, const char *what, struct mm_err 
         (void)snprintf(where + used, sizeof where - used, "%s%s", i > 0 ? "," : "", b->opt.urls[i]);
     }
     mm_bus_redact(where);
-    bool refused = s == NATS_CONNECTION_AUTH_FAILED || s == NATS_NOT_PERMITTED || strcasestr(text, "authorization") != NULL ||
-                   strcasestr(text, "authentication") != NULL;
+    bool refused = s == NATS_CONNECTION_AUTH_FAILED || s == NATS_NOT_PERMITTED ||
+                   strcasestr(text, "authorization") != NULL || strcasestr(text, "authentication") != NULL;
     if (refused) {
-        return mm_err_set(err, SQLITE_AUTH, "%s %s refused: %s; check nats.user_name, password, token, seed_file, creds_file",
-                          what, where, text);
+        return mm_err_set(err, SQLITE_AUTH,
+                          "%s %s refused: %s; check nats.user_name, password, token, seed_file, creds_file", what,
+                          where, text);
     }
     return mm_err_set(err, SQLITE_CANTOPEN, "%s %s: %s", what, where, text);
 }

@@ -30,7 +30,7 @@ struct mm_bus_options { /* all borrowed during mm_bus_open, copied inside */
     const char *domain; /* JetStream domain, NULL for none */
     int connect_timeout_ms;
     int ping_interval_ms;
-    int extra_fd;       /* polled for reading beside the socket (the worker's eventfd), -1 none */
+    int extra_fd; /* polled for reading beside the socket (the worker's eventfd), -1 none */
 };
 
 struct mm_bus *mm_bus_open(const struct mm_bus_options *o, struct mm_err *err); /* does not connect */
@@ -61,15 +61,15 @@ struct mm_stream_config {
     const char *name;
     const char *subject;
     const char *description;
-    int64_t max_msgs;      /* -1 = unlimited */
-    int64_t max_bytes;     /* -1 = unlimited */
-    int64_t max_msg_size;  /* -1 = unlimited */
+    int64_t max_msgs;     /* -1 = unlimited */
+    int64_t max_bytes;    /* -1 = unlimited */
+    int64_t max_msg_size; /* -1 = unlimited */
     int replicas;
     bool discard_new;
     int64_t duplicates_ns; /* the server's duplicate window */
 };
 struct mm_stream_info {
-    char created[40];       /* RFC 3339 stamp, as the server gives it */
+    char created[40]; /* RFC 3339 stamp, as the server gives it */
     char description[512];
     int64_t first_seq, last_seq, messages, bytes;
 };
@@ -82,8 +82,8 @@ int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, str
                          int timeout_ms, struct mm_err *err);
 /* One stored message by sequence: 1 and the payload (headers dropped) appended
 ** to *data, or 0 when there is none. Caller frees *data with free(). */
-int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len,
-                      int timeout_ms, struct mm_err *err);
+int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len, int timeout_ms,
+                      struct mm_err *err);
 
 /* --- Key-value buckets (stream KV_<bucket>, subjects $KV.<bucket>.<key>;
 ** NATS ADR-8). Only create and get: updates with an expected sequence above
@@ -96,19 +96,19 @@ int mm_bus_kv_open(struct mm_bus *b, const char *bucket, int replicas, int64_t m
 int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, const void *data, size_t len,
                      int timeout_ms, struct mm_err *err);
 /* 1 and a copy of the value (NUL behind it, caller frees), or 0. */
-int mm_bus_kv_get(struct mm_bus *b, const char *bucket, const char *key, char **value, size_t *len,
-                  int timeout_ms, struct mm_err *err);
+int mm_bus_kv_get(struct mm_bus *b, const char *bucket, const char *key, char **value, size_t *len, int timeout_ms,
+                  struct mm_err *err);
 
 /* --- Publishing. --- */
 
 struct mm_publish {
     const char *subject;
-    const char *msg_id;       /* Nats-Msg-Id, NULL for none */
-    const char *encoding;     /* Content-Encoding, NULL for none */
-    int64_t expect_last;      /* Nats-Expected-Last-Sequence, -1 = no expectation */
+    const char *msg_id;   /* Nats-Msg-Id, NULL for none */
+    const char *encoding; /* Content-Encoding, NULL for none */
+    int64_t expect_last;  /* Nats-Expected-Last-Sequence, -1 = no expectation */
     const void *data;
     size_t len;
-    uint64_t token;           /* comes back in the ack */
+    uint64_t token; /* comes back in the ack */
 };
 /* Hands the message to the socket; does not wait. SQLITE_IOERR when the
 ** connection is lost, SQLITE_TOOBIG beyond max_payload, SQLITE_BUSY with

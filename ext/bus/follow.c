@@ -69,7 +69,8 @@ int mm_bus_follow(struct mm_bus *b, const char *stream, int shard, int64_t start
     char deliver[160];
     char call[128];
     /* A subject of its own each time: what the old consumer still sends goes nowhere. */
-    (void)snprintf(deliver, sizeof deliver, "%s.f.%llx", (const char *)b->inbox, (unsigned long long)++b->follow_number);
+    (void)snprintf(deliver, sizeof deliver, "%s.f.%llx", (const char *)b->inbox,
+                   (unsigned long long)++b->follow_number);
     (void)snprintf(call, sizeof call, "CONSUMER.CREATE.%s", stream);
     natsStatus s = b->api->natsConnection_SubscribeSync(&f->sub, b->conn, deliver);
     if (s == NATS_OK) {
@@ -77,8 +78,8 @@ int mm_bus_follow(struct mm_bus *b, const char *stream, int shard, int64_t start
     }
     if (s != NATS_OK) {
         mm_follow_stop(b, f);
-        return mm_err_set(err, s == NATS_NO_MEMORY ? SQLITE_NOMEM : SQLITE_IOERR, "subscribing for stream %s failed: %s",
-                          stream, b->api->natsStatus_GetText(s));
+        return mm_err_set(err, s == NATS_NO_MEMORY ? SQLITE_NOMEM : SQLITE_IOERR,
+                          "subscribing for stream %s failed: %s", stream, b->api->natsStatus_GetText(s));
     }
     json_t *body = consumer_config(stream, deliver, start_seq);
     if (body == NULL) {

@@ -15,13 +15,13 @@
 #include "bus/bus.h"
 #include "bus/nats_api.h"
 
-#define MM_BUS_HEARTBEAT_MS 5000     /* of consumers: below it elections look like losses */
-#define MM_BUS_HEARTBEATS_MISSED 2   /* then the consumer counts as gone */
-#define MM_BUS_IO_BYTES (128 * 1024) /* one socket read; above a TLS record, so nothing stays behind in it */
-#define MM_BUS_FOLLOWS_MAX 256       /* shards followed by one connection */
+#define MM_BUS_HEARTBEAT_MS 5000             /* of consumers: below it elections look like losses */
+#define MM_BUS_HEARTBEATS_MISSED 2           /* then the consumer counts as gone */
+#define MM_BUS_IO_BYTES (128 * 1024)         /* one socket read; above a TLS record, so nothing stays behind in it */
+#define MM_BUS_FOLLOWS_MAX 256               /* shards followed by one connection */
 #define MM_BUS_ANSWER_MAX (64 * 1024 * 1024) /* bytes of JSON looked at: a stored message and its base64 */
 
-#define MM_BUS_UNACKED_MAX 65536     /* messages published and not acknowledged: bounds the send buffer */
+#define MM_BUS_UNACKED_MAX 65536 /* messages published and not acknowledged: bounds the send buffer */
 
 /* Tokens of the messages without acknowledgement, in the order of sending. */
 struct mm_unacked {
@@ -43,9 +43,9 @@ struct mm_follow {
     natsSubscription *sub; /* NULL: lost, or never started */
     natsMsg *head;         /* the next message, taken from sub, not by the owner yet */
     struct mm_delivery next;
-    bool lost;             /* to be reported */
-    int64_t consumer_seq;  /* of the last message popped */
-    int64_t stream_seq;    /* the same, 0 before the first */
+    bool lost;            /* to be reported */
+    int64_t consumer_seq; /* of the last message popped */
+    int64_t stream_seq;   /* the same, 0 before the first */
     int64_t heard_ms;
 };
 
@@ -99,8 +99,8 @@ int mm_bus_turn(struct mm_bus *b, int timeout_ms, bool *extra, struct mm_err *er
 /* --- request.c --- */
 /* Sends and waits for the answer: the message (destroy it), or NULL with err
 ** set. `headers` are pairs of name and value, NULL-terminated, or NULL. */
-natsMsg *mm_bus_request(struct mm_bus *b, const char *subject, const char *const *headers, const void *data,
-                        size_t len, int timeout_ms, struct mm_err *err);
+natsMsg *mm_bus_request(struct mm_bus *b, const char *subject, const char *const *headers, const void *data, size_t len,
+                        int timeout_ms, struct mm_err *err);
 
 struct mm_answer {
     json_t *root; /* NULL on error */
@@ -129,7 +129,7 @@ int mm_base64_bytes(const char *text, uint8_t **data, size_t *len, struct mm_err
 /* A name that becomes part of a subject: no blanks, dots, wildcards. */
 int mm_bus_check_name(const char *what, const char *name, struct mm_err *err);
 int mm_bus_lost(struct mm_bus *b, struct mm_err *err); /* "not connected", SQLITE_IOERR */
-void mm_bus_redact(char *text); /* cuts userinfo out of every URL in the text */
+void mm_bus_redact(char *text);                        /* cuts userinfo out of every URL in the text */
 
 /* --- follow.c --- */
 void mm_follow_fill(struct mm_bus *b, struct mm_follow *f);

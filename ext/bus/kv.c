@@ -18,8 +18,8 @@ static int subject_of(const struct mm_bus *b, const char *bucket, const char *ke
         return err->rc;
     }
     if (n == 0 || n > 128 || strpbrk(key, " \t\r\n*>") != NULL || key[0] == '.' || key[n - 1] == '.') {
-        return mm_err_set(err, SQLITE_MISUSE, "a key of bucket %s must have 1 to 128 characters, without blanks, * and >",
-                          bucket);
+        return mm_err_set(err, SQLITE_MISUSE,
+                          "a key of bucket %s must have 1 to 128 characters, without blanks, * and >", bucket);
     }
     /* With a domain the write goes by the domain's prefix, as other clients do:
     ** a leaf node may carry a bucket of the same name. */
@@ -44,12 +44,12 @@ int mm_bus_kv_open(struct mm_bus *b, const char *bucket, int replicas, int64_t m
         return err->rc;
     }
     int64_t window = max_age_ns > 0 && max_age_ns < DUPLICATES_NS ? max_age_ns : DUPLICATES_NS;
-    json_t *body = json_pack("{s:s, s:[s], s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:I, s:b, s:b, s:b}", "name",
-                             stream, "subjects", subject, "retention", "limits", "storage", "file",
-                             "max_msgs_per_subject", 1, "max_msgs", -1, "max_bytes", -1, "max_msg_size", -1, "max_age",
-                             (json_int_t)max_age_ns, "max_consumers", -1, "num_replicas", replicas > 0 ? replicas : 1,
-                             "discard", "new", "duplicate_window", (json_int_t)window, "allow_rollup_hdrs", 1,
-                             "deny_delete", 1, "allow_direct", 1);
+    json_t *body =
+        json_pack("{s:s, s:[s], s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:I, s:b, s:b, s:b}", "name", stream,
+                  "subjects", subject, "retention", "limits", "storage", "file", "max_msgs_per_subject", 1, "max_msgs",
+                  -1, "max_bytes", -1, "max_msg_size", -1, "max_age", (json_int_t)max_age_ns, "max_consumers", -1,
+                  "num_replicas", replicas > 0 ? replicas : 1, "discard", "new", "duplicate_window", (json_int_t)window,
+                  "allow_rollup_hdrs", 1, "deny_delete", 1, "allow_direct", 1);
     if (body == NULL) {
         return mm_err_nomem(err);
     }
@@ -87,8 +87,8 @@ int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, cons
     case MM_ACK_REFUSED:
         break;
     }
-    mm_err_set(err, SQLITE_ERROR, "key %s of bucket %s cannot be created: %s (JetStream error %d)", key, bucket, ack.text,
-               ack.code);
+    mm_err_set(err, SQLITE_ERROR, "key %s of bucket %s cannot be created: %s (JetStream error %d)", key, bucket,
+               ack.text, ack.code);
     return 0;
 }
 

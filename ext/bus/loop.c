@@ -137,8 +137,10 @@ static int look_for_errors(struct mm_bus *b, struct mm_err *err)
         take_down(b, why);
     } else if (s == NATS_NOT_PERMITTED) {
         take_down(b, why);
-        return mm_err_set(err, SQLITE_AUTH, "the NATS server refuses: %s; the user needs publish and subscribe permission "
-                                            "for the change subjects, $JS.>, $KV.> and _INBOX.>", why);
+        return mm_err_set(err, SQLITE_AUTH,
+                          "the NATS server refuses: %s; the user needs publish and subscribe permission "
+                          "for the change subjects, $JS.>, $KV.> and _INBOX.>",
+                          why);
     }
     return err->rc;
 }

@@ -55,8 +55,8 @@ static int look_up(void *handle, struct mm_err *err)
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *p = dlsym(handle, symbols[i]);
         if (p == NULL) {
-            return mm_err_set(err, SQLITE_CANTOPEN, "the NATS client library lacks %s: install libnats3.4 (3.4 or newer)",
-                              symbols[i]);
+            return mm_err_set(err, SQLITE_CANTOPEN,
+                              "the NATS client library lacks %s: install libnats3.4 (3.4 or newer)", symbols[i]);
         }
         memcpy(slots[i], &p, sizeof p);
     }
@@ -113,4 +113,9 @@ const struct mm_nats_api *mm_nats_api(struct mm_err *err)
     (void)pthread_mutex_unlock(&lock);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return usable ? &api : NULL;
+}
+
+void *mm_nats_symbol(const struct mm_nats_api *n, const char *name)
+{
+    return dlsym(n->handle, name);
 }

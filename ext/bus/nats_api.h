@@ -67,10 +67,13 @@ struct mm_nats_api {
 #define X(name) __typeof__(name) *name;
     MM_NATS_SYMBOLS(X)
 #undef X
-    void *handle; /* for look-ups in the libraries that libnats itself needs */
+    void *handle;
 };
 
 /* NULL with err set (SQLITE_CANTOPEN names the package that is missing). */
 const struct mm_nats_api *mm_nats_api(struct mm_err *err);
+
+/* A function of a library that libnats itself needs (libcrypto); NULL if none. */
+void *mm_nats_symbol(const struct mm_nats_api *api, const char *name);
 
 #endif

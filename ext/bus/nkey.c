@@ -1,7 +1,6 @@
 /* The public key of a NATS user seed. The client library signs with the seed
 ** but wants to be told the public key; Ed25519 is borrowed from libcrypto,
 ** which libnats has loaded for TLS. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +10,7 @@
 #include "base/sqlite.h"
 #include "bus/inner.h"
 
-#define SEED_CHARS 58  /* base32 of 2 prefix bytes, 32 of the seed, 2 of CRC */
+#define SEED_CHARS 58 /* base32 of 2 prefix bytes, 32 of the seed, 2 of CRC */
 #define SEED_BYTES 36
 #define PREFIX_USER (20 << 3) /* 'U' */
 #define ED25519_ID 1087       /* NID_ED25519: part of OpenSSL's stable interface */
@@ -115,8 +114,10 @@ static int read_seed(const char *path, unsigned char raw[SEED_BYTES], struct mm_
                 crc16(raw, SEED_BYTES - 2) == ((unsigned)raw[SEED_BYTES - 1] << 8 | raw[SEED_BYTES - 2]);
     wipe(text, sizeof text);
     if (!fine) {
-        return mm_err_set(err, SQLITE_CANTOPEN, "nats.seed_file %s holds no user seed: it must contain a key that begins with SU, "
-                                                "as nk -gen user prints it", path);
+        return mm_err_set(err, SQLITE_CANTOPEN,
+                          "nats.seed_file %s holds no user seed: it must contain a key that begins with SU, "
+                          "as nk -gen user prints it",
+                          path);
     }
     return SQLITE_OK;
 }
@@ -127,7 +128,7 @@ static bool find_crypto(const struct mm_nats_api *api, struct crypto *c)
                                            "EVP_PKEY_free" };
     void *found[3];
     for (int i = 0; i < 3; i++) {
-        found[i] = dlsym(api->handle, symbols[i]);
+        found[i] = mm_nats_symbol(api, symbols[i]);
         if (found[i] == NULL) {
             return false;
         }
@@ -148,7 +149,8 @@ int mm_nkey_public(const struct mm_nats_api *api, const char *seed_file, char ou
         return err->rc;
     }
     if (!find_crypto(api, &c)) {
-        mm_err_set(err, SQLITE_CANTOPEN, "nats.seed_file needs a NATS client library built with TLS (package libnats3.4)");
+        mm_err_set(err, SQLITE_CANTOPEN,
+                   "nats.seed_file needs a NATS client library built with TLS (package libnats3.4)");
     } else {
         void *key = c.from_seed(ED25519_ID, NULL, raw + 2, 32);
         if (key == NULL || c.raw_public(key, bytes + 1, &len) != 1 || len != 32) {

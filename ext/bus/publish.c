@@ -104,8 +104,9 @@ int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *
     case NATS_NO_MEMORY:
         return mm_err_nomem(err);
     case NATS_MAX_PAYLOAD:
-        return mm_err_set(err, SQLITE_TOOBIG, "a message of %zu bytes and its headers are above the server's max_payload of %zu",
-                          p->len, b->max_payload);
+        return mm_err_set(err, SQLITE_TOOBIG,
+                          "a message of %zu bytes and its headers are above the server's max_payload of %zu", p->len,
+                          b->max_payload);
     default:
         return mm_err_set(err, SQLITE_IOERR, "publishing on %s failed: %s", p->subject, b->api->natsStatus_GetText(s));
     }

@@ -16,13 +16,13 @@
 
 struct mm_server;
 
-struct mm_server_options { /* borrowed during open, copied inside */
-    const char *bind_address;  /* host:port */
-    const char *binary;        /* NULL: MARMOT_NATS_SERVER, else nats-server on PATH and in sbin */
-    const char *config_file;   /* server_config of the user, NULL: ours */
-    const char *store_dir;     /* NULL: ${XDG_STATE_HOME:-~/.local/state}/marmot/nats-<port> */
+struct mm_server_options {    /* borrowed during open, copied inside */
+    const char *bind_address; /* host:port */
+    const char *binary;       /* NULL: MARMOT_NATS_SERVER, else nats-server on PATH and in sbin */
+    const char *config_file;  /* server_config of the user, NULL: ours */
+    const char *store_dir;    /* NULL: ${XDG_STATE_HOME:-~/.local/state}/marmot/nats-<port> */
     const char *user, *password, *token;
-    bool insecure;             /* binding beyond loopback without authentication is allowed */
+    bool insecure; /* binding beyond loopback without authentication is allowed */
 };
 
 struct mm_server *mm_server_open(const struct mm_server_options *o, struct mm_err *err);

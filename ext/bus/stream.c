@@ -54,13 +54,13 @@ int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, str
         return 0;
     }
     /* deny_delete: a message taken out of the middle would be a gap for ever. */
-    json_t *body = json_pack("{s:s, s:[s], s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:b}", "name", c->name,
-                             "subjects", c->subject, "description", c->description != NULL ? c->description : "",
-                             "retention", "limits", "storage", "file", "max_msgs", (json_int_t)c->max_msgs, "max_bytes",
-                             (json_int_t)c->max_bytes, "max_msg_size", (json_int_t)c->max_msg_size, "max_age",
-                             (json_int_t)0, "max_consumers", -1, "num_replicas", c->replicas > 0 ? c->replicas : 1,
-                             "discard", c->discard_new ? "new" : "old", "duplicate_window",
-                             (json_int_t)c->duplicates_ns, "deny_delete", 1);
+    json_t *body =
+        json_pack("{s:s, s:[s], s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:b}", "name", c->name,
+                  "subjects", c->subject, "description", c->description != NULL ? c->description : "", "retention",
+                  "limits", "storage", "file", "max_msgs", (json_int_t)c->max_msgs, "max_bytes",
+                  (json_int_t)c->max_bytes, "max_msg_size", (json_int_t)c->max_msg_size, "max_age", (json_int_t)0,
+                  "max_consumers", -1, "num_replicas", c->replicas > 0 ? c->replicas : 1, "discard",
+                  c->discard_new ? "new" : "old", "duplicate_window", (json_int_t)c->duplicates_ns, "deny_delete", 1);
     if (body == NULL) {
         mm_err_nomem(err);
         return 0;
