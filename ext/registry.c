@@ -47,6 +47,7 @@ static void in_child(void)
         e->node = NULL;
         e->users = 0;
         e->connections = 0;
+        e->leaving = 0;
         (void)pthread_mutex_init(&e->starting, NULL); /* its holder did not come along */
     }
     mm_identity_after_fork();
@@ -93,6 +94,37 @@ static void free_connection(struct mm_registry_conn *c)
     free(c);
 }
 
+/* The last connection is gone: so goes the node, unless another one came
+** meanwhile. The entry stays in the list until then, so that whoever comes
+** meets it, and waits for `starting`: never two nodes of one file. */
+static void leave(struct mm_registry_file *e)
+{
+    struct mm_node *n = NULL;
+    (void)pthread_mutex_lock(&e->starting);
+    mm_registry_lock();
+    if (e->connections == 0) {
+        n = e->node;
+        e->node = NULL;
+    }
+    mm_registry_unlock();
+    mm_node_close(n, MM_DRAIN_MS);
+    (void)pthread_mutex_unlock(&e->starting);
+    mm_registry_lock();
+    bool gone = --e->leaving == 0 && e->connections == 0;
+    for (struct mm_registry_file **at = &entries; gone && *at != NULL; at = &(*at)->next) {
+        if (*at == e) {
+            *at = e->next;
+            break;
+        }
+    }
+    mm_registry_unlock();
+    if (gone) {
+        (void)pthread_mutex_destroy(&e->starting);
+        free(e->path);
+        free(e);
+    }
+}
+
 /* SQLite calls this when the connection is gone for good. */
 static void connection_closed(void *p)
 {
@@ -100,7 +132,6 @@ static void connection_closed(void *p)
     if (c->generation != atomic_load(&generation)) {
         return; /* inherited: it belongs to the parent */
     }
-    struct mm_registry_file *last = NULL;
     mm_registry_lock();
     for (struct mm_registry_conn **at = &connections; *at != NULL; at = &(*at)->next) {
         if (*at == c) {
@@ -110,25 +141,17 @@ static void connection_closed(void *p)
     }
     struct mm_registry_file *e = c->entry;
     c->entry = NULL;
-    if (e != NULL && --e->connections == 0) {
-        for (struct mm_registry_file **at = &entries; *at != NULL; at = &(*at)->next) {
-            if (*at == e) {
-                *at = e->next;
-                break;
-            }
-        }
-        last = e;
+    bool last = e != NULL && --e->connections == 0;
+    if (last) {
+        e->leaving++;
     }
     bool unowned = disown(c);
     mm_registry_unlock();
     if (unowned) {
         free_connection(c);
     }
-    if (last != NULL) {
-        mm_node_close(last->node, MM_DRAIN_MS);
-        (void)pthread_mutex_destroy(&last->starting);
-        free(last->path);
-        free(last);
+    if (last) {
+        leave(e);
     }
 }
 

@@ -19,13 +19,15 @@ struct mm_node;
 ** that connections of a registered database get at their open. */
 enum { MM_DRAIN_MS = 1000, MM_BUSY_MS = 5000 };
 
-/* One registered database file. Lives while it has connections. */
+/* One registered database file. Lives while it has connections, or a last one
+** is on its way out. */
 struct mm_registry_file {
     struct mm_registry_file *next; /* mu */
     char *path;                    /* canonical */
     struct mm_node *node;          /* mu; set and cleared by who holds `starting`, by the last close, by exit */
     int users;                     /* mu: calls that use the node right now */
     int connections;               /* mu */
+    int leaving;                   /* mu: closes of a last connection that are not through */
     pthread_mutex_t starting;      /* init, stop, clean-up of this file: one at a time, held over SQL */
 };
 

@@ -1,6 +1,7 @@
 #include "setup.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -95,6 +96,18 @@ static int patiently(sqlite3 *db, const char *sql, char **answer, struct mm_err 
         }
         sqlite3_sleep(LOCK_STEP_MS);
     }
+}
+
+/* COMMIT when all is well, else ROLLBACK. */
+static int end_transaction(sqlite3 *db, struct mm_err *err)
+{
+    mm_db_exec(db, err, "COMMIT");
+    if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
+        struct mm_err second;
+        mm_err_init(&second);
+        mm_db_exec(db, &second, "ROLLBACK");
+    }
+    return err->rc;
 }
 
 static int set_wal(sqlite3 *db, struct mm_err *err)
@@ -219,12 +232,7 @@ struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_con
     struct mm_config *c = given;
     if (set_wal(db, err) == SQLITE_OK && patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
         c = write_bookkeeping(db, path, given, err);
-        mm_db_exec(db, err, "COMMIT");
-        if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
-            struct mm_err second;
-            mm_err_init(&second);
-            mm_db_exec(db, &second, "ROLLBACK");
-        }
+        end_transaction(db, err);
     }
     if (err->rc != SQLITE_OK) {
         mm_config_free(c);
@@ -275,7 +283,30 @@ static int remove_beside(const char *path, const char *suffix, struct mm_err *er
     return err->rc;
 }
 
-int mm_setup_remove(sqlite3 *db, const char *path, bool discard, int64_t echoed, struct mm_err *err)
+/* Takes the lock that elects the replicating process, so that none does
+** meanwhile: the descriptor, or -1 when there is no lock file (no node ever
+** ran) or err is set. No node of this process may run: closing any descriptor
+** of the file would free its lock. */
+static int lock_out_others(const char *path, struct mm_err *err)
+{
+    char *name = sqlite3_mprintf("%s-marmot-lock", path);
+    if (name == NULL) {
+        mm_err_nomem(err);
+        return -1;
+    }
+    int fd = open(name, O_RDWR | O_CLOEXEC);
+    sqlite3_free(name);
+    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    if (fd >= 0 && fcntl(fd, F_SETLK, &l) != 0) {
+        (void)close(fd);
+        fd = -1;
+        mm_err_set(err, SQLITE_BUSY,
+                   "another process replicates this database: call marmot_stop() there, or end it, and call again");
+    }
+    return fd;
+}
+
+static int remove_bookkeeping(sqlite3 *db, bool discard, int64_t echoed, struct mm_err *err)
 {
     if (patiently(db, "BEGIN IMMEDIATE", NULL, err) != SQLITE_OK) {
         return err->rc;
@@ -288,15 +319,18 @@ int mm_setup_remove(sqlite3 *db, const char *path, bool discard, int64_t echoed,
             mm_meta_drop(db, err);
         }
     }
-    mm_db_exec(db, err, "COMMIT");
-    if (err->rc != SQLITE_OK) {
-        if (sqlite3_get_autocommit(db) == 0) {
-            struct mm_err second;
-            mm_err_init(&second);
-            mm_db_exec(db, &second, "ROLLBACK");
-        }
-        return err->rc;
+    return end_transaction(db, err);
+}
+
+int mm_setup_remove(sqlite3 *db, const char *path, bool discard, int64_t echoed, struct mm_err *err)
+{
+    int fd = lock_out_others(path, err);
+    if (err->rc == SQLITE_OK && remove_bookkeeping(db, discard, echoed, err) == SQLITE_OK) {
+        remove_beside(path, "-marmot", err);
+        remove_beside(path, "-marmot-lock", err);
     }
-    remove_beside(path, "-marmot", err);
-    return remove_beside(path, "-marmot-lock", err);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return err->rc;
 }

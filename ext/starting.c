@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/db.h"
+#include "base/log.h"
 #include "capture/hook.h"
 #include "config.h"
 #include "identity.h"
@@ -82,6 +83,17 @@ static int answer(sqlite3 *db, struct mm_node *n, struct mm_buf *out, struct mm_
     return err->rc;
 }
 
+/* The log is one for the process: the newest start decides. */
+static int open_log(const struct mm_config *config, struct mm_err *err)
+{
+    int rc = mm_log_setup(config->logging.verbose, strcmp(config->logging.format, "json") == 0, config->logging.file);
+    if (rc != 0) {
+        mm_err_set(err, SQLITE_CANTOPEN, "cannot open logging.file %.200s (%s): name a file that can be written",
+                   config->logging.file, strerror(rc));
+    }
+    return err->rc;
+}
+
 /* `starting` held on entry; `given` is taken. */
 static int start(struct mm_registry_conn *c, struct mm_registry_file *e, struct mm_config *given, struct mm_err *err)
 {
@@ -93,7 +105,7 @@ static int start(struct mm_registry_conn *c, struct mm_registry_file *e, struct 
         return err->rc;
     }
     struct mm_config *config = mm_setup_database(c->db, e->path, given, err);
-    if (config == NULL || mm_registry_attach(c, err) != SQLITE_OK) {
+    if (config == NULL || open_log(config, err) != SQLITE_OK || mm_registry_attach(c, err) != SQLITE_OK) {
         mm_config_free(config);
         return err->rc;
     }

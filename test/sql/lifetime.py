@@ -200,6 +200,42 @@ def threads(ws):
     db.close()
 
 
+def come_and_go(ws):
+    """No connection stays: the node starts and ends all the time, never twice at once."""
+    path = os.path.join(ws.dir, "go.db")
+    db = connect(path)
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+    node = json.loads(one(db, "SELECT marmot_init(?)", OFFLINE))["node_id"]
+    one(db, "SELECT marmot_watch_all()")
+    db.close()
+    problems = []
+
+    def run():
+        try:
+            for _ in range(8):
+                mine = connect(path)
+                mine.execute("PRAGMA busy_timeout=30000")
+                answer = json.loads(one(mine, "SELECT marmot_init()"))
+                if answer["node_id"] != node or answer["state"] == "standby":
+                    problems.append(answer)
+                mine.execute("INSERT INTO t(x) VALUES ('y')")
+                mine.close()
+        except Exception as e:  # noqa: BLE001 - whatever it is, it is the finding
+            problems.append(repr(e))
+
+    workers = [threading.Thread(target=run) for _ in range(6)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join(120)
+    check("nodes that come and go at once", not problems and not any(w.is_alive() for w in workers),
+          problems[:3] or "one hangs")
+    db = connect(path, load=False)
+    check("each change of theirs is captured", one(db, "SELECT count(*) FROM t") == 48 == one(
+        db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0"), "not all")
+    db.close()
+
+
 def forks(ws):
     path = os.path.join(ws.dir, "fork.db")
     db = connect(path)
@@ -277,6 +313,7 @@ def main():
         second_sqlite(ws)
         connections(ws)
         threads(ws)
+        come_and_go(ws)
         forks(ws)
         exits(ws)
     finish()
