@@ -9,6 +9,7 @@ static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
 static atomic_bool forked;
 static atomic_bool installed;
 static void (*child_cb)(void);
+static _Thread_local bool held;
 
 static void before_fork(void)
 {
@@ -42,11 +43,29 @@ int mm_gate_install(void (*cb)(void))
 void mm_gate_enter(void)
 {
     (void)pthread_rwlock_rdlock(&gate);
+    held = true;
 }
 
 void mm_gate_leave(void)
 {
+    held = false;
     (void)pthread_rwlock_unlock(&gate);
+}
+
+bool mm_gate_pause(void)
+{
+    bool paused = held;
+    if (paused) {
+        mm_gate_leave();
+    }
+    return paused;
+}
+
+void mm_gate_resume(bool paused)
+{
+    if (paused) {
+        mm_gate_enter();
+    }
 }
 
 bool mm_gate_forked(void)

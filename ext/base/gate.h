@@ -6,7 +6,8 @@
 ** inherited may be touched (evidence: a child without this hung in 6 of 300
 ** forks; with it in 0 of 1800).
 **
-** Never wait for the network or for another thread while holding it. */
+** Never wait for the network or for another thread while holding it. It does
+** not nest. */
 #ifndef MM_BASE_GATE_H
 #define MM_BASE_GATE_H
 
@@ -18,6 +19,11 @@ int mm_gate_install(void (*in_child)(void));
 
 void mm_gate_enter(void);
 void mm_gate_leave(void);
+
+/* Around a wait for the network inside code that may hold the gate: lets it
+** go if this thread holds it, and takes it back. */
+bool mm_gate_pause(void);
+void mm_gate_resume(bool paused);
 
 /* True in a process that was forked after mm_gate_install without exec. */
 bool mm_gate_forked(void);

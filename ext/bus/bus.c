@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/sqlite.h"
 #include "bus/inner.h"
@@ -51,6 +52,27 @@ static void split_urls(struct mm_bus_copy *c, const char *urls, struct mm_err *e
     }
 }
 
+/* The client library puts these into its CONNECT message as they are, between
+** quotes: a password with a quote or a backslash in it must come escaped. */
+static char *copy_escaped(const char *s, struct mm_err *err)
+{
+    if (s == NULL || s[0] == '\0') {
+        return NULL;
+    }
+    struct mm_buf b;
+    mm_buf_init(&b, 64 * 1024);
+    mm_buf_json(&b, s);
+    mm_buf_check(&b, err, "a NATS user name, password or token");
+    char *quoted = mm_buf_take(&b);
+    mm_buf_free(&b);
+    if (quoted != NULL) {
+        size_t n = strlen(quoted);
+        memmove(quoted, quoted + 1, n - 2);
+        quoted[n - 2] = '\0';
+    }
+    return quoted;
+}
+
 struct mm_bus *mm_bus_open(const struct mm_bus_options *o, struct mm_err *err)
 {
     const struct mm_nats_api *api = mm_nats_api(err);
@@ -71,9 +93,9 @@ struct mm_bus *mm_bus_open(const struct mm_bus_options *o, struct mm_err *err)
     struct mm_bus_copy *c = &b->opt;
     split_urls(c, o->urls, err);
     c->name = copy(o->name, err);
-    c->user = copy(o->user, err);
-    c->password = copy(o->password, err);
-    c->token = copy(o->token, err);
+    c->user = copy_escaped(o->user, err);
+    c->password = copy_escaped(o->password, err);
+    c->token = copy_escaped(o->token, err);
     c->seed_file = copy(o->seed_file, err);
     c->creds_file = copy(o->creds_file, err);
     c->ca_file = copy(o->ca_file, err);

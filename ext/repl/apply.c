@@ -131,7 +131,7 @@ static int apply_row(sqlite3 *db, struct view *v, const struct mm_row *row, stru
     if (err->rc != SQLITE_OK) {
         return err->rc;
     }
-    enum mm_fold_act act = mm_fold_row(row->op, ncol, old, new, current, v->image, &kind);
+    enum mm_fold_act act = mm_fold_row(row->op, how->all, ncol, old, new, current, v->image, &kind);
     if (kind != MM_CONFLICT_NONE) {
         how->conflict = true;
         if (!how->pending) {

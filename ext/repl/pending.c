@@ -19,6 +19,7 @@ struct mm_pending {
     struct mm_outbox *outbox;
     struct mm_targets *targets;
     int shard;
+    bool all;
     struct mm_pend *entry; /* ring */
     size_t cap, head, count;
     uint64_t first_number; /* of the oldest entry */
@@ -29,6 +30,7 @@ struct mm_pending {
     uint32_t *tail;        /* last node + 1 */
     uint32_t nbucket;
     size_t live;
+    int64_t bytes;
 };
 
 struct mm_pending *mm_pending_open(sqlite3 *db, struct mm_outbox *outbox, struct mm_targets *targets, int shard,
@@ -59,6 +61,7 @@ void mm_pending_reset(struct mm_pending *p)
     p->node = NULL;
     p->bucket = p->tail = NULL;
     p->cap = p->head = p->count = p->undone_from = p->live = 0;
+    p->bytes = 0;
     p->nnode = p->node_cap = p->free_node = p->nbucket = 0;
 }
 
@@ -70,6 +73,16 @@ void mm_pending_close(struct mm_pending *p)
     }
 }
 
+void mm_pending_set_all_columns(struct mm_pending *p, bool all)
+{
+    p->all = all;
+}
+
+int64_t mm_pending_bytes(const struct mm_pending *p)
+{
+    return p->bytes;
+}
+
 size_t mm_pending_count(const struct mm_pending *p)
 {
     return p->count;
@@ -78,6 +91,11 @@ size_t mm_pending_count(const struct mm_pending *p)
 struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index)
 {
     return &p->entry[(p->head + index) % p->cap];
+}
+
+uint64_t mm_pending_number(const struct mm_pending *p, size_t index)
+{
+    return p->first_number + index;
 }
 
 bool mm_pending_undone(const struct mm_pending *p, size_t index)
@@ -309,6 +327,8 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
     e->kind = row->kind;
     e->clean = clean;
     e->bytes = bytes;
+    p->bytes += bytes;
+    e->at = row->at;
     e->key = c.key;
     e->nkey = c.n;
     if (none_undone) {
@@ -422,7 +442,7 @@ static int redo_one(struct mm_pending *p, struct mm_pend *e, struct mm_err *err)
 {
     struct scratch s;
     struct mm_image images;
-    struct mm_apply_how how = { .shard = p->shard, .pending = true, .images = &images };
+    struct mm_apply_how how = { .shard = p->shard, .pending = true, .all = p->all, .images = &images };
     scratch_init(&s);
     mm_image_init(&images, IMAGES_MAX);
     mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
@@ -449,7 +469,7 @@ int mm_pending_redo(struct mm_pending *p, struct mm_err *err)
     return err->rc;
 }
 
-int mm_pending_pop(struct mm_pending *p, struct mm_err *err)
+void mm_pending_pop(struct mm_pending *p)
 {
     struct mm_pend *e = mm_pending_at(p, 0);
     for (size_t k = 0; k < e->nkey; k++) {
@@ -457,11 +477,11 @@ int mm_pending_pop(struct mm_pending *p, struct mm_err *err)
     }
     free(e->key);
     e->key = NULL;
+    p->bytes -= e->bytes;
     p->head = (p->head + 1) % p->cap;
     p->count--;
     p->first_number++;
     if (p->undone_from > 0) {
         p->undone_from--;
     }
-    return err->rc;
 }

@@ -21,9 +21,8 @@ struct mm_pend {
     uint8_t txid[MM_TXID_SIZE];
     int kind;            /* enum mm_outbox_kind */
     bool clean;          /* done on exactly the old values that it names */
-    /* For the publisher: */
-    bool sent;
-    int64_t acked_seq;   /* stream sequence of its last message, 0 = not acknowledged */
+    int64_t acked_seq;   /* for the publisher: stream sequence of its last message, 0 = not acknowledged */
+    int64_t at;          /* commit time, ms since 1970 */
     int64_t bytes;       /* of the outbox row */
     uint64_t *key;       /* hashes of the keys that it touches */
     size_t nkey;
@@ -43,7 +42,9 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
                     struct mm_err *err);
 
 size_t mm_pending_count(const struct mm_pending *p);
+int64_t mm_pending_bytes(const struct mm_pending *p); /* of their outbox rows */
 struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index); /* 0 = oldest */
+uint64_t mm_pending_number(const struct mm_pending *p, size_t index); /* counted from the first ever pushed */
 bool mm_pending_undone(const struct mm_pending *p, size_t index);  /* in this batch */
 
 /* Index of the first pending transaction that overlaps with the rows of txn;
@@ -52,11 +53,13 @@ size_t mm_pending_overlap(struct mm_pending *p, const struct mm_txn *txn, struct
 
 /* Undoes, newest first, down to and with `index`. */
 int mm_pending_undo(struct mm_pending *p, size_t index, struct mm_err *err);
+/* `all`: conflict = "row", see mm_fold_row. */
+void mm_pending_set_all_columns(struct mm_pending *p, bool all);
 /* Redoes all that is undone, oldest first; remembers their before-images. */
 int mm_pending_redo(struct mm_pending *p, struct mm_err *err);
-/* The oldest one was echoed and folded: it leaves. `written` when a write
-** transaction is open (then its before-images are dropped, too). */
-int mm_pending_pop(struct mm_pending *p, struct mm_err *err);
+/* The oldest one was echoed and folded: it leaves (memory only; its stored
+** before-images go with the next flush). */
+void mm_pending_pop(struct mm_pending *p);
 
 /* Reads a pending transaction's changes of this shard (arena of the caller;
 ** values borrow from the two buffers). */

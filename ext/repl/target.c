@@ -179,7 +179,7 @@ static sqlite3_stmt *prepare(sqlite3 *db, struct mm_buf *b, unsigned flags, stru
     return st;
 }
 
-static sqlite3_stmt *make_select(const struct mm_table *def, sqlite3 *db, struct mm_err *err)
+static sqlite3_stmt *make_select(const struct mm_table *def, bool by_key, sqlite3 *db, struct mm_err *err)
 {
     struct mm_buf b;
     mm_buf_init(&b, SQL_MAX);
@@ -187,8 +187,30 @@ static sqlite3_stmt *make_select(const struct mm_table *def, sqlite3 *db, struct
         add_name(&b, k == 0 ? "SELECT " : ", ", def->col[k].name);
     }
     add_name(&b, " FROM main.", def->name);
-    add_where(&b, def);
-    return prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+    if (by_key) {
+        add_where(&b, def);
+    }
+    return prepare(db, &b, by_key ? SQLITE_PREPARE_PERSISTENT : 0, err);
+}
+
+sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err)
+{
+    return err->rc == SQLITE_OK ? make_select(t->def, false, db, err) : NULL;
+}
+
+int mm_targets_each(struct mm_targets *s, int (*f)(void *arg, struct mm_target *t, struct mm_err *err), void *arg,
+                    struct mm_err *err)
+{
+    int n = 0;
+    struct mm_watch_entry *list = err->rc == SQLITE_OK ? mm_watch_list(s->db, &n, err) : NULL;
+    for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
+        struct mm_target *t = mm_targets_get(s, list[k].name, err);
+        if (t != NULL) {
+            f(arg, t, err);
+        }
+    }
+    mm_watch_list_free(list, n);
+    return err->rc;
 }
 
 static sqlite3_stmt *make_remove(const struct mm_table *def, sqlite3 *db, struct mm_err *err)
@@ -260,7 +282,7 @@ int mm_target_read(struct mm_target *t, sqlite3 *db, const struct mm_value *row,
                    struct mm_err *err)
 {
     if (t->select == NULL && err->rc == SQLITE_OK) {
-        t->select = make_select(t->def, db, err);
+        t->select = make_select(t->def, true, db, err);
     }
     bind_key(t, db, t->select, row, err);
     if (!mm_db_step(t->select, err)) {

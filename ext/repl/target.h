@@ -54,4 +54,11 @@ int mm_target_remove(struct mm_target *t, sqlite3 *db, const struct mm_value *ro
 int mm_target_write(struct mm_target *t, sqlite3 *db, const struct mm_value *key, const struct mm_value *image,
                     bool exists, struct mm_err *err);
 
+/* All rows, the columns in local order; finalize with mm_db_finalize. */
+sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err);
+
+/* Calls f for each watch row's target; stops at an error. */
+int mm_targets_each(struct mm_targets *s, int (*f)(void *arg, struct mm_target *t, struct mm_err *err), void *arg,
+                    struct mm_err *err);
+
 #endif

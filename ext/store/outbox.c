@@ -228,6 +228,12 @@ static int trim_upto(struct mm_outbox *o, int64_t upto, int max_rows, bool *more
     return err->rc;
 }
 
+bool mm_outbox_trim_due(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, struct mm_err *err)
+{
+    return mm_db_int(o->db, err, 0, "SELECT 1 FROM main.__marmot__echo WHERE at <= %lld LIMIT 1",
+                     (long long)(now_ms - keep_ms)) != 0;
+}
+
 int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t keep_bytes, int max_rows,
                    bool *more, struct mm_err *err)
 {
@@ -252,6 +258,13 @@ int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t
         mm_db_exec(o->db, err, "DELETE FROM main.__marmot__echo WHERE id <= %lld", (long long)upto);
     }
     return err->rc;
+}
+
+int mm_outbox_move(struct mm_outbox *o, int64_t old, int64_t first, int64_t moved, struct mm_err *err)
+{
+    return mm_db_exec(o->db, err,
+                      "UPDATE main.__marmot__outbox SET incarnation = %lld WHERE incarnation = %lld AND id >= %lld",
+                      (long long)moved, (long long)old, (long long)first);
 }
 
 int64_t mm_head_incarnation(sqlite3 *db, struct mm_err *err)

@@ -73,8 +73,12 @@ int mm_outbox_undo_drop(struct mm_outbox *o, int64_t id, int shard, struct mm_er
 ** most `max_rows` a call. Returns err->rc; *more when rows were left over. */
 int mm_outbox_echoed(struct mm_outbox *o, int64_t id, int64_t now_ms, struct mm_err *err);
 int64_t mm_outbox_echoed_upto(struct mm_outbox *o, struct mm_err *err); /* as last stored */
+bool mm_outbox_trim_due(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, struct mm_err *err);
 int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t keep_bytes, int max_rows,
                    bool *more, struct mm_err *err);
+
+/* Rows of incarnation `old` from `first` on belong to `moved` instead. */
+int mm_outbox_move(struct mm_outbox *o, int64_t old, int64_t first, int64_t moved, struct mm_err *err);
 
 /* --- The head row; any connection of ours, in its transaction. --- */
 int64_t mm_head_incarnation(sqlite3 *db, struct mm_err *err); /* 0 when there is no head yet */

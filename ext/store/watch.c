@@ -84,6 +84,11 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
     return err->rc;
 }
 
+char *mm_watch_why(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    return mm_db_text(db, err, "SELECT why FROM main.__marmot__table WHERE name = %Q", table);
+}
+
 static char *copy_text(sqlite3_stmt *st, int col, struct mm_err *err)
 {
     const char *s = (const char *)sqlite3_column_text(st, col);

@@ -37,6 +37,9 @@ int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct 
 ** outbox, in the current transaction of db. Nothing when it is watched. */
 int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err);
 
+/* The reason of its state; NULL when there is none. sqlite3_free. */
+char *mm_watch_why(sqlite3 *db, const char *table, struct mm_err *err);
+
 struct mm_watch_entry {
     char *name;
     char *first_name;

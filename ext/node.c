@@ -1,0 +1,606 @@
+#include "node_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/gate.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "store/meta.h"
+
+/* --- the database --- */
+
+/* One process replicates a file. POSIX locks, not flock: a child of a fork
+** does not inherit them, and they go with the process however it ends. */
+static bool take_lock(struct mm_node *n)
+{
+    if (n->lock_fd < 0) {
+        char *name = sqlite3_mprintf("%s-marmot-lock", n->path);
+        n->lock_fd = name != NULL ? open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0640) : -1;
+        sqlite3_free(name);
+    }
+    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    return n->lock_fd >= 0 && fcntl(n->lock_fd, F_SETLK, &l) == 0;
+}
+
+static sqlite3 *open_database(struct mm_node *n, struct mm_err *err)
+{
+    sqlite3 *db = NULL;
+    mm_own_connection(true);
+    int rc = sqlite3_open_v2(n->path, &db,
+                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, n->vfs);
+    mm_own_connection(false);
+    if (rc != SQLITE_OK) {
+        mm_err_set(err, rc, "cannot open %s for replication: %s", n->path,
+                   db != NULL ? sqlite3_errmsg(db) : "out of memory");
+        sqlite3_close(db);
+        return NULL;
+    }
+    int off = 0;
+    sqlite3_extended_result_codes(db, 1);
+    sqlite3_busy_timeout(db, 20); /* short: the loop tries again and does its other work meanwhile */
+    sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, &off);
+    mm_db_exec(db, err,
+               "PRAGMA foreign_keys = 0; PRAGMA ignore_check_constraints = 1; PRAGMA recursive_triggers = 0;"
+               "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 1000");
+    return db;
+}
+
+static void name_shard(struct mm_node *n, struct mm_shard *s, int number)
+{
+    const struct mm_config *c = n->config;
+    s->n = number;
+    (void)snprintf(s->stream, sizeof s->stream, "%s%s-%d", c->nats.stream_prefix, c->log.compress ? "-c" : "", number);
+    (void)snprintf(s->subject, sizeof s->subject, "%s-%d", c->nats.subject_prefix, number);
+}
+
+static int open_repl(struct mm_node *n, struct mm_err *err)
+{
+    const struct mm_config *c = n->config;
+    struct mm_repl *r = &n->r;
+    struct mm_buf settings;
+    r->db = open_database(n, err);
+    r->node = c->node_id;
+    r->epoch = 1;
+    r->nshard = (int)c->log.shards;
+    r->part_size = c->log.part_size;
+    r->compress = c->log.compress;
+    r->all_columns = c->conflict == MM_CONFLICT_ROW;
+    r->shard = calloc((size_t)r->nshard, sizeof *r->shard);
+    mm_buf_init(&settings, 1 << 20);
+    mm_config_cluster_settings(c, &settings, err);
+    n->settings = mm_buf_take(&settings);
+    if (r->shard == NULL || n->settings == NULL) {
+        mm_err_nomem(err);
+    }
+    if (err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    r->outbox = mm_outbox_open(r->db, err);
+    r->targets = mm_targets_open(r->db, r->nshard, err);
+    n->applier = mm_applier_open(r, err);
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+        struct mm_shard *s = &r->shard[k];
+        name_shard(n, s, k + 1);
+        mm_buf_init(&s->large.body, (size_t)1 << 30);
+        s->accept = mm_accept_open(r->db, s->n, false, err);
+        s->pending = err->rc == SQLITE_OK ? mm_pending_open(r->db, r->outbox, r->targets, s->n, err) : NULL;
+        if (s->pending != NULL) {
+            mm_pending_set_all_columns(s->pending, r->all_columns);
+        }
+    }
+    char *cluster = mm_meta_text(r->db, MM_META_CLUSTER, err);
+    r->joined = mm_meta_int(r->db, MM_META_JOINED, 0, err) != 0;
+    (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster != NULL ? cluster : "");
+    sqlite3_free(cluster);
+    if (err->rc == SQLITE_OK) {
+        mm_targets_refresh(r->targets, err);
+        mm_repl_reload(r, err);
+        r->epoch = r->shard[0].pos.epoch > 0 ? r->shard[0].pos.epoch : 1;
+        r->tables_changed = true;
+    }
+    return err->rc;
+}
+
+static int open_bus(struct mm_node *n, struct mm_err *err)
+{
+    const struct mm_config *c = n->config;
+    bool embedded = c->nats.urls[0] == '\0';
+    if (embedded) {
+        struct mm_server_options so = {
+            .bind_address = c->nats.bind_address,
+            .binary = c->nats.server_binary[0] != '\0' ? c->nats.server_binary : NULL,
+            .config_file = c->nats.server_config[0] != '\0' ? c->nats.server_config : NULL,
+            .user = c->nats.user_name, .password = c->nats.user_password, .token = c->nats.token,
+            .insecure = c->nats.insecure,
+        };
+        n->server = mm_server_open(&so, err);
+        if (n->server == NULL) {
+            return err->rc;
+        }
+    }
+    char name[64];
+    (void)snprintf(name, sizeof name, "marmot-%lld", (long long)c->node_id);
+    struct mm_bus_options bo = {
+        .urls = embedded ? mm_server_url(n->server) : c->nats.urls,
+        .name = name,
+        .user = c->nats.user_name, .password = c->nats.user_password, .token = c->nats.token,
+        .seed_file = c->nats.seed_file, .creds_file = c->nats.creds_file,
+        .ca_file = c->nats.ca_file, .cert_file = c->nats.cert_file, .key_file = c->nats.key_file,
+        .connect_timeout_ms = MM_CONNECT_MS, .ping_interval_ms = 5000,
+        .extra_fd = mm_worker_fd(n->self),
+    };
+    n->r.bus = mm_bus_open(&bo, err);
+    return err->rc;
+}
+
+static void close_all(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    mm_bus_close(r->bus);
+    mm_server_close(n->server);
+    n->server = NULL;
+    mm_gate_enter();
+    mm_applier_close(n->applier);
+    for (int k = 0; r->shard != NULL && k < r->nshard; k++) {
+        struct mm_shard *s = &r->shard[k];
+        mm_accept_close(s->replay);
+        mm_accept_close(s->accept);
+        mm_pending_close(s->pending);
+        mm_buf_free(&s->large.body);
+    }
+    free(r->shard);
+    mm_targets_close(r->targets);
+    mm_outbox_close(r->outbox);
+    sqlite3_close(r->db);
+    mm_gate_leave();
+    while (n->remote != NULL) {
+        struct mm_sync *y = n->remote;
+        n->remote = y->next;
+        free(y);
+    }
+    free(n->settings);
+    n->settings = NULL;
+    n->applier = NULL;
+    memset(r, 0, sizeof *r);
+}
+
+/* --- one turn of the loop --- */
+
+/* watch_all covers tables that come later, also those that nobody wrote yet. */
+static void watch_new_tables(struct mm_node *n, struct mm_err *err)
+{
+    struct mm_repl *r = &n->r;
+    n->watch_all = mm_db_int(r->db, err, 0, "SELECT watch_all FROM main.__marmot__head WHERE one = 1") != 0;
+    if (!n->watch_all || err->rc != SQLITE_OK) {
+        return;
+    }
+    int count = 0;
+    char **list = mm_table_list(r->db, &count, err);
+    bool begun = false;
+    for (int k = 0; k < count && err->rc == SQLITE_OK; k++) {
+        struct mm_target *t = mm_targets_get(r->targets, list[k], err);
+        if (t == NULL || t->state != MM_WATCH_NONE || t->def == NULL) {
+            continue;
+        }
+        if (!begun) {
+            mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+            begun = true;
+        }
+        if (t->def->supported) {
+            mm_watch_add(r->db, list[k], err);
+        } else {
+            mm_watch_set(r->db, list[k], MM_UNSUPPORTED, t->def->why, err);
+        }
+    }
+    if (begun) {
+        mm_db_exec(r->db, err, "COMMIT");
+        if (!sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        }
+        mm_targets_forget(r->targets);
+    }
+    for (int k = 0; k < count; k++) {
+        free(list[k]);
+    }
+    free(list);
+}
+
+/* What the application did since the last turn. Busy: again next time. */
+static void look_at_database(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_gate_enter();
+    if (mm_targets_refresh(r->targets, &err) || r->tables_changed) {
+        r->tables_changed = true;
+        watch_new_tables(n, &err);
+        mm_targets_forget(r->targets);
+    }
+    mm_repl_read_outbox(r, &err);
+    mm_gate_leave();
+    if (err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_BUSY && (err.rc & 0xff) != SQLITE_LOCKED) {
+        n->verdict = MM_NODE_BLOCKED;
+        n->problem = err;
+    }
+}
+
+static void take_from_bus(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    struct mm_ack ack;
+    struct mm_delivery d;
+    while (mm_bus_next_ack(r->bus, &ack)) {
+        mm_publisher_ack(r, &ack);
+    }
+    while (mm_applier_room(n->applier) && mm_bus_next(r->bus, &d)) {
+        struct mm_shard *s = &r->shard[d.shard - 1];
+        if (d.kind == MM_DELIVERY_LOST) {
+            mm_applier_drop(n->applier, d.shard);
+            s->following = s->checked = false;
+            continue;
+        }
+        struct mm_err err;
+        mm_err_init(&err);
+        if (d.seq + d.pending > s->end_seq) {
+            s->end_seq = d.seq + d.pending;
+        }
+        if (mm_applier_put(n->applier, &d, &err) != SQLITE_OK) {
+            s->following = s->checked = false; /* out of memory: from the position again */
+            mm_applier_drop(n->applier, s->n);
+        }
+    }
+}
+
+static void follow_again(struct mm_node *n, int64_t wait_ms)
+{
+    mm_applier_drop(n->applier, 0);
+    for (int k = 0; k < n->r.nshard; k++) {
+        n->r.shard[k].following = n->r.shard[k].checked = false;
+        mm_publisher_back(&n->r.shard[k], "the log is read again", false);
+    }
+    n->next_follow_ms = mm_clock_mono_ms() + wait_ms;
+}
+
+static void remember(struct mm_node *n, const struct mm_err *err)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    (void)snprintf(n->last_error, sizeof n->last_error, "%s", err->msg);
+    (void)pthread_mutex_unlock(&n->mu);
+}
+
+/* Folds one batch. Returns how long to wait before the next, -1 = until
+** something comes. */
+static int apply(struct mm_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    if (mm_applier_waiting(n->applier) == 0 || mm_clock_mono_ms() < n->not_before_ms) {
+        return mm_applier_waiting(n->applier) == 0 ? -1 : 5;
+    }
+    mm_gate_enter();
+    enum mm_applier_result result = mm_applier_run(n->applier, &err);
+    if (result == MM_APPLY_RELOAD) {
+        if (err.rc != SQLITE_OK) {
+            mm_log(MM_LOG_WARN, "folding will be tried again: %s", err.msg);
+            remember(n, &err);
+        }
+        struct mm_err again;
+        mm_err_init(&again);
+        mm_repl_reload(&n->r, &again);
+        follow_again(n, err.rc != SQLITE_OK ? 200 : 0);
+    }
+    mm_gate_leave();
+    switch (result) {
+    case MM_APPLY_BUSY:
+        n->not_before_ms = mm_clock_mono_ms() + 2;
+        return 2;
+    case MM_APPLY_BLOCKED:
+        for (int k = 0; k < n->r.nshard; k++) {
+            if (n->r.shard[k].blocked_seq != 0) {
+                n->problem.rc = SQLITE_MISMATCH;
+                (void)snprintf(n->problem.msg, sizeof n->problem.msg, "%s", n->r.shard[k].why);
+            }
+        }
+        n->verdict = MM_NODE_BLOCKED;
+        break;
+    case MM_APPLY_LOST:
+        n->verdict = MM_NODE_DIVERGED;
+        n->problem = err;
+        mm_node_unlink(n, err.msg);
+        n->next_connect_ms = mm_clock_mono_ms() + MM_CONFLICT_MS;
+        break;
+    default:
+        break;
+    }
+    return mm_applier_waiting(n->applier) > 0 ? 0 : -1;
+}
+
+static void publish(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_gate_enter();
+    for (int k = 0; k < r->nshard && err.rc == SQLITE_OK; k++) {
+        mm_publisher_check(r, &r->shard[k]);
+        mm_publisher_pump(r, &r->shard[k], &err);
+    }
+    mm_gate_leave();
+    if (err.rc != SQLITE_OK) {
+        remember(n, &err);
+        if (mm_bus_connected(r->bus) && (err.rc & 0xff) != SQLITE_BUSY) {
+            mm_log(MM_LOG_WARN, "publishing: %s", err.msg);
+            n->next_follow_ms = mm_clock_mono_ms();
+            for (int k = 0; k < r->nshard; k++) {
+                mm_publisher_back(&r->shard[k], err.msg, true);
+            }
+        }
+    }
+}
+
+/* Echoes, positions and clean-up in one transaction, at most once a second. */
+static void flush(struct mm_node *n, bool now)
+{
+    struct mm_repl *r = &n->r;
+    int64_t ms = mm_clock_mono_ms();
+    if (!now && ms < n->next_flush_ms) {
+        return;
+    }
+    n->next_flush_ms = ms + MM_FLUSH_MS;
+    struct mm_err err;
+    bool more = false;
+    mm_err_init(&err);
+    mm_gate_enter();
+    bool due = mm_outbox_trim_due(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms, &err);
+    bool over = r->kept_bytes > n->config->outbox_keep_bytes;
+    if (mm_repl_dirty(r) || due || over) {
+        mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
+        mm_repl_flush(r, &err);
+        mm_outbox_trim(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms,
+                       over ? n->config->outbox_keep_bytes : -1, MM_TRIM_ROWS, &more, &err);
+        mm_db_exec(r->db, &err, "COMMIT");
+        if (err.rc == SQLITE_OK) {
+            mm_repl_flushed(r);
+            r->kept_bytes = over && !more ? 0 : r->kept_bytes;
+        } else if (!sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+            mm_repl_reload(r, &err);
+            follow_again(n, 0);
+        }
+    }
+    mm_gate_leave();
+    if (more || (err.rc & 0xff) == SQLITE_BUSY) {
+        n->next_flush_ms = ms + 20;
+    }
+}
+
+static enum mm_node_state current_state(struct mm_node *n)
+{
+    bool caught_up = true;
+    bool full = false;
+    for (int k = 0; k < n->r.nshard; k++) {
+        const struct mm_shard *s = &n->r.shard[k];
+        caught_up = caught_up && s->following && s->checked && s->replay == NULL && s->pos.seq >= s->sync_seq;
+        full = full || s->full;
+    }
+    if (n->verdict != MM_NODE_LIVE) {
+        return n->verdict;
+    }
+    if (!mm_bus_connected(n->r.bus)) {
+        return n->offered ? MM_NODE_OFFLINE : MM_NODE_STARTING;
+    }
+    if (n->nothing_watched) {
+        return MM_NODE_STARTING;
+    }
+    return !n->linked || !caught_up ? MM_NODE_JOINING : full ? MM_NODE_LOG_FULL : MM_NODE_LIVE;
+}
+
+static void tell(struct mm_node *n)
+{
+    enum mm_node_state s = current_state(n);
+    const char *why = n->problem.rc != SQLITE_OK ? n->problem.msg : "";
+    if (s == MM_NODE_STARTING && n->nothing_watched) {
+        why = "no table is watched: call marmot_watch_all() or marmot_watch(table)";
+    } else if (s == MM_NODE_LOG_FULL) {
+        why = "the stream is full: nothing is lost, local changes wait in the outbox until there is room";
+    } else if (s == MM_NODE_LIVE || s == MM_NODE_JOINING) {
+        why = "";
+    }
+    mm_node_tell(n, s, why);
+    mm_node_publish_status(n);
+}
+
+static bool anything_pending(struct mm_node *n)
+{
+    for (int k = 0; k < n->r.nshard; k++) {
+        if (mm_pending_count(n->r.shard[k].pending) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int smaller(int a, int b)
+{
+    return a < 0 ? b : b < 0 || a < b ? a : b;
+}
+
+static void loop(struct mm_worker *w, struct mm_node *n)
+{
+    struct mm_err err;
+    for (;;) {
+        mm_worker_drain(w);
+        look_at_database(n);
+        int wait = MM_TICK_MS;
+        if (mm_node_link(n)) {
+            take_from_bus(n);
+            wait = smaller(wait, apply(n));
+            publish(n);
+            for (int k = 0; k < n->r.nshard; k++) {
+                wait = smaller(wait, mm_publisher_timeout(&n->r.shard[k]));
+            }
+        }
+        wait = smaller(wait, mm_node_link_timeout(n));
+        mm_node_sync_step(n);
+        flush(n, false);
+        tell(n);
+        if (mm_worker_stopping(w)) {
+            bool linked = mm_bus_connected(n->r.bus) && n->linked;
+            if (!linked || !anything_pending(n) || mm_clock_mono_ms() >= n->drain_until_ms) {
+                break;
+            }
+            wait = smaller(wait, 20);
+        }
+        mm_err_init(&err);
+        mm_bus_wait(n->r.bus, wait, &err);
+    }
+    flush(n, true);
+}
+
+static void wait_standby(struct mm_worker *w, int ms)
+{
+    struct pollfd p = { .fd = mm_worker_fd(w), .events = POLLIN };
+    (void)poll(&p, 1, ms);
+    mm_worker_drain(w);
+}
+
+static void body(struct mm_worker *w, void *arg)
+{
+    struct mm_node *n = arg;
+    struct mm_err err;
+    bool locked = false;
+    n->self = w;
+    while (!mm_worker_stopping(w)) {
+        mm_err_init(&err);
+        locked = take_lock(n);
+        mm_gate_enter();
+        if (n->r.db == NULL) {
+            open_repl(n, &err);
+        }
+        mm_gate_leave();
+        if (err.rc == SQLITE_OK && locked) {
+            open_bus(n, &err);
+        }
+        if (err.rc != SQLITE_OK) {
+            mm_node_tell(n, MM_NODE_BLOCKED, err.msg);
+            close_all(n);
+            wait_standby(w, MM_RETRY_MS);
+            continue;
+        }
+        if (locked) {
+            break;
+        }
+        mm_node_tell(n, MM_NODE_STANDBY, "another process replicates this database; this one captures and takes over "
+                                         "when that one ends");
+        mm_node_sync_standby(n);
+        mm_node_publish_status(n);
+        wait_standby(w, mm_node_sync_waiting(n) ? 20 : MM_STANDBY_MS);
+    }
+    if (!mm_worker_stopping(w) || n->r.bus != NULL) {
+        mm_gate_enter();
+        mm_err_init(&err);
+        mm_repl_reload(&n->r, &err); /* while standing by, another process moved on */
+        mm_gate_leave();
+        loop(w, n);
+    }
+    close_all(n);
+    mm_node_tell(n, MM_NODE_STOPPED, "");
+    if (n->lock_fd >= 0) {
+        (void)close(n->lock_fd);
+        n->lock_fd = -1;
+    }
+}
+
+/* --- for other threads --- */
+
+struct mm_node *mm_node_open(const char *path, const char *vfs, struct mm_config *config, struct mm_err *err)
+{
+    struct mm_node *n = calloc(1, sizeof *n);
+    if (n == NULL) {
+        mm_err_nomem(err);
+        mm_config_free(config);
+        return NULL;
+    }
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&n->told, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    (void)pthread_mutex_init(&n->mu, NULL);
+    n->config = config;
+    n->lock_fd = -1;
+    n->state = MM_NODE_STARTING;
+    n->verdict = MM_NODE_LIVE;
+    n->since_ms = mm_clock_wall_ms();
+    n->path = strdup(path);
+    n->vfs = vfs != NULL ? strdup(vfs) : NULL;
+    if (n->path == NULL || (vfs != NULL && n->vfs == NULL)) {
+        mm_err_nomem(err);
+    } else {
+        n->worker = mm_worker_open("marmot", body, n, err);
+    }
+    if (n->worker == NULL) {
+        free(n->path);
+        free(n->vfs);
+        mm_config_free(config);
+        free(n);
+        return NULL;
+    }
+    return n;
+}
+
+void mm_node_close(struct mm_node *n, int drain_ms)
+{
+    if (n == NULL) {
+        return;
+    }
+    n->drain_until_ms = mm_clock_mono_ms() + drain_ms;
+    if (!mm_worker_close(n->worker, drain_ms + 3500)) {
+        mm_log(MM_LOG_WARN, "the replication thread of %s did not end in time and is left alone", n->path);
+        return;
+    }
+    (void)pthread_mutex_destroy(&n->mu);
+    (void)pthread_cond_destroy(&n->told);
+    free(n->shards_json);
+    free(n->tables_json);
+    mm_config_free(n->config);
+    free(n->path);
+    free(n->vfs);
+    free(n);
+}
+
+void mm_node_wake(struct mm_node *n)
+{
+    mm_worker_wake(n->worker);
+}
+
+const struct mm_config *mm_node_config(const struct mm_node *n)
+{
+    return n->config;
+}
+
+int64_t mm_node_id(const struct mm_node *n)
+{
+    return n->config->node_id;
+}
+
+static void close_fd(int fd)
+{
+    (void)close(fd);
+}
+
+void mm_node_after_fork(struct mm_node *n)
+{
+    if (n->server != NULL) {
+        mm_server_each_fd(n->server, close_fd);
+    }
+}

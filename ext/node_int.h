@@ -1,0 +1,91 @@
+/* What the files of the node share. node.c owns the thread and its loop,
+** node_link.c the server, the connection and the joining, node_sync.c the
+** waiting callers, node_status.c what is told. Nobody else includes this. */
+#ifndef MM_NODE_INT_H
+#define MM_NODE_INT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/worker.h"
+#include "bus/server.h"
+#include "node.h"
+#include "repl/applier.h"
+#include "repl/join.h"
+#include "repl/publisher.h"
+
+enum {
+    MM_TICK_MS = 100,        /* commits of other processes are looked for this often */
+    MM_FLUSH_MS = 1000,      /* nothing to apply: at most one write transaction in this time */
+    MM_RETRY_MS = 1000,      /* joining, after a failure */
+    MM_CONFLICT_MS = 5000,   /* joining, after a verdict: somebody may have mended it */
+    MM_STANDBY_MS = 200,     /* how soon another process takes over */
+    MM_TRIM_ROWS = 5000,     /* outbox rows deleted in one transaction */
+    MM_CONNECT_MS = 2000,
+};
+
+/* A caller of marmot_sync, on its own stack; `mu` guards the list. */
+struct mm_sync {
+    struct mm_sync *next;
+    uint64_t id;
+    int64_t up_to;                /* outbox id */
+    int64_t end[MM_SHARDS_MAX];   /* stream sequences, once begun */
+    bool begun, done;
+    int64_t request;              /* row of another process's table, 0 = this process's */
+    struct mm_err err;            /* set when it cannot be done */
+};
+
+struct mm_node {
+    char *path, *vfs;
+    struct mm_config *config;
+    struct mm_worker *worker;
+    atomic_llong drain_until_ms;  /* closing: go on until then, 0 = end at once */
+    int lock_fd;
+
+    pthread_mutex_t mu;
+    pthread_cond_t told;
+    enum mm_node_state state;     /* mu, as all below it */
+    char why[512];
+    int64_t since_ms;
+    struct mm_sync *syncs;
+    uint64_t next_sync;
+    char last_error[512];
+    char *shards_json, *tables_json;
+    int64_t incarnation, epoch, pending_rows, pending_bytes;
+    char url[256];
+    int server_pid;
+
+    /* The thread's own. */
+    struct mm_worker *self;
+    struct mm_repl r;
+    struct mm_applier *applier;
+    struct mm_server *server;
+    struct mm_sync *remote;       /* requests of other processes */
+    int64_t remote_seen;
+    char *settings;
+    bool watch_all;
+    bool linked;                  /* the connection's cluster and streams were checked */
+    enum mm_node_state verdict;   /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
+    struct mm_err problem;        /* why not live */
+    int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
+    int connect_wait_ms;
+    bool offered;                 /* a connection was tried at least once */
+    bool nothing_watched;
+};
+
+/* node_link.c. Returns true when there is a connection whose streams are
+** followed. May wait for the network; the gate is not held there. */
+bool mm_node_link(struct mm_node *n);
+void mm_node_unlink(struct mm_node *n, const char *why);
+int mm_node_link_timeout(const struct mm_node *n);
+
+/* node_sync.c */
+void mm_node_sync_step(struct mm_node *n);    /* begins and ends what waits */
+void mm_node_sync_standby(struct mm_node *n); /* asks the process that replicates */
+bool mm_node_sync_waiting(struct mm_node *n);
+
+/* node_status.c */
+void mm_node_tell(struct mm_node *n, enum mm_node_state s, const char *why);
+void mm_node_publish_status(struct mm_node *n);
+
+#endif

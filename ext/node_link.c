@@ -1,0 +1,211 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/gate.h"
+#include "base/log.h"
+#include "node_int.h"
+
+static bool embedded(const struct mm_node *n)
+{
+    return n->server != NULL;
+}
+
+void mm_node_unlink(struct mm_node *n, const char *why)
+{
+    if (mm_bus_connected(n->r.bus)) {
+        mm_bus_disconnect(n->r.bus);
+    }
+    if (n->linked) {
+        mm_log(MM_LOG_INFO, "node %lld is offline: %s", (long long)n->config->node_id, why);
+    }
+    n->linked = false;
+    mm_applier_drop(n->applier, 0);
+    for (int k = 0; k < n->r.nshard; k++) {
+        struct mm_shard *s = &n->r.shard[k];
+        s->following = s->checked = false;
+        mm_publisher_back(s, why, false);
+    }
+}
+
+/* How long to leave the server alone after a failed attempt. */
+static void connect_later(struct mm_node *n)
+{
+    int most = embedded(n) ? 250 : (int)n->config->nats.reconnect_wait_seconds * 1000;
+    n->connect_wait_ms = n->connect_wait_ms == 0 ? 20 : n->connect_wait_ms * 2;
+    if (n->connect_wait_ms > most && most > 0) {
+        n->connect_wait_ms = most;
+    }
+    n->next_connect_ms = mm_clock_mono_ms() + n->connect_wait_ms;
+}
+
+static bool connect_bus(struct mm_node *n)
+{
+    struct mm_err err;
+    struct mm_err none;
+    mm_err_init(&err);
+    if (mm_clock_mono_ms() < n->next_connect_ms) {
+        return false;
+    }
+    if (mm_bus_connect(n->r.bus, &err) == SQLITE_OK) {
+        n->connect_wait_ms = 0;
+        n->offered = true;
+        mm_err_init(&n->problem);
+        n->verdict = MM_NODE_LIVE;
+        mm_log(MM_LOG_INFO, "node %lld is connected to %s", (long long)n->config->node_id, mm_bus_url(n->r.bus));
+        return true;
+    }
+    n->problem = err;
+    n->offered = true;
+    if (embedded(n)) {
+        mm_err_init(&none);
+        if (mm_server_tend(n->server, &none) == MM_SERVER_FAILED) {
+            n->problem = none;
+            n->connect_wait_ms = MM_RETRY_MS / 2;
+        }
+    }
+    connect_later(n);
+    return false;
+}
+
+static struct mm_join_options join_options(const struct mm_node *n)
+{
+    return (struct mm_join_options){
+        .cluster = n->config->cluster,
+        .settings = n->settings,
+        .watch_all = n->watch_all,
+        .replicas = (int)n->config->log.replicas,
+        .max_bytes = n->config->log.max_bytes,
+    };
+}
+
+/* Joins, or checks that the server is still the one that was joined. */
+static bool join(struct mm_node *n)
+{
+    struct mm_join_options o = join_options(n);
+    struct mm_err err;
+    mm_err_init(&err);
+    if (mm_clock_mono_ms() < n->next_join_ms) {
+        return false;
+    }
+    mm_gate_enter();
+    enum mm_join_result result = n->r.joined ? mm_join_check(&n->r, &o, &err) : mm_join_run(&n->r, &o, &err);
+    if (result == MM_JOIN_DONE) {
+        struct mm_err again;
+        mm_err_init(&again);
+        int64_t end[MM_SHARDS_MAX];
+        for (int k = 0; k < n->r.nshard; k++) {
+            end[k] = n->r.shard[k].end_seq;
+        }
+        if (mm_repl_reload(&n->r, &again) != SQLITE_OK) {
+            result = MM_JOIN_LATER;
+            err = again;
+        }
+        for (int k = 0; k < n->r.nshard; k++) {
+            struct mm_shard *s = &n->r.shard[k];
+            s->end_seq = s->sync_seq = end[k] > s->pos.seq ? end[k] : s->pos.seq;
+        }
+    }
+    mm_gate_leave();
+    n->nothing_watched = result == MM_JOIN_NOTHING;
+    n->verdict = result == MM_JOIN_CONFLICT   ? MM_NODE_JOIN_CONFLICT
+                 : result == MM_JOIN_DIVERGED ? MM_NODE_DIVERGED
+                                              : MM_NODE_LIVE;
+    n->linked = result == MM_JOIN_DONE;
+    n->next_join_ms = mm_clock_mono_ms() + (result == MM_JOIN_DONE      ? 0
+                                            : result == MM_JOIN_NOTHING ? MM_TICK_MS
+                                            : result == MM_JOIN_LATER   ? MM_RETRY_MS
+                                                                        : MM_CONFLICT_MS);
+    if (result == MM_JOIN_DONE || result == MM_JOIN_NOTHING) {
+        mm_err_init(&n->problem);
+    } else {
+        if (strcmp(n->problem.msg, err.msg) != 0) {
+            mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, err.msg);
+        }
+        n->problem = err;
+    }
+    return n->linked;
+}
+
+/* A table that was watched after its database had joined reads the log again. */
+static void begin_replays(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    struct mm_err err;
+    mm_err_init(&err);
+    if (!r->tables_changed) {
+        return;
+    }
+    mm_gate_enter();
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_shard *s = &r->shard[k];
+        if (s->replay == NULL && s->pos.seq > 0 && mm_join_replay_wanted(r, s, &err)) {
+            mm_applier_drop(n->applier, s->n);
+            mm_join_replay_begin(r, s, &err);
+            s->following = s->checked = false;
+        }
+    }
+    mm_gate_leave();
+}
+
+static void follow(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_shard *s = &r->shard[k];
+        struct mm_err err;
+        mm_err_init(&err);
+        if (s->following || mm_clock_mono_ms() < n->next_follow_ms || !mm_bus_connected(r->bus)) {
+            continue;
+        }
+        if (s->replay != NULL) { /* broken off in the middle: once more from the beginning */
+            mm_accept_close(s->replay);
+            s->replay = NULL;
+            mm_join_replay_begin(r, s, &err);
+        }
+        int64_t start = s->replay != NULL || s->pos.seq == 0 ? 1 : s->pos.seq;
+        if (mm_bus_follow(r->bus, s->stream, s->n, start, MM_REQUEST_MS, &err) != SQLITE_OK) {
+            n->problem = err;
+            n->next_follow_ms = mm_clock_mono_ms() + 200;
+            return;
+        }
+        s->following = true;
+        s->checked = s->pos.seq == 0; /* nothing folded: nothing to compare */
+    }
+}
+
+bool mm_node_link(struct mm_node *n)
+{
+    if (!mm_bus_connected(n->r.bus)) {
+        if (n->linked) {
+            mm_node_unlink(n, "the connection to the server was lost");
+            n->next_connect_ms = mm_clock_mono_ms();
+        }
+        if (!connect_bus(n)) {
+            return false;
+        }
+        n->next_join_ms = 0;
+        n->next_follow_ms = 0;
+    }
+    if (n->nothing_watched && n->r.tables_changed) {
+        n->next_join_ms = 0;
+    }
+    if (!n->linked && !join(n)) {
+        return false;
+    }
+    begin_replays(n);
+    follow(n);
+    return mm_bus_connected(n->r.bus);
+}
+
+int mm_node_link_timeout(const struct mm_node *n)
+{
+    int64_t at = !mm_bus_connected(n->r.bus) ? n->next_connect_ms : !n->linked ? n->next_join_ms : n->next_follow_ms;
+    int64_t left = at - mm_clock_mono_ms();
+    bool open = false;
+    for (int k = 0; k < n->r.nshard; k++) {
+        open = open || !n->r.shard[k].following;
+    }
+    return !open && n->linked ? -1 : left > 0 ? (int)left : 1;
+}

@@ -1,0 +1,506 @@
+#include "repl/applier.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/log.h"
+#include "repl/join.h"
+
+#define ARENA_MAX ((size_t)2 << 30)
+
+struct item {
+    struct item *next;
+    struct mm_delivery d;
+    struct mm_arena arena;
+    struct mm_msg msg;
+    struct mm_err bad; /* of decoding */
+};
+
+struct mm_applier {
+    struct mm_repl *r;
+    struct item *head, *tail;
+    size_t count, bytes;
+    int64_t moved; /* incarnation whose numbers the log gives to other transactions, 0 = none */
+};
+
+struct mm_applier *mm_applier_open(struct mm_repl *r, struct mm_err *err)
+{
+    struct mm_applier *a = calloc(1, sizeof *a);
+    if (a == NULL) {
+        mm_err_nomem(err);
+        return NULL;
+    }
+    a->r = r;
+    return a;
+}
+
+static void item_free(struct item *it)
+{
+    mm_bus_release(&it->d);
+    mm_arena_free(&it->arena);
+    free(it);
+}
+
+static struct item *take_head(struct mm_applier *a)
+{
+    struct item *it = a->head;
+    a->head = it->next;
+    if (a->head == NULL) {
+        a->tail = NULL;
+    }
+    a->count--;
+    a->bytes -= it->d.len;
+    return it;
+}
+
+void mm_applier_drop(struct mm_applier *a, int shard)
+{
+    struct item *list = a->head;
+    a->head = a->tail = NULL;
+    a->count = a->bytes = 0;
+    while (list != NULL) {
+        struct item *it = list;
+        list = it->next;
+        it->next = NULL;
+        if (shard == 0 || it->d.shard == shard) {
+            item_free(it);
+            continue;
+        }
+        if (a->tail != NULL) {
+            a->tail->next = it;
+        } else {
+            a->head = it;
+        }
+        a->tail = it;
+        a->count++;
+        a->bytes += it->d.len;
+    }
+}
+
+void mm_applier_close(struct mm_applier *a)
+{
+    if (a != NULL) {
+        mm_applier_drop(a, 0);
+        free(a);
+    }
+}
+
+bool mm_applier_room(const struct mm_applier *a)
+{
+    return a->count < MM_QUEUE_MESSAGES && a->bytes < MM_QUEUE_BYTES;
+}
+
+size_t mm_applier_waiting(const struct mm_applier *a)
+{
+    return a->count;
+}
+
+int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *err)
+{
+    struct item *it = calloc(1, sizeof *it);
+    if (it == NULL) {
+        mm_bus_release(d);
+        return mm_err_nomem(err);
+    }
+    it->d = *d;
+    mm_arena_init(&it->arena, ARENA_MAX);
+    mm_err_init(&it->bad);
+    mm_wire_decode(&it->msg, d->data, d->len, d->zstd, &it->arena, &it->bad);
+    if (a->tail != NULL) {
+        a->tail->next = it;
+    } else {
+        a->head = it;
+    }
+    a->tail = it;
+    a->count++;
+    a->bytes += d->len;
+    return SQLITE_OK;
+}
+
+static void digest_of(const struct item *it, uint8_t out[MM_DIGEST_SIZE])
+{
+    uint8_t full[32];
+    mm_wire_sha256(it->d.data, it->d.len, full);
+    memcpy(out, full, MM_DIGEST_SIZE);
+}
+
+static void advance(struct mm_shard *s, const struct item *it)
+{
+    s->pos.seq = it->d.seq;
+    digest_of(it, s->pos.digest);
+    s->dirty = true;
+    s->folded++;
+}
+
+/* The own pending transaction that this message is the echo of. */
+static bool is_echo(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m)
+{
+    if (m->node != r->node || mm_pending_count(s->pending) == 0) {
+        return false;
+    }
+    const struct mm_pend *e = mm_pending_at(s->pending, 0);
+    return e->incarnation == m->incarnation && memcmp(e->txid, m->txid, MM_TXID_SIZE) == 0;
+}
+
+static void pop_echo(struct mm_shard *s)
+{
+    mm_pending_pop(s->pending);
+    if (s->next > 0) {
+        s->next--;
+    } else { /* stored by an earlier attempt after all */
+        s->large.count = 0;
+        mm_buf_free(&s->large.body);
+    }
+    s->progress_ms = mm_clock_mono_ms();
+}
+
+enum place { PLACE_NEXT, PLACE_SEEN, PLACE_LOST };
+
+/* Where a delivery stands against the position; the first one after a
+** (re)subscription must be the last folded message itself, byte for byte. */
+static enum place place_of(struct mm_shard *s, const struct item *it, struct mm_err *err)
+{
+    if (!s->checked) {
+        uint8_t digest[MM_DIGEST_SIZE];
+        digest_of(it, digest);
+        if (s->pos.seq > 0 && (it->d.seq != s->pos.seq || memcmp(digest, s->pos.digest, sizeof digest) != 0)) {
+            mm_err_set(err, SQLITE_MISMATCH,
+                       "stream %s no longer holds message %lld as this node folded it (it begins again at %lld): the "
+                       "server lost or replaced its log; stop the nodes, keep the databases, call "
+                       "marmot_cleanup('discard') and start anew from the best copy",
+                       s->stream, (long long)s->pos.seq, (long long)it->d.seq);
+            return PLACE_LOST;
+        }
+        s->checked = true;
+    }
+    if (it->d.seq <= s->pos.seq) {
+        return PLACE_SEEN;
+    }
+    if (it->d.seq != s->pos.seq + 1) {
+        mm_err_set(err, SQLITE_MISMATCH,
+                   "stream %s has dropped messages %lld to %lld before this node folded them: call "
+                   "marmot_cleanup('discard') and start anew from a copy of another node's database",
+                   s->stream, (long long)s->pos.seq + 1, (long long)it->d.seq - 1);
+        return PLACE_LOST;
+    }
+    return PLACE_NEXT;
+}
+
+/* Folds an echo without touching the database: it is the oldest pending
+** transaction, it stands in the tables, on exactly the old values that it
+** names; so folding it would change no row and record no conflict. */
+static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_err *err)
+{
+    if (it->bad.rc != SQLITE_OK || it->msg.kind != MM_MSG_TXN || !is_echo(a->r, s, &it->msg) ||
+        mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean) {
+        return false;
+    }
+    const struct mm_origin *last = mm_accept_last(s->accept, it->msg.node, it->msg.incarnation, err);
+    if (last == NULL || mm_fold_accept(&it->msg, a->r->epoch, last) != MM_ACCEPT ||
+        mm_accept_take(s->accept, &it->msg, err) != SQLITE_OK) {
+        return false;
+    }
+    pop_echo(s);
+    advance(s, it);
+    return true;
+}
+
+static int ignore(struct mm_applier *a, struct mm_shard *s, const struct item *it, const char *why,
+                  struct mm_err *err)
+{
+    s->ignored++;
+    mm_log(MM_LOG_WARN, "message %d:%lld is ignored: %s", s->n, (long long)it->d.seq, why);
+    return mm_ignored_add(a->r->db, s->n, it->d.seq, it->bad.rc == SQLITE_OK ? it->msg.node : 0, why, err);
+}
+
+static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct item *it, const struct mm_txn *txn,
+                    struct mm_err *err)
+{
+    struct mm_repl *r = a->r;
+    bool echo = is_echo(r, s, &it->msg);
+    if (echo && !mm_pending_undone(s->pending, 0) && mm_pending_at(s->pending, 0)->clean) {
+        return err->rc;
+    }
+    mm_pending_undo(s->pending, echo ? 0 : mm_pending_overlap(s->pending, txn, err), err);
+    struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = it->msg.node, .all = true };
+    mm_apply_txn(r->db, r->targets, txn, &how, err);
+    s->skipped += how.skipped;
+    return err->rc;
+}
+
+/* The last part is the transaction's place in the order: all of it is read
+** back, checked and folded. False: not complete, or bad. */
+static bool join_parts(struct mm_applier *a, struct mm_shard *s, struct item *it, const struct mm_part_head *h,
+                       struct mm_buf *body, struct mm_txn *txn, struct mm_err *err)
+{
+    const struct mm_msg *m = &it->msg;
+    uint8_t sha[32];
+    struct mm_err bad;
+    mm_part_read(a->r->db, s->n, m->node, m->incarnation, body, err);
+    mm_part_drop(a->r->db, s->n, m->node, m->incarnation, err);
+    if (err->rc != SQLITE_OK) {
+        return false;
+    }
+    mm_wire_sha256(body->data, body->len, sha);
+    if (memcmp(sha, h->sha256, sizeof sha) != 0) {
+        ignore(a, s, it, "the parts do not have the SHA-256 that they name", err);
+        return false;
+    }
+    mm_err_init(&bad);
+    txn->arena = &it->arena;
+    if (mm_wire_decode_txn(txn, body->data, body->len, &it->arena, &bad) == SQLITE_NOMEM) {
+        mm_err_nomem(err);
+        return false;
+    }
+    if (bad.rc != SQLITE_OK) {
+        ignore(a, s, it, bad.msg, err);
+        return false;
+    }
+    return true;
+}
+
+/* Returns true when the message with this part is a whole transaction now. */
+static bool take_part(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_buf *body,
+                      struct mm_txn *txn, struct mm_err *err)
+{
+    const struct mm_msg *m = &it->msg;
+    struct mm_part_head h;
+    mm_part_get(a->r->db, s->n, m->node, m->incarnation, &h, err);
+    if (err->rc != SQLITE_OK || !mm_fold_part(m, &h)) {
+        s->duplicates++;
+        return false;
+    }
+    if (m->part.number == 0) {
+        mm_part_drop(a->r->db, s->n, m->node, m->incarnation, err);
+        memset(&h, 0, sizeof h);
+        memcpy(h.txid, m->txid, sizeof h.txid);
+        memcpy(h.sha256, m->part.sha256, sizeof h.sha256);
+        h.count = m->part.count;
+    }
+    if (h.bytes + (int64_t)m->part.len > (int64_t)MM_WIRE_TXN_MAX) {
+        ignore(a, s, it, "the parts exceed the size limit of a transaction", err);
+        mm_part_drop(a->r->db, s->n, m->node, m->incarnation, err);
+        return false;
+    }
+    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, m->part.number, it->d.time_ms, m->part.data,
+                m->part.len, err);
+    return err->rc == SQLITE_OK && m->part.number == m->part.count - 1 && join_parts(a, s, it, &h, body, txn, err);
+}
+
+/* The log gives a number of ours to a transaction that we do not have: this
+** file was set back (a backup copied over it). What is written from now on,
+** and what is pending, goes on under incarnations of its own. */
+static void note_moved(struct mm_applier *a, struct mm_shard *s, const struct mm_msg *m, struct mm_err *err)
+{
+    bool ours = m->node == a->r->node && m->incarnation == mm_head_incarnation(a->r->db, err);
+    for (size_t k = 0; k < mm_pending_count(s->pending) && m->node == a->r->node; k++) {
+        ours = ours || mm_pending_at(s->pending, k)->incarnation == m->incarnation;
+    }
+    if (ours) {
+        a->moved = m->incarnation;
+    }
+}
+
+static int fold_accepted(struct mm_applier *a, struct mm_shard *s, struct item *it, const struct mm_txn *txn,
+                         struct mm_err *err)
+{
+    struct mm_repl *r = a->r;
+    struct mm_msg *m = &it->msg;
+    bool echo = is_echo(r, s, m);
+    if (m->kind == MM_MSG_WATCH) {
+        for (size_t k = 0; k < m->control.ntable && err->rc == SQLITE_OK; k++) {
+            mm_join_table(r, &m->control.table[k], s->n, it->d.seq, echo, err);
+        }
+    } else {
+        fold_txn(a, s, it, txn, err);
+    }
+    if (!echo) {
+        note_moved(a, s, m, err);
+    }
+    mm_accept_take(s->accept, m, err);
+    if (echo && err->rc == SQLITE_OK) {
+        pop_echo(s);
+    }
+    return err->rc;
+}
+
+/* One message in its place, inside the write transaction. Returns false when
+** the shard cannot go past it. */
+static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_err *err)
+{
+    struct mm_msg *m = &it->msg;
+    if (it->bad.rc == SQLITE_MISMATCH) {
+        s->blocked_seq = it->d.seq;
+        (void)snprintf(s->why, sizeof s->why, "message %d:%lld: %.300s", s->n, (long long)it->d.seq, it->bad.msg);
+        return false;
+    }
+    if (it->bad.rc == SQLITE_NOMEM) {
+        mm_err_nomem(err);
+        return false;
+    }
+    if (it->bad.rc != SQLITE_OK) {
+        ignore(a, s, it, it->bad.msg, err);
+        advance(s, it);
+        return true;
+    }
+    if (m->kind == MM_MSG_FOUNDED) {
+        if (s->n != 1 || it->d.seq != 1) {
+            ignore(a, s, it, "a founded message in another place than the first of shard 1", err);
+        }
+        advance(s, it);
+        return true;
+    }
+    const struct mm_origin *last = mm_accept_last(s->accept, m->node, m->incarnation, err);
+    enum mm_verdict v = last != NULL ? mm_fold_accept(m, a->r->epoch, last) : MM_IGNORE_HOLE;
+    if (v == MM_IGNORE_EPOCH || v == MM_IGNORE_LINEAGE) {
+        ignore(a, s, it, mm_verdict_name(v), err);
+    } else if (v != MM_ACCEPT) {
+        s->duplicates++;
+    } else if (m->kind == MM_MSG_PART) {
+        struct mm_buf body;
+        struct mm_txn txn = { 0 };
+        mm_buf_init(&body, MM_WIRE_TXN_MAX);
+        if (take_part(a, s, it, &body, &txn, err)) {
+            fold_accepted(a, s, it, &txn, err);
+        }
+        mm_buf_free(&body);
+    } else {
+        fold_accepted(a, s, it, &m->txn, err);
+    }
+    advance(s, it);
+    return true;
+}
+
+/* A late joiner reads the log once more: acceptance from the beginning, rows
+** of the joining tables alone, up to the position. */
+static int replay_item(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_err *err)
+{
+    struct mm_msg *m = &it->msg;
+    if (it->d.seq != s->replay_seq + 1) {
+        return mm_err_set(err, SQLITE_MISMATCH, "the log of shard %d no longer begins at its first message", s->n);
+    }
+    s->replay_seq = it->d.seq;
+    if (it->bad.rc == SQLITE_OK && m->kind == MM_MSG_FOUNDED) {
+        return mm_join_replayed(a->r, s, m, it->d.seq, err);
+    }
+    if (it->bad.rc != SQLITE_OK) {
+        return err->rc;
+    }
+    const struct mm_origin *last = mm_accept_last(s->replay, m->node, m->incarnation, err);
+    if (last == NULL || mm_fold_accept(m, a->r->epoch, last) != MM_ACCEPT) {
+        return err->rc;
+    }
+    if (m->kind == MM_MSG_WATCH) {
+        mm_join_replayed(a->r, s, m, it->d.seq, err);
+        return mm_accept_take(s->replay, m, err);
+    }
+    struct mm_txn joined = { 0 };
+    struct mm_buf body;
+    mm_buf_init(&body, MM_WIRE_TXN_MAX);
+    const struct mm_txn *txn = &m->txn;
+    if (m->kind == MM_MSG_PART) {
+        txn = mm_join_replay_part(a->r, s, m, &it->arena, &body, &joined, err) ? &joined : NULL;
+    }
+    if (txn != NULL && err->rc == SQLITE_OK) {
+        mm_pending_undo(s->pending, mm_pending_overlap(s->pending, txn, err), err);
+        struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = m->node, .all = true, .replay = true };
+        mm_apply_txn(a->r->db, a->r->targets, txn, &how, err);
+        mm_accept_take(s->replay, m, err);
+    }
+    mm_buf_free(&body);
+    return err->rc;
+}
+
+static struct mm_shard *shard_of(struct mm_applier *a, const struct item *it)
+{
+    return &a->r->shard[it->d.shard - 1];
+}
+
+/* The heavy half: everything that waits, or what fits in the time. */
+static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err)
+{
+    struct mm_repl *r = a->r;
+    enum mm_applier_result result = MM_APPLIED;
+    int64_t until = mm_clock_mono_us() + MM_BATCH_US;
+    mm_targets_refresh(r->targets, err);
+    mm_repl_read_outbox(r, err);
+    while (a->head != NULL && err->rc == SQLITE_OK && result == MM_APPLIED && mm_clock_mono_us() < until) {
+        struct mm_shard *s = shard_of(a, a->head);
+        if (s->replay != NULL) {
+            replay_item(a, s, a->head, err);
+            if (err->rc == SQLITE_OK && s->replay_seq >= s->pos.seq) {
+                mm_join_replay_done(r, s, err);
+            }
+            item_free(take_head(a));
+            continue;
+        }
+        enum place place = place_of(s, a->head, err);
+        if (place == PLACE_LOST) {
+            result = MM_APPLY_LOST;
+            break;
+        }
+        if (place == PLACE_NEXT && !fold_item(a, s, a->head, err)) {
+            result = err->rc == SQLITE_OK ? MM_APPLY_BLOCKED : MM_APPLIED;
+            break;
+        }
+        item_free(take_head(a));
+    }
+    struct mm_err lost = *err; /* of PLACE_LOST: what came before it is still good */
+    if (result == MM_APPLY_LOST) {
+        mm_err_init(err);
+    }
+    for (int k = 0; k < r->nshard; k++) {
+        mm_pending_redo(r->shard[k].pending, err);
+    }
+    if (a->moved != 0) {
+        mm_repl_move_incarnation(r, a->moved, err);
+    }
+    mm_join_replay_mark(r, err);
+    mm_repl_flush(r, err);
+    mm_db_exec(r->db, err, "COMMIT");
+    if (err->rc != SQLITE_OK) {
+        return MM_APPLY_RELOAD;
+    }
+    mm_repl_flushed(r);
+    if (result == MM_APPLY_LOST) {
+        *err = lost;
+    }
+    return result == MM_APPLIED && a->moved != 0 ? MM_APPLY_RELOAD : result;
+}
+
+enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
+{
+    struct mm_repl *r = a->r;
+    while (a->head != NULL && err->rc == SQLITE_OK) {
+        struct mm_shard *s = shard_of(a, a->head);
+        if (s->replay != NULL || !s->checked || a->head->d.seq != s->pos.seq + 1 || !fold_light(a, s, a->head, err)) {
+            break;
+        }
+        item_free(take_head(a));
+    }
+    if (a->head == NULL || err->rc != SQLITE_OK) {
+        return err->rc == SQLITE_OK ? MM_APPLIED : MM_APPLY_RELOAD;
+    }
+    if (!shard_of(a, a->head)->checked && shard_of(a, a->head)->replay == NULL &&
+        place_of(shard_of(a, a->head), a->head, err) == PLACE_SEEN) {
+        item_free(take_head(a)); /* the message at the position itself: nothing to write */
+        return MM_APPLIED;
+    }
+    if (err->rc != SQLITE_OK) {
+        return MM_APPLY_LOST;
+    }
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    if ((err->rc & 0xff) == SQLITE_BUSY) {
+        mm_err_init(err);
+        return MM_APPLY_BUSY;
+    }
+    a->moved = 0;
+    enum mm_applier_result result = err->rc == SQLITE_OK ? run_batch(a, err) : MM_APPLY_RELOAD;
+    if (!sqlite3_get_autocommit(r->db)) {
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return result;
+}

@@ -1,0 +1,454 @@
+#include "repl/join.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/log.h"
+#include "store/meta.h"
+
+enum { TABLES_MAX = 10000 };
+#define MESSAGE_MAX ((size_t)8 << 20)
+#define DESCRIPTION "libmarmot 1 cluster "
+
+const char *mm_join_difference(const struct mm_msg_table *ours, const struct mm_msg_table *theirs)
+{
+    if (ours->schema_hash != theirs->schema_hash) {
+        return "its columns, types or key differ from the cluster's table: make the schema the same, then call "
+               "marmot_cleanup('discard') and join again";
+    }
+    if (ours->rows != theirs->rows || memcmp(ours->content, theirs->content, sizeof ours->content) != 0) {
+        return "its rows differ from those that the cluster began with: start from a copy of the database as it was "
+               "then, or with the same rows";
+    }
+    return NULL;
+}
+
+int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard, int64_t seq, bool own,
+                  struct mm_err *err)
+{
+    struct mm_target *t = mm_targets_get(r->targets, table->name, err);
+    if (t == NULL || mm_table_internal(table->name)) {
+        return err->rc;
+    }
+    bool listed = mm_watchlist_seq(r->db, table->name, err) > 0;
+    mm_watchlist_add(r->db, table->name, shard, seq, err);
+    r->tables_changed = true;
+    if (listed || t->state != MM_JOINING || t->def == NULL || err->rc != SQLITE_OK) {
+        return err->rc; /* on the list before: its replay decides */
+    }
+    const char *why = NULL;
+    if (!own) {
+        struct mm_msg_table ours;
+        mm_join_base(r, t, &ours, err);
+        why = mm_join_difference(&ours, table);
+    }
+    t->state = why == NULL ? MM_WATCHED : MM_STALE;
+    t->joined_seq = why == NULL ? seq : 0;
+    mm_watch_set(r->db, t->name, t->state, why, err);
+    mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
+    if (why != NULL) {
+        mm_log(MM_LOG_WARN, "table %s stays out: %s", t->name, why);
+    }
+    return err->rc;
+}
+
+/* --- the cluster's record and streams --- */
+
+struct record {
+    char id[40];
+    char *settings; /* free */
+};
+
+static void bucket_name(const struct mm_join_options *o, char *out, size_t n)
+{
+    (void)snprintf(out, n, "%s-meta", o->cluster);
+}
+
+/* The record's value: id, newline, settings. */
+static bool parse_record(const char *value, struct record *rec)
+{
+    const char *nl = strchr(value, '\n');
+    if (nl == NULL || nl - value != 32 || strspn(value, "0123456789abcdef") != 32) {
+        return false;
+    }
+    memcpy(rec->id, value, 32);
+    rec->id[32] = '\0';
+    rec->settings = strdup(nl + 1);
+    return rec->settings != NULL;
+}
+
+/* 1 and the record, 0 when there is none. */
+static int read_record(struct mm_repl *r, const struct mm_join_options *o, struct record *rec, struct mm_err *err)
+{
+    char bucket[256];
+    char *value = NULL;
+    size_t len = 0;
+    bucket_name(o, bucket, sizeof bucket);
+    memset(rec, 0, sizeof *rec);
+    if (!mm_bus_kv_get(r->bus, bucket, "cluster", &value, &len, MM_REQUEST_MS, err)) {
+        return 0;
+    }
+    if (!parse_record(value, rec)) {
+        mm_err_set(err, SQLITE_CORRUPT, "the record of cluster %s in bucket %s is not readable: set another cluster name",
+                   o->cluster, bucket);
+    }
+    free(value);
+    return err->rc == SQLITE_OK;
+}
+
+static int make_record(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
+{
+    char bucket[256];
+    uint8_t id[16];
+    struct mm_buf b;
+    bucket_name(o, bucket, sizeof bucket);
+    sqlite3_randomness(sizeof id, id);
+    mm_buf_init(&b, MESSAGE_MAX);
+    for (size_t k = 0; k < sizeof id; k++) {
+        mm_buf_printf(&b, "%02x", id[k]);
+    }
+    mm_buf_printf(&b, "\n%s", o->settings);
+    mm_bus_kv_open(r->bus, bucket, o->replicas, 0, MM_REQUEST_MS, err);
+    if (mm_buf_check(&b, err, "the cluster's record") == SQLITE_OK) {
+        mm_bus_kv_create(r->bus, bucket, "cluster", b.data, b.len, MM_REQUEST_MS, err);
+    }
+    mm_buf_free(&b);
+    return err->rc;
+}
+
+static bool ours(const struct mm_stream_info *info, const char *cluster_id)
+{
+    size_t n = sizeof DESCRIPTION - 1;
+    return strncmp(info->description, DESCRIPTION, n) == 0 && strcmp(info->description + n, cluster_id) == 0;
+}
+
+/* The shard's stream exists and is this cluster's. */
+static enum mm_join_result open_stream(struct mm_repl *r, const struct mm_join_options *o, struct mm_shard *s,
+                                       bool create, struct mm_stream_info *info, struct mm_err *err)
+{
+    char description[96];
+    (void)snprintf(description, sizeof description, "%s%s", DESCRIPTION, r->cluster_id);
+    struct mm_stream_config c = {
+        .name = s->stream, .subject = s->subject, .description = description, .max_msgs = -1,
+        .max_bytes = o->max_bytes > 0 ? o->max_bytes : -1, .max_msg_size = -1, .replicas = o->replicas,
+        .discard_new = true, .duplicates_ns = 30LL * 1000000000,
+    };
+    int found = mm_bus_stream_info(r->bus, s->stream, info, MM_REQUEST_MS, err);
+    if (err->rc == SQLITE_OK && !found && !create) {
+        mm_err_set(err, SQLITE_NOTFOUND,
+                   "the server has no stream %s, which this node took part in: it was deleted or this is another "
+                   "server; bring back its store, or call marmot_cleanup('discard') and start anew",
+                   s->stream);
+        return MM_JOIN_DIVERGED;
+    }
+    if (err->rc == SQLITE_OK && !found && !mm_bus_stream_create(r->bus, &c, info, MM_REQUEST_MS, err) &&
+        err->rc == SQLITE_OK) {
+        found = mm_bus_stream_info(r->bus, s->stream, info, MM_REQUEST_MS, err);
+        if (!found) {
+            mm_err_set(err, SQLITE_CANTOPEN, "stream %s cannot be created: its subject %s belongs to another stream",
+                       s->stream, s->subject);
+            return MM_JOIN_CONFLICT;
+        }
+    }
+    if (err->rc != SQLITE_OK) {
+        return MM_JOIN_LATER;
+    }
+    if (!ours(info, r->cluster_id)) {
+        mm_err_set(err, SQLITE_AUTH,
+                   "stream %s belongs to Marmot v0.8 or another program: set cluster to another name in the "
+                   "configuration",
+                   s->stream);
+        return create ? MM_JOIN_CONFLICT : MM_JOIN_DIVERGED;
+    }
+    s->end_seq = info->last_seq;
+    return MM_JOIN_DONE;
+}
+
+/* --- the founded message --- */
+
+struct gather {
+    struct mm_repl *r;
+    struct mm_msg_table *table;
+    size_t n;
+};
+
+static int gather_table(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct gather *g = arg;
+    if (t->def != NULL && t->def->supported && mm_watch_captures(t->state) && g->n < TABLES_MAX) {
+        mm_join_base(g->r, t, &g->table[g->n], err);
+        g->n++;
+    }
+    return err->rc;
+}
+
+/* Base contents of all watched tables, of one moment. Caller frees. */
+static struct mm_msg_table *gather(struct mm_repl *r, size_t *n, struct mm_err *err)
+{
+    struct gather g = { r, calloc(TABLES_MAX, sizeof *g.table), 0 };
+    *n = 0;
+    if (g.table == NULL) {
+        mm_err_nomem(err);
+        return NULL;
+    }
+    mm_db_exec(r->db, err, "BEGIN");
+    mm_targets_refresh(r->targets, err);
+    mm_targets_each(r->targets, gather_table, &g, err);
+    if (!sqlite3_get_autocommit(r->db)) {
+        struct mm_err end;
+        mm_err_init(&end);
+        mm_db_exec(r->db, &end, "COMMIT");
+    }
+    *n = g.n;
+    return g.table;
+}
+
+static int publish_founded(struct mm_repl *r, const struct mm_join_options *o, const struct mm_msg_table *table,
+                           size_t n, struct mm_err *err)
+{
+    struct mm_msg m;
+    struct mm_buf out;
+    bool zstd = false;
+    memset(&m, 0, sizeof m);
+    m.kind = MM_MSG_FOUNDED;
+    m.epoch = 1;
+    m.node = r->node;
+    m.incarnation = mm_head_incarnation(r->db, err);
+    m.at_ms = mm_clock_wall_ms();
+    m.control.cluster_id = r->cluster_id;
+    m.control.settings = o->settings;
+    m.control.table = (struct mm_msg_table *)table;
+    m.control.ntable = n;
+    mm_buf_init(&out, MESSAGE_MAX);
+    mm_wire_encode(&out, &m, false, &zstd, err);
+    struct mm_publish p = { .subject = r->shard[0].subject, .expect_last = 0, .data = out.data, .len = out.len };
+    mm_bus_publish(r->bus, &p, err);
+    struct mm_ack ack;
+    int64_t until = mm_clock_mono_ms() + MM_REQUEST_MS;
+    while (err->rc == SQLITE_OK && !mm_bus_next_ack(r->bus, &ack)) {
+        int64_t left = until - mm_clock_mono_ms();
+        if (left <= 0 || !mm_bus_connected(r->bus)) {
+            mm_err_set(err, SQLITE_IOERR, "the server did not acknowledge the founding message in time");
+        } else {
+            mm_bus_wait(r->bus, (int)left, err);
+        }
+    }
+    mm_buf_free(&out);
+    return err->rc; /* stored, or another node was first: the stream's first message tells */
+}
+
+static const struct mm_msg_table *find_table(const struct mm_msg_table *list, size_t n, const char *name)
+{
+    for (size_t k = 0; k < n; k++) {
+        if (sqlite3_stricmp(list[k].name, name) == 0) {
+            return &list[k];
+        }
+    }
+    return NULL;
+}
+
+/* Compares what is here with what the founder had. */
+static enum mm_join_result compare(struct mm_repl *r, const struct mm_join_options *o, const struct mm_msg *founded,
+                                   const struct mm_msg_table *table, size_t n, struct mm_err *err)
+{
+    size_t common = 0;
+    for (size_t k = 0; k < founded->control.ntable && err->rc == SQLITE_OK; k++) {
+        const struct mm_msg_table *theirs = &founded->control.table[k];
+        const struct mm_msg_table *mine = find_table(table, n, theirs->name);
+        if (mine == NULL) {
+            bool by_choice = mm_watch_get(r->db, theirs->name, NULL, err) == MM_UNWATCHED || !o->watch_all;
+            if (!by_choice) {
+                mm_err_set(err, SQLITE_MISMATCH,
+                           "cluster %s replicates a table %s, which this database does not have (another application's "
+                           "cluster? then set cluster to a name of its own; else start from a copy of its database)",
+                           o->cluster, theirs->name);
+                return MM_JOIN_CONFLICT;
+            }
+            continue;
+        }
+        const char *why = mm_join_difference(mine, theirs);
+        if (why != NULL) {
+            mm_err_set(err, SQLITE_MISMATCH, "table %s cannot join cluster %s: %s", theirs->name, o->cluster, why);
+            return MM_JOIN_CONFLICT;
+        }
+        common++;
+    }
+    if (err->rc == SQLITE_OK && common == 0) {
+        mm_err_set(err, SQLITE_MISMATCH,
+                   "none of the tables watched here is one that cluster %s was founded with: set cluster to a name of "
+                   "its own",
+                   o->cluster);
+        return MM_JOIN_CONFLICT;
+    }
+    return err->rc == SQLITE_OK ? MM_JOIN_DONE : MM_JOIN_LATER;
+}
+
+/* From now on this database belongs to the cluster, at the founding's place. */
+static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t *data, size_t len,
+                 const struct mm_msg_table *table, size_t n, struct mm_err *err)
+{
+    uint8_t digest[32];
+    mm_wire_sha256(data, len, digest);
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    for (size_t k = 0; k < founded->control.ntable && err->rc == SQLITE_OK; k++) {
+        const char *name = founded->control.table[k].name;
+        struct mm_target *t = mm_targets_get(r->targets, name, err);
+        if (t != NULL && find_table(table, n, name) != NULL) {
+            mm_watch_set(r->db, t->name, MM_WATCHED, NULL, err);
+            mm_watch_set_joined_seq(r->db, t->name, 1, err);
+        }
+        mm_watchlist_add(r->db, name, mm_targets_shard(r->targets, name, err), 1, err);
+    }
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_shard *s = &r->shard[k];
+        s->pos.epoch = founded->epoch;
+        s->pos.seq = k == 0 ? 1 : 0;
+        memset(s->pos.digest, 0, sizeof s->pos.digest);
+        if (k == 0) {
+            memcpy(s->pos.digest, digest, sizeof s->pos.digest);
+        }
+        mm_position_set(r->db, &s->pos, err);
+    }
+    mm_meta_set_text(r->db, MM_META_CLUSTER, r->cluster_id, err);
+    mm_meta_set_int(r->db, MM_META_JOINED, 1, err);
+    mm_db_exec(r->db, err, "COMMIT");
+    if (!sqlite3_get_autocommit(r->db)) {
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    mm_targets_forget(r->targets);
+    r->joined = err->rc == SQLITE_OK;
+    r->epoch = founded->epoch;
+    r->tables_changed = true;
+    return err->rc;
+}
+
+static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_options *o,
+                                        const struct mm_msg_table *table, size_t n, struct mm_err *err)
+{
+    uint8_t *data = NULL;
+    size_t len = 0;
+    enum mm_join_result result = MM_JOIN_LATER;
+    struct mm_arena a;
+    struct mm_msg m;
+    struct mm_err bad;
+    mm_arena_init(&a, MESSAGE_MAX * 4);
+    mm_err_init(&bad);
+    if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err)) {
+        if (err->rc == SQLITE_OK) {
+            mm_err_set(err, SQLITE_NOTFOUND,
+                       "the log of cluster %s no longer begins with its founding, so this database cannot join by "
+                       "reading it: start from a copy of another node's database",
+                       o->cluster);
+            result = MM_JOIN_CONFLICT;
+        }
+    } else if (mm_wire_decode(&m, data, len, false, &a, &bad) != SQLITE_OK || m.kind != MM_MSG_FOUNDED ||
+               strcmp(m.control.cluster_id, r->cluster_id) != 0) {
+        mm_err_set(err, SQLITE_CORRUPT, "the first message of %s is not the founding of cluster %s: set another cluster name",
+                   r->shard[0].stream, o->cluster);
+        result = MM_JOIN_CONFLICT;
+    } else {
+        bool founder = m.node == r->node && m.incarnation == mm_head_incarnation(r->db, err);
+        result = founder ? MM_JOIN_DONE : compare(r, o, &m, table, n, err);
+        if (result == MM_JOIN_DONE && adopt(r, &m, data, len, table, n, err) != SQLITE_OK) {
+            result = MM_JOIN_LATER;
+        }
+    }
+    free(data);
+    mm_arena_free(&a);
+    return result;
+}
+
+static enum mm_join_result check_record(struct mm_repl *r, const struct mm_join_options *o, const struct record *rec,
+                                        struct mm_err *err)
+{
+    if (strcmp(rec->settings, o->settings) != 0) {
+        mm_err_set(err, SQLITE_MISMATCH,
+                   "settings that must be one per cluster differ: the cluster %s has %s, this node %s: configure this "
+                   "node like the others",
+                   o->cluster, rec->settings, o->settings);
+        return MM_JOIN_CONFLICT;
+    }
+    (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", rec->id);
+    return MM_JOIN_DONE;
+}
+
+enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
+{
+    struct record rec;
+    size_t n = 0;
+    enum mm_join_result result = MM_JOIN_LATER;
+    struct mm_msg_table *table = gather(r, &n, err);
+    if (err->rc == SQLITE_OK && n == 0) {
+        free(table);
+        return MM_JOIN_NOTHING;
+    }
+    if (err->rc == SQLITE_OK && !read_record(r, o, &rec, err)) {
+        make_record(r, o, err);
+        if (err->rc == SQLITE_OK && !read_record(r, o, &rec, err)) {
+            mm_err_set(err, SQLITE_IOERR, "the record of cluster %s was made but cannot be read", o->cluster);
+        }
+    }
+    if (err->rc == SQLITE_OK) {
+        result = check_record(r, o, &rec, err);
+        free(rec.settings);
+    }
+    for (int k = 0; k < r->nshard && result == MM_JOIN_DONE; k++) {
+        struct mm_stream_info info;
+        result = open_stream(r, o, &r->shard[k], true, &info, err);
+        if (result == MM_JOIN_DONE) {
+            (void)snprintf(r->shard[k].pos.created, sizeof r->shard[k].pos.created, "%s", info.created);
+        }
+    }
+    if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0) {
+        /* Whoever stores it first founds; a dead founder's place is taken so. */
+        if (publish_founded(r, o, table, n, err) != SQLITE_OK) {
+            result = MM_JOIN_LATER;
+        }
+    }
+    if (result == MM_JOIN_DONE) {
+        result = join_founded(r, o, table, n, err);
+    }
+    free(table);
+    return result;
+}
+
+enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
+{
+    struct record rec;
+    if (!read_record(r, o, &rec, err)) {
+        if (err->rc == SQLITE_OK) {
+            mm_err_set(err, SQLITE_NOTFOUND,
+                       "the server knows no cluster %s, which this node took part in: bring back its store, or call "
+                       "marmot_cleanup('discard') and start anew",
+                       o->cluster);
+            return MM_JOIN_DIVERGED;
+        }
+        return MM_JOIN_LATER;
+    }
+    bool same = strcmp(rec.id, r->cluster_id) == 0;
+    if (!same) {
+        mm_err_set(err, SQLITE_MISMATCH,
+                   "this database belongs to cluster %s, the server's cluster %s has the id %s: connect to the right "
+                   "server, or call marmot_cleanup('discard') and join anew",
+                   r->cluster_id, o->cluster, rec.id);
+    }
+    enum mm_join_result result = same ? check_record(r, o, &rec, err) : MM_JOIN_DIVERGED;
+    free(rec.settings);
+    for (int k = 0; k < r->nshard && result == MM_JOIN_DONE; k++) {
+        struct mm_shard *s = &r->shard[k];
+        struct mm_stream_info info;
+        result = open_stream(r, o, s, false, &info, err);
+        if (result == MM_JOIN_DONE && (strcmp(info.created, s->pos.created) != 0 || info.last_seq < s->pos.seq)) {
+            mm_err_set(err, SQLITE_MISMATCH,
+                       "stream %s ends at %lld and was created %s; this node folded up to %lld of the one created %s: "
+                       "the server lost or replaced its log; bring back its store, or call marmot_cleanup('discard') "
+                       "on every node but the best and start anew",
+                       s->stream, (long long)info.last_seq, info.created, (long long)s->pos.seq, s->pos.created);
+            result = MM_JOIN_DIVERGED;
+        }
+    }
+    return result;
+}

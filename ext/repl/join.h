@@ -1,0 +1,66 @@
+/* Founding and joining (SPEC 6, without snapshots): the cluster's record, the
+** `founded` message, and the comparison of tables by content sums.
+**
+** Threads: the replication thread. Requests wait up to MM_REQUEST_MS each;
+** none runs inside a transaction. */
+#ifndef MM_REPL_JOIN_H
+#define MM_REPL_JOIN_H
+
+#include "repl/repl.h"
+
+struct mm_join_options {
+    const char *cluster;  /* configured name, for the bucket's name and for messages */
+    const char *settings; /* canonical JSON of what is one value per cluster */
+    bool watch_all;       /* all tables of the founder are wanted here */
+    int replicas;
+    int64_t max_bytes;
+};
+
+enum mm_join_result {
+    MM_JOIN_DONE,     /* joined; positions are set */
+    MM_JOIN_NOTHING,  /* no table is watched yet */
+    MM_JOIN_LATER,    /* a request failed or timed out (err): try again */
+    MM_JOIN_CONFLICT, /* stays out, untouched; err says what differs and what to do */
+    MM_JOIN_DIVERGED, /* the server's cluster is not the one this node was part of */
+};
+
+/* One attempt, for a node that has not joined. */
+enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err);
+
+/* For a node that has: the record and the streams are still those of its
+** cluster; reads the streams' ends. */
+enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err);
+
+/* Content of a table's base: what is there, pending taken out by arithmetic.
+** Reads the whole table in one read transaction. */
+int mm_join_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *out, struct mm_err *err);
+
+/* NULL when two tables are the same for replication, else what differs and
+** what to do (static text). */
+const char *mm_join_difference(const struct mm_msg_table *ours, const struct mm_msg_table *theirs);
+
+/* A table of a `watch` message met in the log, inside the write transaction:
+** it joins here when its base is equal, else it becomes stale. `own`: the
+** message is this node's. */
+int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard, int64_t seq, bool own,
+                  struct mm_err *err);
+
+/* --- A table watched later than its database joined: the shard's log is read
+** once more from its first message on, for that table alone. --- */
+
+/* True when some table of the shard waits for that. */
+bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
+int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
+/* A founded or watch message: tables whose base equals it take part. */
+int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq,
+                     struct mm_err *err);
+/* A part; true when the transaction is whole (body and txn hold it). */
+bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_arena *arena,
+                         struct mm_buf *body, struct mm_txn *txn, struct mm_err *err);
+/* At the end of a batch: how far the joining tables are. */
+int mm_join_replay_mark(struct mm_repl *r, struct mm_err *err);
+/* The position is reached: the tables are watched; those that the log does
+** not explain are stale. The shard must be followed again. */
+int mm_join_replay_done(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
+
+#endif

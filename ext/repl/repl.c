@@ -1,0 +1,189 @@
+#include "repl/repl.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { NAMES_MAX = 64 << 20 };
+#define DATA_MAX ((size_t)1 << 30)
+
+static bool echoed_everywhere(struct mm_repl *r, const struct mm_outbox_row *row, struct mm_err *err)
+{
+    for (int k = 0; k < r->nshard; k++) {
+        const struct mm_origin *o = mm_accept_last(r->shard[k].accept, r->node, row->incarnation, err);
+        if (o == NULL || row->id > o->outbox) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A row becomes pending in each shard that it touches and that has not
+** accepted it. */
+static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, struct mm_buf *names, struct mm_buf *data,
+                    struct mm_err *err)
+{
+    struct mm_arena a;
+    mm_arena_init(&a, (size_t)2 << 30);
+    struct mm_txn txn = { .arena = &a };
+    int64_t bytes = (int64_t)(names->len + data->len);
+    int control_shard = 0;
+    if (row->kind == MM_OUTBOX_TXN) {
+        mm_change_read(&txn, data->data, data->len, names->data, names->len, mm_targets_coll, r->targets, err);
+        mm_err_prefix(err, "outbox row %lld", (long long)row->id);
+    } else if (data->len > 1 && data->data[0] == MM_CONTROL_WATCH) {
+        mm_buf_byte(data, 0);
+        mm_buf_check(data, err, "a control row");
+        control_shard = mm_targets_shard(r->targets, (const char *)data->data + 1, err);
+    } else {
+        mm_err_set(err, SQLITE_CORRUPT, "outbox row %lld is neither a transaction nor a known control row",
+                   (long long)row->id);
+    }
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+        struct mm_shard *s = &r->shard[k];
+        const struct mm_origin *o = mm_accept_last(s->accept, r->node, row->incarnation, err);
+        if (o == NULL || row->id <= o->outbox) {
+            continue;
+        }
+        if (row->kind == MM_OUTBOX_TXN) {
+            mm_pending_push(s->pending, row, &txn, bytes, err);
+        } else if (control_shard == s->n) {
+            mm_pending_push(s->pending, row, NULL, bytes, err);
+        }
+    }
+    mm_arena_free(&a);
+    return err->rc;
+}
+
+int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err)
+{
+    struct mm_buf names;
+    struct mm_buf data;
+    struct mm_outbox_row row;
+    mm_buf_init(&names, NAMES_MAX);
+    mm_buf_init(&data, DATA_MAX);
+    while (mm_outbox_next(r->outbox, r->outbox_read, &row, NULL, NULL, err)) {
+        mm_buf_clear(&names);
+        mm_buf_clear(&data);
+        if (!echoed_everywhere(r, &row, err) && err->rc == SQLITE_OK &&
+            mm_outbox_get(r->outbox, row.id, &row, &names, &data, err)) {
+            push_row(r, &row, &names, &data, err);
+        }
+        if (err->rc != SQLITE_OK) {
+            break;
+        }
+        r->kept_bytes += (int64_t)(names.len + data.len);
+        r->outbox_read = row.id;
+    }
+    mm_buf_free(&names);
+    mm_buf_free(&data);
+    return err->rc;
+}
+
+int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
+{
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_shard *s = &r->shard[k];
+        mm_position_get(r->db, s->n, &s->pos, err);
+        mm_accept_reset(s->accept);
+        mm_pending_reset(s->pending);
+        mm_accept_close(s->replay);
+        mm_buf_free(&s->large.body);
+        s->replay = NULL;
+        s->dirty = s->following = s->checked = false;
+        s->next = 0;
+        s->attempt++;
+        s->flight = 0;
+        s->large.count = 0;
+    }
+    mm_targets_forget(r->targets);
+    r->echoed_written = mm_outbox_echoed_upto(r->outbox, err);
+    r->outbox_read = r->echoed_written;
+    return mm_repl_read_outbox(r, err);
+}
+
+int64_t mm_repl_echoed(struct mm_repl *r)
+{
+    int64_t upto = r->outbox_read;
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_pending *p = r->shard[k].pending;
+        if (mm_pending_count(p) > 0 && mm_pending_at(p, 0)->id - 1 < upto) {
+            upto = mm_pending_at(p, 0)->id - 1;
+        }
+    }
+    return upto;
+}
+
+static int64_t derive(int64_t old, const uint8_t *txid)
+{
+    uint64_t h = 14695981039346656037ULL;
+    for (int k = 0; k < 8; k++) {
+        h = (h ^ (uint8_t)((uint64_t)old >> (8 * k))) * 1099511628211ULL;
+    }
+    for (int k = 0; k < MM_TXID_SIZE; k++) {
+        h = (h ^ txid[k]) * 1099511628211ULL;
+    }
+    return (int64_t)(h >> 1) | 1;
+}
+
+int mm_repl_move_incarnation(struct mm_repl *r, int64_t old, struct mm_err *err)
+{
+    const struct mm_pend *first = NULL;
+    int64_t fresh = 0;
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_pending *p = r->shard[k].pending;
+        for (size_t j = 0; j < mm_pending_count(p); j++) {
+            const struct mm_pend *e = mm_pending_at(p, j);
+            if (e->incarnation == old) {
+                first = first == NULL || e->id < first->id ? e : first;
+                break;
+            }
+        }
+    }
+    sqlite3_randomness(sizeof fresh, &fresh);
+    mm_log(MM_LOG_WARN, "this database was set back to an older state: what is written here from now on gets a new "
+                        "incarnation, nothing is lost");
+    if (first != NULL) {
+        mm_outbox_move(r->outbox, old, first->id, derive(old, first->txid), err);
+    }
+    return mm_head_set_incarnation(r->db, (fresh & INT64_MAX) | 1, err);
+}
+
+bool mm_repl_dirty(const struct mm_repl *r)
+{
+    for (int k = 0; k < r->nshard; k++) {
+        if (r->shard[k].dirty) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int mm_repl_flush(struct mm_repl *r, struct mm_err *err)
+{
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+        struct mm_shard *s = &r->shard[k];
+        if (s->dirty) {
+            mm_position_set(r->db, &s->pos, err);
+            mm_accept_flush(s->accept, err);
+        }
+    }
+    int64_t echoed = mm_repl_echoed(r);
+    if (echoed > r->echoed_written && err->rc == SQLITE_OK) {
+        mm_outbox_echoed(r->outbox, echoed, mm_clock_wall_ms(), err);
+        for (int k = 0; k < r->nshard; k++) {
+            mm_outbox_undo_drop(r->outbox, echoed, r->shard[k].n, err);
+        }
+    }
+    return err->rc;
+}
+
+void mm_repl_flushed(struct mm_repl *r)
+{
+    for (int k = 0; k < r->nshard; k++) {
+        r->shard[k].dirty = false;
+    }
+    int64_t echoed = mm_repl_echoed(r);
+    r->echoed_written = echoed > r->echoed_written ? echoed : r->echoed_written;
+}

@@ -1,0 +1,94 @@
+/* What the parts of replication share: one node's connection, bookkeeping,
+** bus and shards. Joins store, wire and bus; owned by the node.
+**
+** Threads: the replication thread alone. */
+#ifndef MM_REPL_REPL_H
+#define MM_REPL_REPL_H
+
+#include "bus/bus.h"
+#include "repl/accept.h"
+#include "repl/pending.h"
+
+enum {
+    MM_SHARDS_MAX = 64,
+    MM_WINDOW = 256,             /* messages whose echo is missing, a shard (measured: more gains nothing) */
+    MM_PARTS_IN_FLIGHT = 16,     /* of a large transaction: bounds the socket's buffer */
+    MM_REQUEST_MS = 3000,        /* one JetStream request */
+    MM_ACK_MS = 5000,            /* without any progress: go back */
+    MM_BATCH_US = 25000,         /* a fold transaction stops taking messages after this */
+    MM_QUEUE_MESSAGES = 1024,    /* received, not folded yet */
+};
+#define MM_QUEUE_BYTES ((size_t)16 << 20)
+
+struct mm_shard {
+    int n;
+    char stream[256], subject[256];
+
+    struct mm_position pos; /* in memory: may be ahead of the database by echoes alone */
+    bool dirty;
+    struct mm_accept *accept;
+    struct mm_pending *pending;
+
+    int64_t end_seq;    /* highest sequence known to exist */
+    int64_t sync_seq;   /* fold up to here before publishing */
+    bool following;
+    bool checked;       /* the message at pos.seq was seen again and is the same */
+
+    /* A late joiner's second reading of the log, from its first message on. */
+    struct mm_accept *replay;
+    int64_t replay_seq;
+
+    /* Publisher. */
+    size_t next;        /* index of the first pending one not sent */
+    uint32_t attempt;
+    int flight;         /* messages sent and not acknowledged */
+    int64_t progress_ms;
+    int64_t wait_until_ms;
+    int backoff;
+    bool full;          /* the server answered: stream is full */
+    struct {            /* a large transaction that is being sent in parts */
+        struct mm_buf body;
+        uint8_t sha256[32];
+        int number, count;
+    } large;
+
+    int64_t blocked_seq;
+    char why[400];      /* of blocked */
+    int64_t folded, ignored, skipped, duplicates; /* messages, messages, rows, messages */
+};
+
+struct mm_repl {
+    sqlite3 *db;
+    struct mm_outbox *outbox;
+    struct mm_targets *targets;
+    struct mm_bus *bus;
+    int64_t node;
+    int64_t epoch;
+    char cluster_id[40];
+    int nshard;
+    struct mm_shard *shard; /* nshard of them, shard[0].n is 1 */
+    int64_t part_size;
+    bool compress;
+    bool all_columns;       /* conflict = "row": every column of a change counts as changed */
+    bool joined;
+    int64_t outbox_read;    /* highest outbox id among the pending ones read */
+    int64_t echoed_written; /* watermark that the database holds */
+    int64_t kept_bytes;     /* estimate of echoed rows still in the outbox */
+    bool tables_changed;    /* the watch list or a state was changed: publish the news */
+};
+
+/* Positions, origins and pending from the database; forgets all else. */
+int mm_repl_reload(struct mm_repl *r, struct mm_err *err);
+/* New outbox rows become pending. Inside a transaction, or alone. */
+int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err);
+/* Highest outbox id below which everything is echoed and folded in memory. */
+int64_t mm_repl_echoed(struct mm_repl *r);
+/* Writes positions, origins, echo watermark; inside the caller's transaction. */
+int mm_repl_flush(struct mm_repl *r, struct mm_err *err);
+void mm_repl_flushed(struct mm_repl *r); /* that transaction was committed */
+/* This file was set back under incarnation `old`: its pending transactions move
+** to one that every copy derives alike, later ones to a new random one. */
+int mm_repl_move_incarnation(struct mm_repl *r, int64_t old, struct mm_err *err);
+bool mm_repl_dirty(const struct mm_repl *r);
+
+#endif

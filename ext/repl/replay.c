@@ -1,0 +1,142 @@
+/* A table that is watched later than its database joined: read from the log. */
+#include <string.h>
+
+#include "base/log.h"
+#include "repl/join.h"
+
+/* Parts of the second reading lie beside the others under the negative shard. */
+static int part_shard(const struct mm_shard *s)
+{
+    return -s->n;
+}
+
+struct look {
+    struct mm_repl *r;
+    struct mm_shard *s;
+    int found;
+};
+
+static int look_joining(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    if (t->shard == l->s->n && t->state == MM_JOINING && t->def != NULL &&
+        mm_watchlist_seq(l->r->db, t->name, err) > 0) {
+        l->found++;
+    }
+    return err->rc;
+}
+
+bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    struct look l = { r, s, 0 };
+    mm_targets_each(r->targets, look_joining, &l, err);
+    return err->rc == SQLITE_OK && l.found > 0;
+}
+
+int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    s->replay = mm_accept_open(r->db, s->n, true, err);
+    s->replay_seq = 0;
+    return err->rc;
+}
+
+int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, struct mm_err *err)
+{
+    for (size_t k = 0; k < m->control.ntable && err->rc == SQLITE_OK; k++) {
+        const struct mm_msg_table *theirs = &m->control.table[k];
+        struct mm_target *t = mm_targets_get(r->targets, theirs->name, err);
+        if (t == NULL || t->state != MM_JOINING || t->shard != s->n || t->joined_seq > 0 || t->def == NULL) {
+            continue;
+        }
+        struct mm_msg_table ours;
+        mm_join_base(r, t, &ours, err);
+        const char *why = mm_join_difference(&ours, theirs);
+        if (err->rc == SQLITE_OK && why != NULL) {
+            mm_watch_set(r->db, t->name, MM_STALE, why, err);
+            t->state = MM_STALE;
+            mm_log(MM_LOG_WARN, "table %s stays out: %s", t->name, why);
+        } else if (err->rc == SQLITE_OK) {
+            t->joined_seq = seq;
+            mm_watch_set_joined_seq(r->db, t->name, seq, err);
+        }
+        r->tables_changed = true;
+    }
+    return err->rc;
+}
+
+bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_arena *arena,
+                         struct mm_buf *body, struct mm_txn *txn, struct mm_err *err)
+{
+    struct mm_part_head h;
+    struct mm_err bad;
+    uint8_t sha[32];
+    int at = part_shard(s);
+    mm_part_get(r->db, at, m->node, m->incarnation, &h, err);
+    if (err->rc != SQLITE_OK || !mm_fold_part(m, &h)) {
+        return false;
+    }
+    if (m->part.number == 0) {
+        mm_part_drop(r->db, at, m->node, m->incarnation, err);
+        memcpy(h.txid, m->txid, sizeof h.txid);
+        memcpy(h.sha256, m->part.sha256, sizeof h.sha256);
+        h.count = m->part.count;
+    }
+    mm_part_add(r->db, at, m->node, m->incarnation, &h, m->part.number, 0, m->part.data, m->part.len, err);
+    if (err->rc != SQLITE_OK || m->part.number != m->part.count - 1) {
+        return false;
+    }
+    mm_part_read(r->db, at, m->node, m->incarnation, body, err);
+    mm_part_drop(r->db, at, m->node, m->incarnation, err);
+    mm_wire_sha256(body->data, body->len, sha);
+    mm_err_init(&bad);
+    txn->arena = arena;
+    /* What the first reading ignored as bad is ignored now as well. */
+    return err->rc == SQLITE_OK && memcmp(sha, h.sha256, sizeof sha) == 0 &&
+           mm_wire_decode_txn(txn, body->data, body->len, arena, &bad) == SQLITE_OK;
+}
+
+static int mark(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    if (t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq > 0 && t->joined_seq < l->s->replay_seq) {
+        t->joined_seq = l->s->replay_seq;
+        mm_watch_set_joined_seq(l->r->db, t->name, t->joined_seq, err);
+    }
+    return err->rc;
+}
+
+int mm_join_replay_mark(struct mm_repl *r, struct mm_err *err)
+{
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+        struct look l = { r, &r->shard[k], 0 };
+        if (r->shard[k].replay != NULL) {
+            mm_targets_each(r->targets, mark, &l, err);
+        }
+    }
+    return err->rc;
+}
+
+static int finish(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    static const char unexplained[] = "the log no longer holds the message with which the cluster began to watch it: "
+                                      "start anew from a copy of another node's database";
+    struct look *l = arg;
+    if (t->shard != l->s->n || t->state != MM_JOINING || mm_watchlist_seq(l->r->db, t->name, err) == 0) {
+        return err->rc;
+    }
+    t->state = t->joined_seq > 0 ? MM_WATCHED : MM_STALE;
+    mm_watch_set(l->r->db, t->name, t->state, t->joined_seq > 0 ? NULL : unexplained, err);
+    l->r->tables_changed = true;
+    return err->rc;
+}
+
+int mm_join_replay_done(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    struct look l = { r, s, 0 };
+    mm_join_replay_mark(r, err);
+    mm_targets_each(r->targets, finish, &l, err);
+    mm_accept_close(s->replay);
+    s->replay = NULL;
+    s->following = s->checked = false;
+    return err->rc;
+}
