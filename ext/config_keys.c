@@ -148,18 +148,30 @@ static size_t distance(const char *a, const char *b)
     return row[nb];
 }
 
-const char *mm_config_key_nearest(const char *path)
+/* Sections are proposed like keys. */
+static const char *const sections[] = {
+    "replication_log", "nats",          "snapshot",   "snapshot.nats", "snapshot.s3", "snapshot.webdav",
+    "snapshot.sftp",   "snapshot.file", "prometheus", "logging",
+};
+
+static size_t unlike(const char *path, const char *known)
 {
     const char *last = strrchr(path, '.');
-    const char *best = mm_config_keys[0].path;
+    const char *known_last = strrchr(known, '.');
+    /* Right name in the wrong section: a small mistake, too. */
+    size_t moved = 1 + distance(last != NULL ? last + 1 : path, known_last != NULL ? known_last + 1 : known);
+    size_t d = distance(path, known);
+    return moved < d ? moved : d;
+}
+
+const char *mm_config_key_nearest(const char *path)
+{
+    size_t nsections = sizeof sections / sizeof *sections;
+    const char *best = NULL;
     size_t least = SIZE_MAX;
-    for (size_t k = 0; k < mm_config_nkeys; k++) {
-        const char *known = mm_config_keys[k].path;
-        const char *known_last = strrchr(known, '.');
-        /* Right name in the wrong section: a small mistake, too. */
-        size_t moved = 1 + distance(last != NULL ? last + 1 : path, known_last != NULL ? known_last + 1 : known);
-        size_t d = distance(path, known);
-        d = moved < d ? moved : d;
+    for (size_t k = 0; k < mm_config_nkeys + nsections; k++) {
+        const char *known = k < mm_config_nkeys ? mm_config_keys[k].path : sections[k - mm_config_nkeys];
+        size_t d = unlike(path, known);
         if (d < least) {
             least = d;
             best = known;
