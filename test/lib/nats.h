@@ -23,8 +23,8 @@ void nats_again(struct nats_server *s);         /* after nats_kill: same port, s
 void nats_kill(struct nats_server *s, int sig); /* and waits for its end */
 void nats_stop(struct nats_server *s);          /* kills it, removes the folder */
 
-int nats_free_port(void);      /* below the ephemeral range: no outgoing connection takes it */
-bool nats_answers(int port);   /* an INFO line within 200 ms */
+int nats_free_port(void);    /* below the ephemeral range: no outgoing connection takes it */
+bool nats_answers(int port); /* an INFO line within 200 ms */
 void nats_remove(const char *dir);
 
 int64_t nats_count_fds(void);
