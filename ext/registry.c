@@ -18,6 +18,9 @@
 #include "setup.h"
 #include "store/meta.h"
 
+/* How long a load waits for a locked database (WAL recovery, say). */
+enum { LOOK_MS = 1000 };
+
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 static struct mm_registry_file *entries;     /* mu */
 static struct mm_registry_conn *connections; /* mu */
@@ -355,8 +358,13 @@ void mm_registry_loaded(sqlite3 *db)
     /* A database that cannot be read yet (locked, or its key comes later) is
     ** treated as one without bookkeeping: its first write looks again. */
     struct mm_err look;
-    mm_err_init(&look);
-    if (!mm_meta_exists(db, &look)) {
+    bool ours;
+    int64_t until = mm_clock_mono_ms() + LOOK_MS;
+    do {
+        mm_err_init(&look);
+        ours = mm_meta_exists(db, &look);
+    } while ((look.rc & 0xff) == SQLITE_BUSY && mm_clock_mono_ms() < until && sqlite3_sleep(10) >= 0);
+    if (!ours) {
         if (!mm_hook_taken(db, &err) && err.rc == SQLITE_OK) {
             c->capturing = install(c, &err) == SQLITE_OK;
         }

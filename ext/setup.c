@@ -37,6 +37,9 @@ int mm_setup_check(sqlite3 *db, struct mm_err *err)
                           "a statement of this connection is still reading or writing the database: finish or "
                           "reset it, and call this function in a SELECT of its own");
     }
+    if (mm_db_int(db, err, 0, "PRAGMA query_only") != 0) {
+        return mm_err_set(err, SQLITE_READONLY, "query_only is on for this connection: PRAGMA query_only=0 first");
+    }
     char *mode = mm_db_text(db, err, "PRAGMA main.locking_mode");
     if (mode != NULL && sqlite3_stricmp(mode, "exclusive") == 0) {
         mm_err_set(err, SQLITE_ERROR,
@@ -113,7 +116,9 @@ static int end_transaction(sqlite3 *db, struct mm_err *err)
 static int set_wal(sqlite3 *db, struct mm_err *err)
 {
     char *mode = NULL;
-    patiently(db, "PRAGMA main.journal_mode", &mode, err);
+    if (patiently(db, "PRAGMA main.journal_mode", &mode, err) == SQLITE_NOTADB) {
+        mm_err_prefix(err, "this is no SQLite database, or its key was not given: open another file");
+    }
     if (err->rc == SQLITE_OK && (mode == NULL || sqlite3_stricmp(mode, "wal") != 0)) {
         sqlite3_free(mode);
         mode = NULL;
@@ -187,6 +192,15 @@ static int settle_node_id(sqlite3 *db, struct mm_config *c, struct mm_err *err)
     return err->rc;
 }
 
+static int refuse_unavailable(const struct mm_config *c, struct mm_err *err)
+{
+    if (c != NULL && c->capture == MM_CAPTURE_TRIGGER) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "capture = 'trigger' is not available in this version: use 'hook', or leave it out");
+    }
+    return err->rc;
+}
+
 /* A copy of a file must not go on counting where its original does. */
 static int settle_incarnation(sqlite3 *db, const char *identity, bool same_file, struct mm_err *err)
 {
@@ -230,7 +244,8 @@ out:
 struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_config *given, struct mm_err *err)
 {
     struct mm_config *c = given;
-    if (set_wal(db, err) == SQLITE_OK && patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
+    if (refuse_unavailable(given, err) == SQLITE_OK && set_wal(db, err) == SQLITE_OK &&
+        patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
         c = write_bookkeeping(db, path, given, err);
         end_transaction(db, err);
     }

@@ -79,6 +79,10 @@ static int begin(sqlite3 *db, struct mm_err *err)
     if (!mm_meta_exists(db, err) && err->rc == SQLITE_OK) {
         mm_err_set(err, SQLITE_ERROR, "this database is no node yet: call marmot_init() first");
     }
+    if (sqlite3_get_autocommit(db) != 0 && sqlite3_txn_state(db, "main") == SQLITE_TXN_WRITE) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "a statement of this connection is writing the database: call this function in a SELECT of its own");
+    }
     return mm_db_exec(db, err, sqlite3_get_autocommit(db) ? "BEGIN IMMEDIATE" : "SAVEPOINT __marmot__watching");
 }
 

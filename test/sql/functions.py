@@ -113,6 +113,7 @@ def bad_configuration(db):
             ("unknown nested key", '{"nats":{"url":["nats://a:1"]}}', ("nats.url", "urls")),
             ("wrong type", '{"cluster":5}', ("cluster", "text")),
             ("a server program from SQL", '{"nats":{"server_binary":"/bin/true"}}', ("server_binary",)),
+            ("capture by triggers", '{"capture":"trigger"}', ("not available", "'hook'")),
             ("a TOML path", "marmot.toml", ("TOML",)),
             ("empty text", "", ())]:
         fails("configuration: " + name, db, "SELECT marmot_init(?)", *parts, args=(config,))
@@ -136,12 +137,22 @@ def unfit_databases(ws):
     db.execute("ROLLBACK")
     db.execute("INSERT INTO t VALUES (1), (2)")
     fails("inside a reading statement", db, "SELECT marmot_init() FROM t", "still reading", "a SELECT of its own")
+    fails("inside a writing statement", db, "INSERT INTO t SELECT marmot_watch('t')", "marmot_init() first")
+    db.execute("PRAGMA query_only=1")
+    fails("query_only", db, "SELECT marmot_init()", "query_only is on", "query_only=0")
+    db.execute("PRAGMA query_only=0")
     db.execute("PRAGMA locking_mode=EXCLUSIVE")
     fails("exclusive locking", db, "SELECT marmot_init()", "EXCLUSIVE", "locking_mode=NORMAL")
     db.close()
     reader = connect("file:%s?mode=ro" % path, uri=True)
     fails("read-only", reader, "SELECT marmot_init()", "read-only", "read-write")
     reader.close()
+    text = os.path.join(ws.dir, "text.db")
+    with open(text, "w") as f:
+        f.write("no database " * 100)
+    odd = connect(text)
+    fails("no database", odd, "SELECT marmot_init()", "no SQLite database", "open another file")
+    odd.close()
     nolock = connect("file:%s?nolock=1" % path, uri=True)
     fails("no WAL", nolock, "SELECT marmot_init()", "'delete'", "WAL")
     nolock.close()
@@ -191,6 +202,7 @@ def watching(db):
           "one is open, or rows stayed")
     check("marmot_watch", one(db, "SELECT marmot_watch('BOOKS')") == 1, "not 1")
     check("marmot_watch again", one(db, "SELECT marmot_watch('Books', 'hook')") == 1, "not 1")
+    fails("inside a writing statement", db, "INSERT INTO t(x) SELECT marmot_watch('t')", "is writing", "a SELECT of its own")
     db.execute("BEGIN")
     one(db, "SELECT marmot_watch('t')")
     fails("a refusal in a transaction", db, "SELECT marmot_watch('loose')", "cannot be watched")
