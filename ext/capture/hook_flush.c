@@ -198,7 +198,8 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
     struct mm_spill names;
     mm_spill_init(&data);
     mm_spill_init(&names);
-    if (h->schema_moved && mm_hook_settle(h, &data, &names, err)) {
+    /* A pragma's table that a closing connection connects is never let go. */
+    if (h->schema_moved && !h->closing && mm_hook_settle(h, &data, &names, err)) {
         put(h, &data, &names, err);
     } else {
         /* What is added here goes again: a COMMIT may be tried twice. */

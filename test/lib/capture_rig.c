@@ -92,7 +92,7 @@ const char *rig_query(sqlite3 *db, const char *fmt, ...)
     return out;
 }
 
-static void listen(void *arg, enum mm_hook_note note, const char *why)
+void rig_listen(void *arg, enum mm_hook_note note, const char *why)
 {
     struct rig *r = arg;
     r->commits += note == MM_NOTE_COMMIT;
@@ -143,7 +143,7 @@ void rig_open(struct rig *r, const char *schema)
         free(names[k]);
     }
     free(names);
-    r->hook = mm_hook_attach(r->db, true, listen, r, &err);
+    r->hook = mm_hook_attach(r->db, true, rig_listen, r, &err);
     need(r->hook != NULL, "mm_hook_attach", err.msg);
 }
 

@@ -40,6 +40,8 @@ int rig_sql(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 
 /* All values of a query, "|" between rows and "," between columns; the
 ** answer lives until the eighth call from now. */
 const char *rig_query(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What the rig gives a hook; `arg` is a struct rig. */
+mm_hook_listener rig_listen;
 int rig_outbox(const struct rig *r); /* captured transactions, control messages left out */
 
 /* Judging: from here on, every change must be captured. */
