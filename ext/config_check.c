@@ -75,9 +75,15 @@ static bool is_host_port(const char *s, size_t n, bool port)
     return host > 0 && s[host] == ':' && is_port(s + host + 1, n - host - 1);
 }
 
-/* One URL of a list; `schemes` are "a://,b://". */
+/* One URL of a list; `schemes` are "a://,b://". Anything but printable ASCII
+** is to be percent-encoded, in userinfo too (RFC 3986). */
 static bool is_url(const char *s, size_t n, const char *schemes)
 {
+    for (size_t k = 0; k < n; k++) {
+        if (s[k] <= ' ' || s[k] > '~') {
+            return false;
+        }
+    }
     for (; *schemes != '\0'; schemes += schemes[0] == ',') {
         size_t len = strcspn(schemes, ",");
         if (n > len && strncasecmp(s, schemes, len) == 0) {

@@ -188,6 +188,7 @@ static void urls(void)
     refuses("a port that is none", "nats://a:99999", "nats.urls: URL 1");
     refuses("a URL without host", "nats://", "nats.urls: URL 1");
     refuses("a URL with a path", "nats://a:4222/x", "nats.urls: URL 1");
+    refuses("a URL that is not ASCII", "nats://us\xFF""er:pw@a:4222", "nats.urls: URL 1 is not like");
     refuses("only commas", "{\"nats\":{\"urls\":\" , \"}}", "without a URL");
     refuses("a comma within an element", "{\"nats\":{\"urls\":[\"nats://a,nats://b\"]}}", "comma");
     refuses("a binding without port", "{\"nats\":{\"bind_address\":\"localhost\"}}", "nats.bind_address");
