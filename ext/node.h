@@ -25,15 +25,26 @@
 struct mm_node;
 
 enum mm_node_state {
-    MM_NODE_STARTING, MM_NODE_JOINING, MM_NODE_LIVE, MM_NODE_OFFLINE, MM_NODE_STANDBY, MM_NODE_LOG_FULL,
-    MM_NODE_BLOCKED, MM_NODE_DIVERGED, MM_NODE_JOIN_CONFLICT, MM_NODE_SLEEPING, MM_NODE_STOPPED,
+    MM_NODE_STARTING,
+    MM_NODE_JOINING,
+    MM_NODE_LIVE,
+    MM_NODE_OFFLINE,
+    MM_NODE_STANDBY,
+    MM_NODE_LOG_FULL,
+    MM_NODE_BLOCKED,
+    MM_NODE_DIVERGED,
+    MM_NODE_JOIN_CONFLICT,
+    MM_NODE_SLEEPING,
+    MM_NODE_STOPPED,
 };
 const char *mm_node_state_name(enum mm_node_state s);
 
 /* Starts the thread. `path` is the canonical path of the database, `vfs` its
-** VFS; config is taken (also on failure). The database is migrated and in WAL
+** VFS; config is taken (also on failure); `incarnation` is for the status
+** until the thread has looked itself. The database is migrated and in WAL
 ** already. Does not touch the network. NULL with err set. */
-struct mm_node *mm_node_open(const char *path, const char *vfs, struct mm_config *config, struct mm_err *err);
+struct mm_node *mm_node_open(const char *path, const char *vfs, struct mm_config *config, int64_t incarnation,
+                             struct mm_err *err);
 
 /* Ends the thread: drains what is pending for at most drain_ms when connected,
 ** stops the child server, closes its connection. Frees the node unless its

@@ -1,5 +1,5 @@
 /* What the files of the node share. node.c owns the thread and its loop,
-** node_link.c the server, the connection and the joining, node_sync.c the
+** node_open.c what it opens and closes, node_link.c the server, the connection and the joining, node_sync.c the
 ** waiting callers, node_status.c what is told. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
@@ -15,12 +15,12 @@
 #include "repl/publisher.h"
 
 enum {
-    MM_TICK_MS = 100,        /* commits of other processes are looked for this often */
-    MM_FLUSH_MS = 1000,      /* nothing to apply: at most one write transaction in this time */
-    MM_RETRY_MS = 1000,      /* joining, after a failure */
-    MM_CONFLICT_MS = 5000,   /* joining, after a verdict: somebody may have mended it */
-    MM_STANDBY_MS = 200,     /* how soon another process takes over */
-    MM_TRIM_ROWS = 5000,     /* outbox rows deleted in one transaction */
+    MM_TICK_MS = 100,      /* commits of other processes are looked for this often */
+    MM_FLUSH_MS = 1000,    /* nothing to apply: at most one write transaction in this time */
+    MM_RETRY_MS = 1000,    /* joining, after a failure */
+    MM_CONFLICT_MS = 5000, /* joining, after a verdict: somebody may have mended it */
+    MM_STANDBY_MS = 200,   /* how soon another process takes over */
+    MM_TRIM_ROWS = 5000,   /* outbox rows deleted in one transaction */
     MM_CONNECT_MS = 2000,
 };
 
@@ -28,23 +28,23 @@ enum {
 struct mm_sync {
     struct mm_sync *next;
     uint64_t id;
-    int64_t up_to;                /* outbox id */
-    int64_t end[MM_SHARDS_MAX];   /* stream sequences, once begun */
+    int64_t up_to;              /* outbox id */
+    int64_t end[MM_SHARDS_MAX]; /* stream sequences, once begun */
     bool begun, done;
-    int64_t request;              /* row of another process's table, 0 = this process's */
-    struct mm_err err;            /* set when it cannot be done */
+    int64_t request;   /* row of another process's table, 0 = this process's */
+    struct mm_err err; /* set when it cannot be done */
 };
 
 struct mm_node {
     char *path, *vfs;
     struct mm_config *config;
     struct mm_worker *worker;
-    atomic_llong drain_until_ms;  /* closing: go on until then, 0 = end at once */
+    atomic_llong drain_until_ms; /* closing: go on until then, 0 = end at once */
     int lock_fd;
 
     pthread_mutex_t mu;
     pthread_cond_t told;
-    enum mm_node_state state;     /* mu, as all below it */
+    enum mm_node_state state; /* mu, as all below it */
     char why[512];
     int64_t since_ms;
     struct mm_sync *syncs;
@@ -60,18 +60,24 @@ struct mm_node {
     struct mm_repl r;
     struct mm_applier *applier;
     struct mm_server *server;
-    struct mm_sync *remote;       /* requests of other processes */
+    struct mm_sync *remote; /* requests of other processes */
     int64_t remote_seen;
     char *settings;
     bool watch_all;
-    bool linked;                  /* the connection's cluster and streams were checked */
-    enum mm_node_state verdict;   /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
-    struct mm_err problem;        /* why not live */
+    bool linked;                /* the connection's cluster and streams were checked */
+    enum mm_node_state verdict; /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
+    struct mm_err problem;      /* why not live */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
-    bool offered;                 /* a connection was tried at least once */
+    bool offered; /* a connection was tried at least once */
     bool nothing_watched;
 };
+
+/* node_open.c. The lock: this process replicates the file; tried, not waited for. */
+bool mm_node_take_lock(struct mm_node *n);
+int mm_node_open_repl(struct mm_node *n, struct mm_err *err); /* database, bookkeeping in memory; gate held */
+int mm_node_open_bus(struct mm_node *n, struct mm_err *err);  /* does not connect */
+void mm_node_close_all(struct mm_node *n);
 
 /* node_link.c. Returns true when there is a connection whose streams are
 ** followed. May wait for the network; the gate is not held there. */

@@ -56,14 +56,14 @@ static char *shards_json(const struct mm_repl *r)
     mm_buf_byte(&b, '[');
     for (int k = 0; r->shard != NULL && k < r->nshard; k++) {
         const struct mm_shard *s = &r->shard[k];
-        const char *state = s->blocked_seq != 0                  ? "blocked"
-                            : !s->following || !s->checked       ? "waiting"
-                            : s->replay != NULL                  ? "joining"
-                            : s->pos.seq >= s->end_seq           ? "current"
-                                                                 : "behind";
-        mm_buf_printf(&b, "%s{\"n\":%d,\"position\":%lld,\"end\":%lld,\"state\":\"%s\",\"blocked_id\":", k > 0 ? "," : "",
-                      s->n, (long long)s->pos.seq,
-                      (long long)(s->end_seq > s->pos.seq ? s->end_seq : s->pos.seq), state);
+        const char *state = s->blocked_seq != 0            ? "blocked"
+                            : !s->following || !s->checked ? "waiting"
+                            : s->replay != NULL            ? "joining"
+                            : s->pos.seq >= s->end_seq     ? "current"
+                                                           : "behind";
+        mm_buf_printf(
+            &b, "%s{\"n\":%d,\"position\":%lld,\"end\":%lld,\"state\":\"%s\",\"blocked_id\":", k > 0 ? "," : "", s->n,
+            (long long)s->pos.seq, (long long)(s->end_seq > s->pos.seq ? s->end_seq : s->pos.seq), state);
         if (s->blocked_seq != 0) {
             mm_buf_printf(&b, "\"%d:%lld\"", s->n, (long long)s->blocked_seq);
         } else {

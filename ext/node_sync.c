@@ -167,8 +167,9 @@ void mm_node_sync_step(struct mm_node *n)
         if (reached(n, y)) {
             y->done = true;
         } else if (n->nothing_watched) {
-            mm_err_set(&y->err, SQLITE_ERROR, "no table is watched, so nothing is replicated: call marmot_watch_all() "
-                                              "or marmot_watch(table) first");
+            mm_err_set(&y->err, SQLITE_ERROR,
+                       "no table is watched, so nothing is replicated: call marmot_watch_all() "
+                       "or marmot_watch(table) first");
         }
     }
     (void)pthread_cond_broadcast(&n->told);

@@ -13,6 +13,7 @@
 #include "registry_int.h"
 #include "setup.h"
 #include "store/meta.h"
+#include "store/outbox.h"
 
 /* How long marmot_cleanup waits for echoes that are on their way. */
 enum { CLEANUP_SYNC_MS = 2000 };
@@ -109,7 +110,8 @@ static int start(struct mm_registry_conn *c, struct mm_registry_file *e, struct 
         mm_config_free(config);
         return err->rc;
     }
-    n = mm_node_open(e->path, mm_setup_vfs(c->db), config, err);
+    int64_t incarnation = mm_head_incarnation(c->db, err);
+    n = mm_node_open(e->path, mm_setup_vfs(c->db), config, incarnation, err);
     mm_registry_lock();
     e->node = n;
     mm_registry_unlock();

@@ -21,7 +21,7 @@ struct mm_buf {
 };
 
 void mm_buf_init(struct mm_buf *b, size_t max);
-void mm_buf_free(struct mm_buf *b); /* leaves it as after init */
+void mm_buf_free(struct mm_buf *b);  /* leaves it as after init */
 void mm_buf_clear(struct mm_buf *b); /* keeps the memory, forgets bytes and error */
 
 /* Room for n more bytes; NULL when it failed. The bytes count only after

@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/gate.h"
 #include "base/sqlite.h"
 #include "bus/inner.h"
 
@@ -332,7 +333,9 @@ int mm_bus_connect(struct mm_bus *b, struct mm_err *err)
         natsStatus s = NATS_ERR;
         for (int i = 0; i < (is_signed ? SIGNED_TRIES : 1) && s != NATS_OK; i++) {
             err->rc = SQLITE_OK;
+            bool paused = mm_gate_pause();
             s = b->api->natsConnection_Connect(&b->conn, o);
+            mm_gate_resume(paused);
             if (s != NATS_OK) {
                 b->conn = NULL;
                 if (fail(b, s, "NATS server", err) != SQLITE_AUTH) {

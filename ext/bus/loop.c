@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/gate.h"
 #include "base/log.h"
 #include "base/sqlite.h"
 #include "bus/inner.h"
@@ -190,7 +191,9 @@ int mm_bus_turn(struct mm_bus *b, int timeout_ms, bool *extra, struct mm_err *er
         forgive_absence(b, now);
         timeout_ms = until_ping(b, now, timeout_ms);
     }
+    bool paused = timeout_ms != 0 && mm_gate_pause();
     int n = epoll_wait(b->loop.epoll_fd, events, 4, timeout_ms);
+    mm_gate_resume(paused);
     if (n < 0 && errno != EINTR) {
         return mm_err_set(err, SQLITE_IOERR, "waiting for the NATS connection failed: %s", strerror(errno));
     }

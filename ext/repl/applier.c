@@ -1,7 +1,6 @@
-#include "repl/applier.h"
+#include "repl/applier_int.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -9,125 +8,14 @@
 #include "base/log.h"
 #include "repl/join.h"
 
-#define ARENA_MAX ((size_t)2 << 30)
-
-struct item {
-    struct item *next;
-    struct mm_delivery d;
-    struct mm_arena arena;
-    struct mm_msg msg;
-    struct mm_err bad; /* of decoding */
-};
-
-struct mm_applier {
-    struct mm_repl *r;
-    struct item *head, *tail;
-    size_t count, bytes;
-    int64_t moved; /* incarnation whose numbers the log gives to other transactions, 0 = none */
-};
-
-struct mm_applier *mm_applier_open(struct mm_repl *r, struct mm_err *err)
-{
-    struct mm_applier *a = calloc(1, sizeof *a);
-    if (a == NULL) {
-        mm_err_nomem(err);
-        return NULL;
-    }
-    a->r = r;
-    return a;
-}
-
-static void item_free(struct item *it)
-{
-    mm_bus_release(&it->d);
-    mm_arena_free(&it->arena);
-    free(it);
-}
-
-static struct item *take_head(struct mm_applier *a)
-{
-    struct item *it = a->head;
-    a->head = it->next;
-    if (a->head == NULL) {
-        a->tail = NULL;
-    }
-    a->count--;
-    a->bytes -= it->d.len;
-    return it;
-}
-
-void mm_applier_drop(struct mm_applier *a, int shard)
-{
-    struct item *list = a->head;
-    a->head = a->tail = NULL;
-    a->count = a->bytes = 0;
-    while (list != NULL) {
-        struct item *it = list;
-        list = it->next;
-        it->next = NULL;
-        if (shard == 0 || it->d.shard == shard) {
-            item_free(it);
-            continue;
-        }
-        if (a->tail != NULL) {
-            a->tail->next = it;
-        } else {
-            a->head = it;
-        }
-        a->tail = it;
-        a->count++;
-        a->bytes += it->d.len;
-    }
-}
-
-void mm_applier_close(struct mm_applier *a)
-{
-    if (a != NULL) {
-        mm_applier_drop(a, 0);
-        free(a);
-    }
-}
-
-bool mm_applier_room(const struct mm_applier *a)
-{
-    return a->count < MM_QUEUE_MESSAGES && a->bytes < MM_QUEUE_BYTES;
-}
-
-size_t mm_applier_waiting(const struct mm_applier *a)
-{
-    return a->count;
-}
-
-int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *err)
-{
-    struct item *it = calloc(1, sizeof *it);
-    if (it == NULL) {
-        mm_bus_release(d);
-        return mm_err_nomem(err);
-    }
-    it->d = *d;
-    mm_arena_init(&it->arena, ARENA_MAX);
-    mm_err_init(&it->bad);
-    mm_wire_decode(&it->msg, d->data, d->len, d->zstd, &it->arena, &it->bad);
-    if (a->tail != NULL) {
-        a->tail->next = it;
-    } else {
-        a->head = it;
-    }
-    a->tail = it;
-    a->count++;
-    a->bytes += d->len;
-    return SQLITE_OK;
-}
-
-static void digest_of(const struct item *it, uint8_t out[MM_DIGEST_SIZE])
+static void digest_of(const struct mm_item *it, uint8_t out[MM_DIGEST_SIZE])
 {
     uint8_t full[32];
     mm_wire_sha256(it->d.data, it->d.len, full);
     memcpy(out, full, MM_DIGEST_SIZE);
 }
 
-static void advance(struct mm_shard *s, const struct item *it)
+static void advance(struct mm_shard *s, const struct mm_item *it)
 {
     s->pos.seq = it->d.seq;
     digest_of(it, s->pos.digest);
@@ -161,7 +49,7 @@ enum place { PLACE_NEXT, PLACE_SEEN, PLACE_LOST };
 
 /* Where a delivery stands against the position; the first one after a
 ** (re)subscription must be the last folded message itself, byte for byte. */
-static enum place place_of(struct mm_shard *s, const struct item *it, struct mm_err *err)
+static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct mm_err *err)
 {
     if (!s->checked) {
         uint8_t digest[MM_DIGEST_SIZE];
@@ -192,7 +80,7 @@ static enum place place_of(struct mm_shard *s, const struct item *it, struct mm_
 /* Folds an echo without touching the database: it is the oldest pending
 ** transaction, it stands in the tables, on exactly the old values that it
 ** names; so folding it would change no row and record no conflict. */
-static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_err *err)
+static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
 {
     if (it->bad.rc != SQLITE_OK || it->msg.kind != MM_MSG_TXN || !is_echo(a->r, s, &it->msg) ||
         mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean) {
@@ -208,7 +96,7 @@ static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct item *it
     return true;
 }
 
-static int ignore(struct mm_applier *a, struct mm_shard *s, const struct item *it, const char *why,
+static int ignore(struct mm_applier *a, struct mm_shard *s, const struct mm_item *it, const char *why,
                   struct mm_err *err)
 {
     s->ignored++;
@@ -216,7 +104,7 @@ static int ignore(struct mm_applier *a, struct mm_shard *s, const struct item *i
     return mm_ignored_add(a->r->db, s->n, it->d.seq, it->bad.rc == SQLITE_OK ? it->msg.node : 0, why, err);
 }
 
-static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct item *it, const struct mm_txn *txn,
+static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, const struct mm_txn *txn,
                     struct mm_err *err)
 {
     struct mm_repl *r = a->r;
@@ -233,7 +121,7 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct item *it, c
 
 /* The last part is the transaction's place in the order: all of it is read
 ** back, checked and folded. False: not complete, or bad. */
-static bool join_parts(struct mm_applier *a, struct mm_shard *s, struct item *it, const struct mm_part_head *h,
+static bool join_parts(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, const struct mm_part_head *h,
                        struct mm_buf *body, struct mm_txn *txn, struct mm_err *err)
 {
     const struct mm_msg *m = &it->msg;
@@ -263,7 +151,7 @@ static bool join_parts(struct mm_applier *a, struct mm_shard *s, struct item *it
 }
 
 /* Returns true when the message with this part is a whole transaction now. */
-static bool take_part(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_buf *body,
+static bool take_part(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_buf *body,
                       struct mm_txn *txn, struct mm_err *err)
 {
     const struct mm_msg *m = &it->msg;
@@ -285,8 +173,8 @@ static bool take_part(struct mm_applier *a, struct mm_shard *s, struct item *it,
         mm_part_drop(a->r->db, s->n, m->node, m->incarnation, err);
         return false;
     }
-    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, m->part.number, it->d.time_ms, m->part.data,
-                m->part.len, err);
+    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, m->part.number, it->d.time_ms, m->part.data, m->part.len,
+                err);
     return err->rc == SQLITE_OK && m->part.number == m->part.count - 1 && join_parts(a, s, it, &h, body, txn, err);
 }
 
@@ -304,7 +192,7 @@ static void note_moved(struct mm_applier *a, struct mm_shard *s, const struct mm
     }
 }
 
-static int fold_accepted(struct mm_applier *a, struct mm_shard *s, struct item *it, const struct mm_txn *txn,
+static int fold_accepted(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, const struct mm_txn *txn,
                          struct mm_err *err)
 {
     struct mm_repl *r = a->r;
@@ -329,7 +217,7 @@ static int fold_accepted(struct mm_applier *a, struct mm_shard *s, struct item *
 
 /* One message in its place, inside the write transaction. Returns false when
 ** the shard cannot go past it. */
-static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_err *err)
+static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
 {
     struct mm_msg *m = &it->msg;
     if (it->bad.rc == SQLITE_MISMATCH) {
@@ -376,7 +264,7 @@ static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct item *it,
 
 /* A late joiner reads the log once more: acceptance from the beginning, rows
 ** of the joining tables alone, up to the position. */
-static int replay_item(struct mm_applier *a, struct mm_shard *s, struct item *it, struct mm_err *err)
+static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
 {
     struct mm_msg *m = &it->msg;
     if (it->d.seq != s->replay_seq + 1) {
@@ -414,7 +302,7 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct item *it
     return err->rc;
 }
 
-static struct mm_shard *shard_of(struct mm_applier *a, const struct item *it)
+static struct mm_shard *shard_of(struct mm_applier *a, const struct mm_item *it)
 {
     return &a->r->shard[it->d.shard - 1];
 }
@@ -434,7 +322,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
             if (err->rc == SQLITE_OK && s->replay_seq >= s->pos.seq) {
                 mm_join_replay_done(r, s, err);
             }
-            item_free(take_head(a));
+            mm_item_free(mm_applier_take(a));
             continue;
         }
         enum place place = place_of(s, a->head, err);
@@ -446,7 +334,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
             result = err->rc == SQLITE_OK ? MM_APPLY_BLOCKED : MM_APPLIED;
             break;
         }
-        item_free(take_head(a));
+        mm_item_free(mm_applier_take(a));
     }
     struct mm_err lost = *err; /* of PLACE_LOST: what came before it is still good */
     if (result == MM_APPLY_LOST) {
@@ -479,14 +367,14 @@ enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
         if (s->replay != NULL || !s->checked || a->head->d.seq != s->pos.seq + 1 || !fold_light(a, s, a->head, err)) {
             break;
         }
-        item_free(take_head(a));
+        mm_item_free(mm_applier_take(a));
     }
     if (a->head == NULL || err->rc != SQLITE_OK) {
         return err->rc == SQLITE_OK ? MM_APPLIED : MM_APPLY_RELOAD;
     }
     if (!shard_of(a, a->head)->checked && shard_of(a, a->head)->replay == NULL &&
         place_of(shard_of(a, a->head), a->head, err) == PLACE_SEEN) {
-        item_free(take_head(a)); /* the message at the position itself: nothing to write */
+        mm_item_free(mm_applier_take(a)); /* the message at the position itself: nothing to write */
         return MM_APPLIED;
     }
     if (err->rc != SQLITE_OK) {

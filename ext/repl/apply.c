@@ -12,7 +12,7 @@ enum { CONFLICTS_KEPT = 10000, JSON_MAX = 1 << 20 };
 struct view {
     struct mm_target *t;
     const struct mm_tab *tab;
-    int *local;            /* message column -> local column */
+    int *local; /* message column -> local column */
     struct mm_value *old, *new, *current, *image;
 };
 
@@ -26,9 +26,11 @@ static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, struct
 /* NULL when the table's rows can be written here, else why not. */
 static const char *map_columns(struct view *v)
 {
-    static const char no_table[] = "the cluster changes it and this node has no such table: create it as on the other nodes";
+    static const char no_table[] =
+        "the cluster changes it and this node has no such table: create it as on the other nodes";
     static const char no_column[] = "a column of the cluster's table is missing here: add it as on the other nodes";
-    static const char other_key[] = "its key differs from that of the cluster's table: rebuild it as on the other nodes";
+    static const char other_key[] =
+        "its key differs from that of the cluster's table: rebuild it as on the other nodes";
     if (v->t->def == NULL) {
         return no_table;
     }
@@ -109,8 +111,14 @@ static void record_conflict(sqlite3 *db, const struct view *v, const struct mm_a
         mm_buf_check(&b[k], err, "a conflict record");
     }
     if (err->rc == SQLITE_OK) {
-        struct mm_conflict c = { how->shard, how->seq, how->node, mm_conflict_name(kind), v->t->def->name,
-                                 (const char *)b[0].data, (const char *)b[1].data, (const char *)b[2].data };
+        struct mm_conflict c = { how->shard,
+                                 how->seq,
+                                 how->node,
+                                 mm_conflict_name(kind),
+                                 v->t->def->name,
+                                 (const char *)b[0].data,
+                                 (const char *)b[1].data,
+                                 (const char *)b[2].data };
         mm_conflict_add(db, &c, CONFLICTS_KEPT, err);
     }
     for (int k = 0; k < 3; k++) {

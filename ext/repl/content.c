@@ -8,8 +8,7 @@
 #define SCRATCH_MAX ((size_t)1 << 30)
 
 /* Adds (sign 1) or takes out (-1) one row given in a message's columns. */
-static int add_row(uint8_t sum[16], const struct mm_tab *tab, const struct mm_value *row, int sign,
-                   struct mm_err *err)
+static int add_row(uint8_t sum[16], const struct mm_tab *tab, const struct mm_value *row, int sign, struct mm_err *err)
 {
     return row != NULL ? mm_wire_sum_row(sum, tab->col, row, tab->ncol, sign, err) : err->rc;
 }

@@ -45,9 +45,9 @@ static enum mm_fold_act fold_full(uint32_t ncol, const struct mm_value *before, 
     return MM_FOLD_WRITE;
 }
 
-static enum mm_fold_act fold_update(bool all, uint32_t ncol, const struct mm_value *before, const struct mm_value *after,
-                                    const struct mm_value *current, struct mm_value *image,
-                                    enum mm_conflict_kind *conflict)
+static enum mm_fold_act fold_update(bool all, uint32_t ncol, const struct mm_value *before,
+                                    const struct mm_value *after, const struct mm_value *current,
+                                    struct mm_value *image, enum mm_conflict_kind *conflict)
 {
     if (current == NULL) {
         *conflict = MM_CONFLICT_UPDATE_MISSING;

@@ -62,8 +62,7 @@ int mm_image_pack(struct mm_image *im, struct mm_buf *out, struct mm_err *err)
     return mm_buf_check(out, err, "before-images");
 }
 
-int mm_image_unpack(struct mm_txn *txn, const void *data, size_t len, struct mm_targets *targets,
-                    struct mm_err *err)
+int mm_image_unpack(struct mm_txn *txn, const void *data, size_t len, struct mm_targets *targets, struct mm_err *err)
 {
     const uint8_t *p = data;
     const uint8_t *end = p + len;

@@ -25,8 +25,7 @@ void mm_image_add(struct mm_image *im, const struct mm_target *t, const struct m
 int mm_image_pack(struct mm_image *im, struct mm_buf *out, struct mm_err *err);
 /* Rows are INSERT (after = what stood) or DELETE (before = the key); values
 ** borrow from data. */
-int mm_image_unpack(struct mm_txn *txn, const void *data, size_t len, struct mm_targets *targets,
-                    struct mm_err *err);
+int mm_image_unpack(struct mm_txn *txn, const void *data, size_t len, struct mm_targets *targets, struct mm_err *err);
 
 /* The images of a captured transaction that was never redone: its own old
 ** values. Rewrites txn in place. */

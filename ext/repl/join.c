@@ -92,8 +92,9 @@ static int read_record(struct mm_repl *r, const struct mm_join_options *o, struc
         return 0;
     }
     if (!parse_record(value, rec)) {
-        mm_err_set(err, SQLITE_CORRUPT, "the record of cluster %s in bucket %s is not readable: set another cluster name",
-                   o->cluster, bucket);
+        mm_err_set(err, SQLITE_CORRUPT,
+                   "the record of cluster %s in bucket %s is not readable: set another cluster name", o->cluster,
+                   bucket);
     }
     free(value);
     return err->rc == SQLITE_OK;
@@ -132,9 +133,15 @@ static enum mm_join_result open_stream(struct mm_repl *r, const struct mm_join_o
     char description[96];
     (void)snprintf(description, sizeof description, "%s%s", DESCRIPTION, r->cluster_id);
     struct mm_stream_config c = {
-        .name = s->stream, .subject = s->subject, .description = description, .max_msgs = -1,
-        .max_bytes = o->max_bytes > 0 ? o->max_bytes : -1, .max_msg_size = -1, .replicas = o->replicas,
-        .discard_new = true, .duplicates_ns = 30LL * 1000000000,
+        .name = s->stream,
+        .subject = s->subject,
+        .description = description,
+        .max_msgs = -1,
+        .max_bytes = o->max_bytes > 0 ? o->max_bytes : -1,
+        .max_msg_size = -1,
+        .replicas = o->replicas,
+        .discard_new = true,
+        .duplicates_ns = 30LL * 1000000000,
     };
     int found = mm_bus_stream_info(r->bus, s->stream, info, MM_REQUEST_MS, err);
     if (err->rc == SQLITE_OK && !found && !create) {
@@ -292,7 +299,9 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
 {
     uint8_t digest[32];
     mm_wire_sha256(data, len, digest);
+    sqlite3_busy_timeout(r->db, MM_ADOPT_BUSY_MS);
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    sqlite3_busy_timeout(r->db, MM_BUSY_MS);
     for (size_t k = 0; k < founded->control.ntable && err->rc == SQLITE_OK; k++) {
         const char *name = founded->control.table[k].name;
         struct mm_target *t = mm_targets_get(r->targets, name, err);
@@ -346,7 +355,8 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
         }
     } else if (mm_wire_decode(&m, data, len, false, &a, &bad) != SQLITE_OK || m.kind != MM_MSG_FOUNDED ||
                strcmp(m.control.cluster_id, r->cluster_id) != 0) {
-        mm_err_set(err, SQLITE_CORRUPT, "the first message of %s is not the founding of cluster %s: set another cluster name",
+        mm_err_set(err, SQLITE_CORRUPT,
+                   "the first message of %s is not the founding of cluster %s: set another cluster name",
                    r->shard[0].stream, o->cluster);
         result = MM_JOIN_CONFLICT;
     } else {

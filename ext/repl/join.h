@@ -52,8 +52,7 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 /* A founded or watch message: tables whose base equals it take part. */
-int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq,
-                     struct mm_err *err);
+int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, struct mm_err *err);
 /* A part; true when the transaction is whole (body and txn hold it). */
 bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_arena *arena,
                          struct mm_buf *body, struct mm_txn *txn, struct mm_err *err);

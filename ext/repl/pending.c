@@ -26,8 +26,8 @@ struct mm_pending {
     size_t undone_from;    /* index; count = none is undone */
     struct node *node;
     uint32_t nnode, node_cap, free_node; /* free list by next */
-    uint32_t *bucket;      /* first node + 1 */
-    uint32_t *tail;        /* last node + 1 */
+    uint32_t *bucket;                    /* first node + 1 */
+    uint32_t *tail;                      /* last node + 1 */
     uint32_t nbucket;
     size_t live;
     int64_t bytes;

@@ -16,15 +16,15 @@
 #include "store/outbox.h"
 
 struct mm_pend {
-    int64_t id;          /* outbox id */
+    int64_t id; /* outbox id */
     int64_t incarnation;
     uint8_t txid[MM_TXID_SIZE];
-    int kind;            /* enum mm_outbox_kind */
-    bool clean;          /* done on exactly the old values that it names */
-    int64_t acked_seq;   /* for the publisher: stream sequence of its last message, 0 = not acknowledged */
-    int64_t at;          /* commit time, ms since 1970 */
-    int64_t bytes;       /* of the outbox row */
-    uint64_t *key;       /* hashes of the keys that it touches */
+    int kind;          /* enum mm_outbox_kind */
+    bool clean;        /* done on exactly the old values that it names */
+    int64_t acked_seq; /* for the publisher: stream sequence of its last message, 0 = not acknowledged */
+    int64_t at;        /* commit time, ms since 1970 */
+    int64_t bytes;     /* of the outbox row */
+    uint64_t *key;     /* hashes of the keys that it touches */
     size_t nkey;
 };
 
@@ -42,10 +42,10 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
                     struct mm_err *err);
 
 size_t mm_pending_count(const struct mm_pending *p);
-int64_t mm_pending_bytes(const struct mm_pending *p); /* of their outbox rows */
-struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index); /* 0 = oldest */
+int64_t mm_pending_bytes(const struct mm_pending *p);                 /* of their outbox rows */
+struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index);    /* 0 = oldest */
 uint64_t mm_pending_number(const struct mm_pending *p, size_t index); /* counted from the first ever pushed */
-bool mm_pending_undone(const struct mm_pending *p, size_t index);  /* in this batch */
+bool mm_pending_undone(const struct mm_pending *p, size_t index);     /* in this batch */
 
 /* Index of the first pending transaction that overlaps with the rows of txn;
 ** count when there is none. */

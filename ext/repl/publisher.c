@@ -84,8 +84,12 @@ static int send(struct mm_repl *r, struct mm_shard *s, size_t index, const struc
     mm_buf_check(&out, err, "a message");
     (void)snprintf(id, sizeof id, "%" PRId64 ".%" PRIx64 ".%d.%" PRId64 ".%d.%" PRIu32, m->node,
                    (uint64_t)m->incarnation, s->n, m->origin_seq, part ? m->part.number : 0, s->attempt);
-    struct mm_publish p = { .subject = s->subject, .msg_id = id, .encoding = zstd ? "zstd" : NULL,
-                            .expect_last = -1, .data = out.data, .len = out.len,
+    struct mm_publish p = { .subject = s->subject,
+                            .msg_id = id,
+                            .encoding = zstd ? "zstd" : NULL,
+                            .expect_last = -1,
+                            .data = out.data,
+                            .len = out.len,
                             .token = make_token(s, index, last) };
     if (err->rc == SQLITE_OK && mm_bus_publish(r->bus, &p, err) == SQLITE_OK) {
         if (s->flight == 0) {
@@ -182,9 +186,8 @@ static int send_control(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m,
     if (mm_outbox_get(r->outbox, e->id, &row, NULL, &data, err)) {
         mm_buf_byte(&data, 0);
         const char *name = (const char *)data.data + 1;
-        struct mm_target *t = mm_buf_check(&data, err, "a control row") == SQLITE_OK
-                                  ? mm_targets_get(r->targets, name, err)
-                                  : NULL;
+        struct mm_target *t =
+            mm_buf_check(&data, err, "a control row") == SQLITE_OK ? mm_targets_get(r->targets, name, err) : NULL;
         m->kind = MM_MSG_WATCH;
         m->control.cluster_id = r->cluster_id;
         m->control.settings = "";

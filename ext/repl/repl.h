@@ -11,12 +11,14 @@
 
 enum {
     MM_SHARDS_MAX = 64,
-    MM_WINDOW = 256,             /* messages whose echo is missing, a shard (measured: more gains nothing) */
-    MM_PARTS_IN_FLIGHT = 16,     /* of a large transaction: bounds the socket's buffer */
-    MM_REQUEST_MS = 3000,        /* one JetStream request */
-    MM_ACK_MS = 5000,            /* without any progress: go back */
-    MM_BATCH_US = 25000,         /* a fold transaction stops taking messages after this */
-    MM_QUEUE_MESSAGES = 1024,    /* received, not folded yet */
+    MM_WINDOW = 256,          /* messages whose echo is missing, a shard (measured: more gains nothing) */
+    MM_PARTS_IN_FLIGHT = 16,  /* of a large transaction: bounds the socket's buffer */
+    MM_REQUEST_MS = 3000,     /* one JetStream request */
+    MM_ACK_MS = 5000,         /* without any progress: go back */
+    MM_BUSY_MS = 20,          /* short: the loop tries again and does its other work meanwhile */
+    MM_ADOPT_BUSY_MS = 1000,  /* once, at joining */
+    MM_BATCH_US = 25000,      /* a fold transaction stops taking messages after this */
+    MM_QUEUE_MESSAGES = 1024, /* received, not folded yet */
 };
 #define MM_QUEUE_BYTES ((size_t)16 << 20)
 
@@ -29,31 +31,31 @@ struct mm_shard {
     struct mm_accept *accept;
     struct mm_pending *pending;
 
-    int64_t end_seq;    /* highest sequence known to exist */
-    int64_t sync_seq;   /* fold up to here before publishing */
+    int64_t end_seq;  /* highest sequence known to exist */
+    int64_t sync_seq; /* fold up to here before publishing */
     bool following;
-    bool checked;       /* the message at pos.seq was seen again and is the same */
+    bool checked; /* the message at pos.seq was seen again and is the same */
 
     /* A late joiner's second reading of the log, from its first message on. */
     struct mm_accept *replay;
     int64_t replay_seq;
 
     /* Publisher. */
-    size_t next;        /* index of the first pending one not sent */
+    size_t next; /* index of the first pending one not sent */
     uint32_t attempt;
-    int flight;         /* messages sent and not acknowledged */
+    int flight; /* messages sent and not acknowledged */
     int64_t progress_ms;
     int64_t wait_until_ms;
     int backoff;
-    bool full;          /* the server answered: stream is full */
-    struct {            /* a large transaction that is being sent in parts */
+    bool full; /* the server answered: stream is full */
+    struct {   /* a large transaction that is being sent in parts */
         struct mm_buf body;
         uint8_t sha256[32];
         int number, count;
     } large;
 
     int64_t blocked_seq;
-    char why[400];      /* of blocked */
+    char why[400];                                /* of blocked */
     int64_t folded, ignored, skipped, duplicates; /* messages, messages, rows, messages */
 };
 
@@ -69,7 +71,7 @@ struct mm_repl {
     struct mm_shard *shard; /* nshard of them, shard[0].n is 1 */
     int64_t part_size;
     bool compress;
-    bool all_columns;       /* conflict = "row": every column of a change counts as changed */
+    bool all_columns; /* conflict = "row": every column of a change counts as changed */
     bool joined;
     int64_t outbox_read;    /* highest outbox id among the pending ones read */
     int64_t echoed_written; /* watermark that the database holds */

@@ -12,10 +12,10 @@
 
 struct mm_target {
     char *name;
-    char *first_name;          /* "" when it has no watch row */
-    struct mm_table *def;      /* NULL: no such table here */
+    char *first_name;     /* "" when it has no watch row */
+    struct mm_table *def; /* NULL: no such table here */
     enum mm_watch_state state;
-    int64_t joined_seq;        /* while joining: folded up to this sequence */
+    int64_t joined_seq; /* while joining: folded up to this sequence */
     int shard;
     sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */
     struct mm_target *next;

@@ -6,12 +6,12 @@
 /* One key of one table while records are merged. */
 struct entry {
     uint32_t tab;
-    uint32_t next;   /* entry + 1 in the same hash slot, 0 = end */
+    uint32_t next; /* entry + 1 in the same hash slot, 0 = end */
     uint64_t hash;
     uint32_t key_at, key_len; /* in reader.keys; key_len 0 = keyless */
-    bool replaced;   /* deleted and inserted again */
-    struct mm_value *before; /* at the start of the transaction, NULL = not there */
-    struct mm_value *after;  /* now, NULL = not there */
+    bool replaced;            /* deleted and inserted again */
+    struct mm_value *before;  /* at the start of the transaction, NULL = not there */
+    struct mm_value *after;   /* now, NULL = not there */
 };
 
 struct group {
@@ -42,8 +42,8 @@ enum { KEYS_MAX = 1 << 30, COLUMNS_MAX = 32767 };
 
 static int corrupt(struct reader *r, const char *what)
 {
-    return mm_err_set(r->err, SQLITE_CORRUPT, "captured change is malformed at byte %zu: %s",
-                      (size_t)(r->p - r->start), what);
+    return mm_err_set(r->err, SQLITE_CORRUPT, "captured change is malformed at byte %zu: %s", (size_t)(r->p - r->start),
+                      what);
 }
 
 static const char *next_name(struct reader *r)
@@ -116,8 +116,7 @@ static void read_group(struct reader *r)
     uint64_t ncol = 0;
     memset(&t, 0, sizeof t);
     r->p++; /* 'T' */
-    if (!mm_varint_get(&r->p, r->end, &ncol) || ncol == 0 || ncol > COLUMNS_MAX ||
-        ncol > (uint64_t)(r->end - r->p)) {
+    if (!mm_varint_get(&r->p, r->end, &ncol) || ncol == 0 || ncol > COLUMNS_MAX || ncol > (uint64_t)(r->end - r->p)) {
         corrupt(r, "bad column count");
         return;
     }
@@ -307,7 +306,7 @@ static void read_change(struct reader *r)
     r->p++; /* "indirect" flag: of no use here */
     uint32_t ncol = r->group[r->cur].tab.ncol;
     struct mm_value *old = op != SQLITE_INSERT ? read_record(r, ncol) : NULL;
-    struct mm_value *new = r->err->rc == SQLITE_OK && op != SQLITE_DELETE ? read_record(r, ncol) : NULL;
+    struct mm_value *new = r->err->rc == SQLITE_OK &&op != SQLITE_DELETE ? read_record(r, ncol) : NULL;
     if (r->err->rc != SQLITE_OK) {
         return;
     }
@@ -354,8 +353,8 @@ static void collect(struct reader *r)
         }
         for (uint32_t k = 0; k < r->nentry && t->row != NULL; k++) {
             const struct entry *e = &r->entry[k];
-            bool nothing = e->before == NULL ? e->after == NULL
-                                             : e->after != NULL && rows_same(e->before, e->after, t->ncol);
+            bool nothing =
+                e->before == NULL ? e->after == NULL : e->after != NULL && rows_same(e->before, e->after, t->ncol);
             if (e->tab == g && !nothing) {
                 struct mm_row *row = &t->row[t->nrow++];
                 row->before = e->before;

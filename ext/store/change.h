@@ -29,8 +29,8 @@ struct mm_row {
 struct mm_tab {
     const char *name;
     uint32_t ncol;
-    const char **col;   /* column names */
-    uint8_t *pk;        /* per column: 0, or its 1-based place in the key; all 0 = keyless */
+    const char **col; /* column names */
+    uint8_t *pk;      /* per column: 0, or its 1-based place in the key; all 0 = keyless */
     struct mm_row *row;
     size_t nrow;
 };

@@ -44,8 +44,8 @@ int mm_meta_drop(sqlite3 *db, struct mm_err *err)
             sqlite3_free(name);
             return err->rc;
         }
-        bool trigger = mm_db_int(db, err, 0, "SELECT type = 'trigger' FROM main.sqlite_schema WHERE name = %Q",
-                                 name) != 0;
+        bool trigger =
+            mm_db_int(db, err, 0, "SELECT type = 'trigger' FROM main.sqlite_schema WHERE name = %Q", name) != 0;
         mm_db_exec(db, err, "DROP %s main.\"%w\"", trigger ? "TRIGGER" : "TABLE", name);
         sqlite3_free(name);
     }

@@ -9,9 +9,8 @@
 const char mm_outbox_sql_next[] =
     "SELECT 1 + max(floor, ifnull((SELECT max(id) FROM main.__marmot__outbox), 0)), incarnation, watch_all,"
     " capturing FROM main.__marmot__head WHERE one = 1";
-const char mm_outbox_sql_put[] =
-    "INSERT INTO main.__marmot__outbox(id, part, kind, incarnation, txid, at, names, data)"
-    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const char mm_outbox_sql_put[] = "INSERT INTO main.__marmot__outbox(id, part, kind, incarnation, txid, at, names, data)"
+                                 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const char mm_outbox_sql_drop[] = "DELETE FROM main.__marmot__outbox WHERE id = ?1";
 
 int mm_outbox_put_control(sqlite3 *db, const void *data, size_t len, struct mm_err *err)
@@ -101,8 +100,8 @@ static void add_column(struct mm_buf *b, sqlite3_stmt *st, int col)
     }
 }
 
-static int read_row(struct mm_outbox *o, sqlite3_stmt *st, int64_t id, struct mm_outbox_row *row,
-                    struct mm_buf *names, struct mm_buf *data, struct mm_err *err)
+static int read_row(struct mm_outbox *o, sqlite3_stmt *st, int64_t id, struct mm_outbox_row *row, struct mm_buf *names,
+                    struct mm_buf *data, struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
         return 0;
@@ -145,8 +144,8 @@ int mm_outbox_next(struct mm_outbox *o, int64_t after, struct mm_outbox_row *row
     return read_row(o, o->st[ST_NEXT], after, row, names, data, err);
 }
 
-int mm_outbox_get(struct mm_outbox *o, int64_t id, struct mm_outbox_row *row, struct mm_buf *names,
-                  struct mm_buf *data, struct mm_err *err)
+int mm_outbox_get(struct mm_outbox *o, int64_t id, struct mm_outbox_row *row, struct mm_buf *names, struct mm_buf *data,
+                  struct mm_err *err)
 {
     return read_row(o, o->st[ST_GET], id, row, names, data, err);
 }
@@ -174,8 +173,7 @@ int mm_outbox_undo_put(struct mm_outbox *o, int64_t id, int shard, bool clean, c
     return err->rc;
 }
 
-int mm_outbox_undo_get(struct mm_outbox *o, int64_t id, int shard, bool *clean, struct mm_buf *data,
-                       struct mm_err *err)
+int mm_outbox_undo_get(struct mm_outbox *o, int64_t id, int shard, bool *clean, struct mm_buf *data, struct mm_err *err)
 {
     sqlite3_stmt *st = o->st[ST_UNDO_GET];
     sqlite3_bind_int64(st, 1, id);
@@ -221,8 +219,7 @@ static int trim_upto(struct mm_outbox *o, int64_t upto, int max_rows, bool *more
                             (long long)upto, max_rows);
     if (cut > 0) {
         mm_db_exec(o->db, err, "DELETE FROM main.__marmot__outbox WHERE id <= %lld", (long long)cut);
-        mm_db_exec(o->db, err, "UPDATE main.__marmot__head SET floor = max(floor, %lld) WHERE one = 1",
-                   (long long)cut);
+        mm_db_exec(o->db, err, "UPDATE main.__marmot__head SET floor = max(floor, %lld) WHERE one = 1", (long long)cut);
         *more = *more || cut < upto;
     }
     return err->rc;
@@ -234,8 +231,8 @@ bool mm_outbox_trim_due(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, st
                      (long long)(now_ms - keep_ms)) != 0;
 }
 
-int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t keep_bytes, int max_rows,
-                   bool *more, struct mm_err *err)
+int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t keep_bytes, int max_rows, bool *more,
+                   struct mm_err *err)
 {
     *more = false;
     int64_t upto = mm_db_int(o->db, err, 0, "SELECT max(id) FROM main.__marmot__echo WHERE at <= %lld",
@@ -293,7 +290,6 @@ int mm_head_set_capturing(sqlite3 *db, bool on, struct mm_err *err)
 int mm_outbox_size(sqlite3 *db, int64_t *rows, int64_t *bytes, struct mm_err *err)
 {
     *rows = mm_db_int(db, err, 0, "SELECT count(*) FROM main.__marmot__outbox WHERE part = 0");
-    *bytes = mm_db_int(db, err, 0,
-                       "SELECT sum(length(data) + ifnull(length(names), 0)) FROM main.__marmot__outbox");
+    *bytes = mm_db_int(db, err, 0, "SELECT sum(length(data) + ifnull(length(names), 0)) FROM main.__marmot__outbox");
     return err->rc;
 }

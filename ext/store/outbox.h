@@ -54,8 +54,8 @@ void mm_outbox_close(struct mm_outbox *o);
 int mm_outbox_next(struct mm_outbox *o, int64_t after, struct mm_outbox_row *row, struct mm_buf *names,
                    struct mm_buf *data, struct mm_err *err);
 /* The row `id` itself; 0 when it is gone. */
-int mm_outbox_get(struct mm_outbox *o, int64_t id, struct mm_outbox_row *row, struct mm_buf *names,
-                  struct mm_buf *data, struct mm_err *err);
+int mm_outbox_get(struct mm_outbox *o, int64_t id, struct mm_outbox_row *row, struct mm_buf *names, struct mm_buf *data,
+                  struct mm_err *err);
 /* Highest id ever given (0 = none). */
 int64_t mm_outbox_last(struct mm_outbox *o, struct mm_err *err);
 
@@ -74,8 +74,8 @@ int mm_outbox_undo_drop(struct mm_outbox *o, int64_t id, int shard, struct mm_er
 int mm_outbox_echoed(struct mm_outbox *o, int64_t id, int64_t now_ms, struct mm_err *err);
 int64_t mm_outbox_echoed_upto(struct mm_outbox *o, struct mm_err *err); /* as last stored */
 bool mm_outbox_trim_due(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, struct mm_err *err);
-int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t keep_bytes, int max_rows,
-                   bool *more, struct mm_err *err);
+int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t keep_bytes, int max_rows, bool *more,
+                   struct mm_err *err);
 
 /* Rows of incarnation `old` from `first` on belong to `moved` instead. */
 int mm_outbox_move(struct mm_outbox *o, int64_t old, int64_t first, int64_t moved, struct mm_err *err);

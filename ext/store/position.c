@@ -26,8 +26,7 @@ int mm_position_get(sqlite3 *db, int shard, struct mm_position *p, struct mm_err
         const char *created = (const char *)sqlite3_column_text(st, 2);
         p->seq = sqlite3_column_int64(st, 0);
         p->epoch = sqlite3_column_int64(st, 3);
-        if (!copy_blob(p->digest, sizeof p->digest, st, 1) || created == NULL ||
-            strlen(created) >= sizeof p->created) {
+        if (!copy_blob(p->digest, sizeof p->digest, st, 1) || created == NULL || strlen(created) >= sizeof p->created) {
             mm_err_set(err, SQLITE_CORRUPT, "the stored position of shard %d is not readable", shard);
         } else {
             memcpy(p->created, created, strlen(created) + 1);
@@ -61,8 +60,7 @@ static void bind_origin(sqlite3_stmt *st, int shard, int64_t node, int64_t incar
     sqlite3_bind_int64(st, 3, incarnation);
 }
 
-int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o,
-                  struct mm_err *err)
+int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o, struct mm_err *err)
 {
     memset(o, 0, sizeof *o);
     o->node = node;
@@ -163,8 +161,7 @@ int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation
     return found;
 }
 
-int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h,
-                struct mm_err *err)
+int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h, struct mm_err *err)
 {
     memset(h, 0, sizeof *h);
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
@@ -191,8 +188,8 @@ int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struc
     return found && err->rc == SQLITE_OK;
 }
 
-int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h,
-                int number, int64_t at_ms, const void *data, size_t len, struct mm_err *err)
+int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h, int number,
+                int64_t at_ms, const void *data, size_t len, struct mm_err *err)
 {
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
                                      "INSERT OR REPLACE INTO main.__marmot__part(shard, node, incarnation, number,"
@@ -211,8 +208,7 @@ int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const
     return err->rc;
 }
 
-int mm_part_read(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_buf *data,
-                 struct mm_err *err)
+int mm_part_read(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_buf *data, struct mm_err *err)
 {
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
                                      "SELECT data FROM main.__marmot__part WHERE shard = ?1 AND node = ?2"

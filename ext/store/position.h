@@ -39,8 +39,7 @@ int mm_position_get(sqlite3 *db, int shard, struct mm_position *p, struct mm_err
 int mm_position_set(sqlite3 *db, const struct mm_position *p, struct mm_err *err);
 
 /* 1 when known; else 0 with o->seq = 0. */
-int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o,
-                  struct mm_err *err);
+int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o, struct mm_err *err);
 /* Many at once, inside one transaction: `add` remembers an accepted (seq,
 ** txid) among the last MM_ACCEPTED_KEPT, `last` writes the origin's newest. */
 struct mm_origin_writer;
@@ -54,15 +53,15 @@ int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation
 
 struct mm_part_head {
     uint8_t txid[MM_TXID_SIZE];
-    int count;      /* parts in all */
-    int held;       /* parts here: 0 .. held-1 */
+    int count; /* parts in all */
+    int held;  /* parts here: 0 .. held-1 */
     uint8_t sha256[32];
-    int64_t bytes;  /* held so far */
+    int64_t bytes; /* held so far */
 };
 int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h,
                 struct mm_err *err); /* 1, or 0 when there is no unfinished transaction */
-int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h,
-                int number, int64_t at_ms, const void *data, size_t len, struct mm_err *err);
+int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h, int number,
+                int64_t at_ms, const void *data, size_t len, struct mm_err *err);
 int mm_part_read(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_buf *data,
                  struct mm_err *err); /* all held parts, appended */
 int mm_part_drop(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_err *err);

@@ -32,8 +32,8 @@ enum mm_watch_state mm_watch_get(sqlite3 *db, const char *table, char **first_na
     if (first_name != NULL) {
         *first_name = NULL;
     }
-    sqlite3_stmt *st = mm_db_prepare(db, err, 0, "SELECT state, first_name FROM main.__marmot__table WHERE name = %Q",
-                                     table);
+    sqlite3_stmt *st =
+        mm_db_prepare(db, err, 0, "SELECT state, first_name FROM main.__marmot__table WHERE name = %Q", table);
     if (mm_db_step(st, err)) {
         s = state_of((const char *)sqlite3_column_text(st, 0));
         if (first_name != NULL) {

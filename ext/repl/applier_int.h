@@ -1,0 +1,27 @@
+/* What the files of the applier share: applier.c folds, applier_queue.c keeps
+** what was received and is not folded yet. Nobody else includes this. */
+#ifndef MM_REPL_APPLIER_INT_H
+#define MM_REPL_APPLIER_INT_H
+
+#include "repl/applier.h"
+
+struct mm_item {
+    struct mm_item *next;
+    struct mm_delivery d;
+    struct mm_arena arena;
+    struct mm_msg msg;
+    struct mm_err bad; /* of decoding */
+};
+
+struct mm_applier {
+    struct mm_repl *r;
+    struct mm_item *head, *tail;
+    size_t count, bytes;
+    int64_t moved; /* incarnation whose numbers the log gives to other transactions, 0 = none */
+};
+
+/* The oldest message leaves the queue; free it with mm_item_free. */
+struct mm_item *mm_applier_take(struct mm_applier *a);
+void mm_item_free(struct mm_item *it);
+
+#endif

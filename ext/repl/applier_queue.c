@@ -1,0 +1,99 @@
+#include <stdlib.h>
+
+#include "repl/applier_int.h"
+
+#define ARENA_MAX ((size_t)2 << 30) /* one value for all nodes: what exceeds it is ignored by all */
+
+struct mm_applier *mm_applier_open(struct mm_repl *r, struct mm_err *err)
+{
+    struct mm_applier *a = calloc(1, sizeof *a);
+    if (a == NULL) {
+        mm_err_nomem(err);
+        return NULL;
+    }
+    a->r = r;
+    return a;
+}
+
+void mm_item_free(struct mm_item *it)
+{
+    mm_bus_release(&it->d);
+    mm_arena_free(&it->arena);
+    free(it);
+}
+
+struct mm_item *mm_applier_take(struct mm_applier *a)
+{
+    struct mm_item *it = a->head;
+    a->head = it->next;
+    if (a->head == NULL) {
+        a->tail = NULL;
+    }
+    a->count--;
+    a->bytes -= it->d.len;
+    return it;
+}
+
+void mm_applier_drop(struct mm_applier *a, int shard)
+{
+    struct mm_item *list = a->head;
+    a->head = a->tail = NULL;
+    a->count = a->bytes = 0;
+    while (list != NULL) {
+        struct mm_item *it = list;
+        list = it->next;
+        it->next = NULL;
+        if (shard == 0 || it->d.shard == shard) {
+            mm_item_free(it);
+            continue;
+        }
+        if (a->tail != NULL) {
+            a->tail->next = it;
+        } else {
+            a->head = it;
+        }
+        a->tail = it;
+        a->count++;
+        a->bytes += it->d.len;
+    }
+}
+
+void mm_applier_close(struct mm_applier *a)
+{
+    if (a != NULL) {
+        mm_applier_drop(a, 0);
+        free(a);
+    }
+}
+
+bool mm_applier_room(const struct mm_applier *a)
+{
+    return a->count < MM_QUEUE_MESSAGES && a->bytes < MM_QUEUE_BYTES;
+}
+
+size_t mm_applier_waiting(const struct mm_applier *a)
+{
+    return a->count;
+}
+
+int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *err)
+{
+    struct mm_item *it = calloc(1, sizeof *it);
+    if (it == NULL) {
+        mm_bus_release(d);
+        return mm_err_nomem(err);
+    }
+    it->d = *d;
+    mm_arena_init(&it->arena, ARENA_MAX);
+    mm_err_init(&it->bad);
+    mm_wire_decode(&it->msg, d->data, d->len, d->zstd, &it->arena, &it->bad);
+    if (a->tail != NULL) {
+        a->tail->next = it;
+    } else {
+        a->head = it;
+    }
+    a->tail = it;
+    a->count++;
+    a->bytes += d->len;
+    return SQLITE_OK;
+}
