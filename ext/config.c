@@ -178,8 +178,9 @@ struct mm_config *mm_config_parse(const char *text, struct mm_err *err)
         if (*text == '{') {
             mm_config_read_json(c, text, NULL, err);
         } else if (*text == '\0') {
-            mm_err_set(err, SQLITE_ERROR, "configuration is empty: give a JSON object or NATS URLs, or no argument for "
-                                          "what is stored or the defaults");
+            mm_err_set(err, SQLITE_ERROR,
+                       "configuration is empty: give a JSON object or NATS URLs, or no argument for "
+                       "what is stored or the defaults");
         } else {
             read_urls(c, text, err);
         }

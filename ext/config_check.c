@@ -161,23 +161,28 @@ static void check_nats(struct mm_config *c, struct mm_err *err)
     settle_list(c, "nats.leaf_servers", "nats://,tls://,dns://", "nats://host:4222/ or dns://host:4222/", err);
     const char *bind = c->nats.bind_address;
     if (!is_host_port(bind, strlen(bind), true)) {
-        mm_err_set(err, SQLITE_ERROR, "configuration key nats.bind_address must be host:port, as 127.0.0.1:4222, not "
-                                      "\"%.100s\"", bind);
+        mm_err_set(err, SQLITE_ERROR,
+                   "configuration key nats.bind_address must be host:port, as 127.0.0.1:4222, not "
+                   "\"%.100s\"",
+                   bind);
     }
     const char *cluster = c->nats.cluster_addr;
     if (cluster[0] != '\0' && !is_host_port(cluster, strlen(cluster), true)) {
-        mm_err_set(err, SQLITE_ERROR, "configuration key nats.cluster_addr must be host:port, as 0.0.0.0:4248, not "
-                                      "\"%.100s\"", cluster);
+        mm_err_set(err, SQLITE_ERROR,
+                   "configuration key nats.cluster_addr must be host:port, as 0.0.0.0:4248, not "
+                   "\"%.100s\"",
+                   cluster);
     }
     need(err, c->nats.user_password[0] != '\0', "nats.user_name", c->nats.user_name, "nats.user_password is given");
     need(err, c->nats.cert_file[0] != '\0', "nats.key_file", c->nats.key_file, "nats.cert_file is given");
     need(err, c->nats.key_file[0] != '\0', "nats.cert_file", c->nats.cert_file, "nats.key_file is given");
     bool authenticated = c->nats.token[0] != '\0' || c->nats.user_password[0] != '\0';
     if (c->nats.urls[0] == '\0' && !is_loopback(bind) && !authenticated && !c->nats.insecure) {
-        mm_err_set(err, SQLITE_ERROR,
-                   "configuration key nats.bind_address %.100s is beyond loopback, and anyone could connect: give "
-                   "nats.user_name and nats.user_password or nats.token, or nats.insecure true where the network is safe",
-                   bind);
+        mm_err_set(
+            err, SQLITE_ERROR,
+            "configuration key nats.bind_address %.100s is beyond loopback, and anyone could connect: give "
+            "nats.user_name and nats.user_password or nats.token, or nats.insecure true where the network is safe",
+            bind);
     }
 }
 

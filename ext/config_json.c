@@ -76,7 +76,8 @@ static void read_text(struct reading *r, const struct mm_config_key *k, const js
     }
     const char *s = json_string_value(v);
     if (k->type == MM_KEY_WORD && mm_config_choice(k->choices, s) < 0) {
-        mm_err_set(r->err, SQLITE_ERROR, "configuration key %s must be one of %s, not \"%.60s\"", k->path, k->choices, s);
+        mm_err_set(r->err, SQLITE_ERROR, "configuration key %s must be one of %s, not \"%.60s\"", k->path, k->choices,
+                   s);
     } else if ((k->type == MM_KEY_NAME || k->type == MM_KEY_SUBJECT) && !is_word(s, k->type == MM_KEY_SUBJECT)) {
         mm_err_set(r->err, SQLITE_ERROR,
                    "configuration key %s must be 1 to 128 letters, digits, '-' and '_'%s, not \"%.60s\"", k->path,
@@ -169,8 +170,8 @@ static void read_section(struct reading *r, json_t *object, const char *prefix)
             mm_err_set(r->err, SQLITE_ERROR, "configuration key \"%.100s\" is unknown; the nearest known one is \"%s\"",
                        path, mm_config_key_nearest(path));
         } else if (!json_is_object(v)) {
-            mm_err_set(r->err, SQLITE_ERROR, "configuration key %s must be an object with keys of its own, not %s", path,
-                       found_type(v));
+            mm_err_set(r->err, SQLITE_ERROR, "configuration key %s must be an object with keys of its own, not %s",
+                       path, found_type(v));
         } else {
             read_section(r, v, path);
         }
@@ -184,7 +185,8 @@ int mm_config_read_json(struct mm_config *c, const char *text, bool *marked, str
 {
     json_error_t at;
     if (strlen(text) > TEXT_MAX_LEN) {
-        return mm_err_set(err, SQLITE_TOOBIG, "configuration of %zu bytes: the limit is %d", strlen(text), TEXT_MAX_LEN);
+        return mm_err_set(err, SQLITE_TOOBIG, "configuration of %zu bytes: the limit is %d", strlen(text),
+                          TEXT_MAX_LEN);
     }
     bool *seen = calloc(mm_config_nkeys, sizeof *seen);
     json_t *root = seen != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, &at) : NULL;
@@ -199,11 +201,11 @@ int mm_config_read_json(struct mm_config *c, const char *text, bool *marked, str
                        ? "it ends too early: a closing brace, bracket or quote is missing"
                    : json_error_code(&at) == json_error_end_of_input_expected ? "there is more behind its end"
                    : json_error_code(&at) == json_error_numeric_overflow      ? "a number is too large"
-                                                                             : "a syntax error");
+                                                                              : "a syntax error");
     } else if (!json_is_object(root)) {
         mm_err_set(err, SQLITE_ERROR, "configuration must be a JSON object, not %s", found_type(root));
     } else {
-        struct reading r = {c, marked, seen, err};
+        struct reading r = { c, marked, seen, err };
         read_section(&r, root, "");
     }
     json_decref(root);
@@ -301,8 +303,8 @@ int mm_config_secret_json(const struct mm_config *c, struct mm_buf *out, struct 
 static bool is_place_of_store(const char *path, const char *store)
 {
     static const char *const places[] = {
-        "snapshot.nats.bucket",  "snapshot.s3.endpoint", "snapshot.s3.path",   "snapshot.s3.bucket",
-        "snapshot.webdav.url", "snapshot.sftp.url",    "snapshot.file.path",
+        "snapshot.nats.bucket", "snapshot.s3.endpoint", "snapshot.s3.path",   "snapshot.s3.bucket",
+        "snapshot.webdav.url",  "snapshot.sftp.url",    "snapshot.file.path",
     };
     size_t n = strlen(store);
     for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
@@ -316,9 +318,16 @@ static bool is_place_of_store(const char *path, const char *store)
 int mm_config_cluster_settings(const struct mm_config *c, struct mm_buf *out, struct mm_err *err)
 {
     static const char *const shared[] = {
-        "replication_log.shards", "replication_log.compress", "replication_log.max_entries",
-        "replication_log.part_size", "nats.subject_prefix", "nats.stream_prefix", "snapshot.enabled",
-        "snapshot.store", "schema_changes", "autoincrement",
+        "replication_log.shards",
+        "replication_log.compress",
+        "replication_log.max_entries",
+        "replication_log.part_size",
+        "nats.subject_prefix",
+        "nats.stream_prefix",
+        "snapshot.enabled",
+        "snapshot.store",
+        "schema_changes",
+        "autoincrement",
     };
     if (err->rc != SQLITE_OK) {
         return err->rc;

@@ -6,18 +6,19 @@
 #include "base/sqlite.h"
 
 #define AT(m) offsetof(struct mm_config, m)
-#define INT(p, m, lo, hi, u, d) {.path = p, .type = MM_KEY_INT, .member = AT(m), .min = lo, .max = hi, .unit = u, .number = d}
-#define BOOL(p, m, d) {.path = p, .type = MM_KEY_BOOL, .member = AT(m), .number = d}
-#define TEXT(p, m, d) {.path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = d}
-#define NAME(p, m, d) {.path = p, .type = MM_KEY_NAME, .member = AT(m), .text = d}
-#define SUBJECT(p, m, d) {.path = p, .type = MM_KEY_SUBJECT, .member = AT(m), .text = d}
-#define LIST(p, m) {.path = p, .type = MM_KEY_LIST, .member = AT(m), .text = "", .secret = MM_SECRET_URL}
-#define CHOICE(p, m, c) {.path = p, .type = MM_KEY_CHOICE, .member = AT(m), .choices = c}
-#define WORD(p, m, c, d) {.path = p, .type = MM_KEY_WORD, .member = AT(m), .choices = c, .text = d}
-#define HIDDEN(p, m) {.path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = "", .secret = MM_SECRET}
-#define URL(p, m) {.path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = "", .secret = MM_SECRET_URL}
-#define PROGRAM(p, m) {.path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = "", .file_only = true}
-#define UNUSED(p) {.path = p, .type = MM_KEY_UNUSED}
+#define INT(p, m, lo, hi, u, d) \
+    .path = p, .type = MM_KEY_INT, .member = AT(m), .min = lo, .max = hi, .unit = u, .number = d
+#define BOOL(p, m, d) .path = p, .type = MM_KEY_BOOL, .member = AT(m), .number = d
+#define TEXT(p, m, d) .path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = d
+#define NAME(p, m, d) .path = p, .type = MM_KEY_NAME, .member = AT(m), .text = d
+#define SUBJECT(p, m, d) .path = p, .type = MM_KEY_SUBJECT, .member = AT(m), .text = d
+#define LIST(p, m) .path = p, .type = MM_KEY_LIST, .member = AT(m), .text = "", .secret = MM_SECRET_URL
+#define CHOICE(p, m, c) .path = p, .type = MM_KEY_CHOICE, .member = AT(m), .choices = c
+#define WORD(p, m, c, d) .path = p, .type = MM_KEY_WORD, .member = AT(m), .choices = c, .text = d
+#define HIDDEN(p, m) .path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = "", .secret = MM_SECRET
+#define URL(p, m) .path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = "", .secret = MM_SECRET_URL
+#define PROGRAM(p, m) .path = p, .type = MM_KEY_TEXT, .member = AT(m), .text = "", .file_only = true
+#define UNUSED(p) .path = p, .type = MM_KEY_UNUSED
 
 #define YEAR_MS (365LL * 86400 * 1000)
 #define MIB (1024LL * 1024)
@@ -25,75 +26,75 @@
 /* Units are those of Marmot's config.toml: intervals and sleep_timeout in
 ** milliseconds. */
 const struct mm_config_key mm_config_keys[] = {
-    INT("node_id", node_id, 0, INT64_MAX, 1, 0),
-    NAME("cluster", cluster, "marmot"),
-    BOOL("replicate", replicate, true),
-    BOOL("publish", publish, true),
-    INT("cleanup_interval", cleanup_interval_ms, 0, YEAR_MS, 1, 5000),
-    INT("sleep_timeout", sleep_timeout_ms, 0, YEAR_MS, 1, 0),
-    CHOICE("join", join, "strict,adopt,merge"),
-    CHOICE("capture", capture, "auto,hook,trigger"),
-    CHOICE("conflict", conflict, "column,row"),
-    BOOL("schema_changes", schema_changes, true),
-    WORD("autoincrement", autoincrement, "shared,partition", "shared"),
-    INT("outbox_keep", outbox_keep_ms, 0, 30 * 86400, 1000, 300),
-    INT("outbox_keep_bytes", outbox_keep_bytes, 0, INT64_MAX, 1, 256 * MIB),
-    INT("outbox_max_bytes", outbox_max_bytes, 4096, INT64_MAX, 1, 1024 * MIB),
-    CHOICE("outbox_full", outbox_full, "warn,slow,refuse"),
-    INT("replication_log.shards", log.shards, 1, 1024, 1, 1),
-    INT("replication_log.max_entries", log.max_entries, 16, INT64_MAX, 1, 1000000),
-    INT("replication_log.max_bytes", log.max_bytes, -1, INT64_MAX, 1, -1),
-    INT("replication_log.replicas", log.replicas, 1, 5, 1, 1),
-    INT("replication_log.part_size", log.part_size, 64, 32 * MIB, 1, 512 * 1024),
-    BOOL("replication_log.compress", log.compress, true),
-    BOOL("replication_log.update_existing", log.update_existing, false),
-    LIST("nats.urls", nats.urls),
-    SUBJECT("nats.subject_prefix", nats.subject_prefix, "+-change-log"),
-    NAME("nats.stream_prefix", nats.stream_prefix, "+-changes"),
-    TEXT("nats.bind_address", nats.bind_address, "127.0.0.1:4222"),
-    PROGRAM("nats.server_config", nats.server_config),
-    PROGRAM("nats.server_binary", nats.server_binary),
-    TEXT("nats.cluster_addr", nats.cluster_addr, ""),
-    LIST("nats.cluster_peers", nats.cluster_peers),
-    LIST("nats.leaf_servers", nats.leaf_servers),
-    TEXT("nats.seed_file", nats.seed_file, ""),
-    TEXT("nats.creds_file", nats.creds_file, ""),
-    TEXT("nats.user_name", nats.user_name, ""),
-    HIDDEN("nats.user_password", nats.user_password),
-    HIDDEN("nats.token", nats.token),
-    TEXT("nats.ca_file", nats.ca_file, ""),
-    TEXT("nats.cert_file", nats.cert_file, ""),
-    TEXT("nats.key_file", nats.key_file, ""),
-    INT("nats.connect_retries", nats.connect_retries, -1, 1000000, 1, 5),
-    INT("nats.reconnect_wait_seconds", nats.reconnect_wait_seconds, 0, 3600, 1, 2),
-    BOOL("nats.insecure", nats.insecure, false),
-    BOOL("snapshot.enabled", snapshot.enabled, true),
-    WORD("snapshot.store", snapshot.store, "nats,s3,webdav,sftp,file", "nats"),
-    INT("snapshot.interval", snapshot.interval_ms, 0, YEAR_MS, 1, 0),
-    INT("snapshot.nats.replicas", snapshot.nats_replicas, 1, 5, 1, 1),
-    NAME("snapshot.nats.bucket", snapshot.nats_bucket, "+-snapshots"),
-    TEXT("snapshot.s3.endpoint", snapshot.s3_endpoint, ""),
-    TEXT("snapshot.s3.path", snapshot.s3_path, ""),
-    BOOL("snapshot.s3.use_ssl", snapshot.s3_use_ssl, false),
-    TEXT("snapshot.s3.access_key", snapshot.s3_access_key, ""),
-    HIDDEN("snapshot.s3.secret", snapshot.s3_secret),
-    HIDDEN("snapshot.s3.session_token", snapshot.s3_session_token),
-    TEXT("snapshot.s3.bucket", snapshot.s3_bucket, ""),
-    TEXT("snapshot.s3.region", snapshot.s3_region, ""),
-    URL("snapshot.webdav.url", snapshot.webdav_url),
-    URL("snapshot.sftp.url", snapshot.sftp_url),
-    TEXT("snapshot.file.path", snapshot.file_path, ""),
-    BOOL("prometheus.enable", prometheus.enable, false),
-    TEXT("prometheus.bind", prometheus.bind, "0.0.0.0:3010"),
-    TEXT("prometheus.namespace", prometheus.namespace, "marmot"),
-    TEXT("prometheus.subsystem", prometheus.subsystem, ""),
-    BOOL("logging.verbose", logging.verbose, false),
-    WORD("logging.format", logging.format, "console,json", "console"),
-    TEXT("logging.file", logging.file, ""),
-    UNUSED("db_path"),
-    UNUSED("seq_map_path"),
-    UNUSED("scan_max_changes"),
-    UNUSED("polling_interval"),
+    { INT("node_id", node_id, 0, INT64_MAX, 1, 0) },
+    { NAME("cluster", cluster, "marmot") },
+    { BOOL("replicate", replicate, true) },
+    { BOOL("publish", publish, true) },
+    { INT("cleanup_interval", cleanup_interval_ms, 0, YEAR_MS, 1, 5000) },
+    { INT("sleep_timeout", sleep_timeout_ms, 0, YEAR_MS, 1, 0) },
+    { CHOICE("join", join, "strict,adopt,merge") },
+    { CHOICE("capture", capture, "auto,hook,trigger") },
+    { CHOICE("conflict", conflict, "column,row") },
+    { BOOL("schema_changes", schema_changes, true) },
+    { WORD("autoincrement", autoincrement, "shared,partition", "shared") },
+    { INT("outbox_keep", outbox_keep_ms, 0, 30 * 86400, 1000, 300) },
+    { INT("outbox_keep_bytes", outbox_keep_bytes, 0, INT64_MAX, 1, 256 * MIB) },
+    { INT("outbox_max_bytes", outbox_max_bytes, 4096, INT64_MAX, 1, 1024 * MIB) },
+    { CHOICE("outbox_full", outbox_full, "warn,slow,refuse") },
+    { INT("replication_log.shards", log.shards, 1, 1024, 1, 1) },
+    { INT("replication_log.max_entries", log.max_entries, 16, INT64_MAX, 1, 1000000) },
+    { INT("replication_log.max_bytes", log.max_bytes, -1, INT64_MAX, 1, -1) },
+    { INT("replication_log.replicas", log.replicas, 1, 5, 1, 1) },
+    { INT("replication_log.part_size", log.part_size, 64, 32 * MIB, 1, 512 * 1024) },
+    { BOOL("replication_log.compress", log.compress, true) },
+    { BOOL("replication_log.update_existing", log.update_existing, false) },
+    { LIST("nats.urls", nats.urls) },
+    { SUBJECT("nats.subject_prefix", nats.subject_prefix, "+-change-log") },
+    { NAME("nats.stream_prefix", nats.stream_prefix, "+-changes") },
+    { TEXT("nats.bind_address", nats.bind_address, "127.0.0.1:4222") },
+    { PROGRAM("nats.server_config", nats.server_config) },
+    { PROGRAM("nats.server_binary", nats.server_binary) },
+    { TEXT("nats.cluster_addr", nats.cluster_addr, "") },
+    { LIST("nats.cluster_peers", nats.cluster_peers) },
+    { LIST("nats.leaf_servers", nats.leaf_servers) },
+    { TEXT("nats.seed_file", nats.seed_file, "") },
+    { TEXT("nats.creds_file", nats.creds_file, "") },
+    { TEXT("nats.user_name", nats.user_name, "") },
+    { HIDDEN("nats.user_password", nats.user_password) },
+    { HIDDEN("nats.token", nats.token) },
+    { TEXT("nats.ca_file", nats.ca_file, "") },
+    { TEXT("nats.cert_file", nats.cert_file, "") },
+    { TEXT("nats.key_file", nats.key_file, "") },
+    { INT("nats.connect_retries", nats.connect_retries, -1, 1000000, 1, 5) },
+    { INT("nats.reconnect_wait_seconds", nats.reconnect_wait_seconds, 0, 3600, 1, 2) },
+    { BOOL("nats.insecure", nats.insecure, false) },
+    { BOOL("snapshot.enabled", snapshot.enabled, true) },
+    { WORD("snapshot.store", snapshot.store, "nats,s3,webdav,sftp,file", "nats") },
+    { INT("snapshot.interval", snapshot.interval_ms, 0, YEAR_MS, 1, 0) },
+    { INT("snapshot.nats.replicas", snapshot.nats_replicas, 1, 5, 1, 1) },
+    { NAME("snapshot.nats.bucket", snapshot.nats_bucket, "+-snapshots") },
+    { TEXT("snapshot.s3.endpoint", snapshot.s3_endpoint, "") },
+    { TEXT("snapshot.s3.path", snapshot.s3_path, "") },
+    { BOOL("snapshot.s3.use_ssl", snapshot.s3_use_ssl, false) },
+    { TEXT("snapshot.s3.access_key", snapshot.s3_access_key, "") },
+    { HIDDEN("snapshot.s3.secret", snapshot.s3_secret) },
+    { HIDDEN("snapshot.s3.session_token", snapshot.s3_session_token) },
+    { TEXT("snapshot.s3.bucket", snapshot.s3_bucket, "") },
+    { TEXT("snapshot.s3.region", snapshot.s3_region, "") },
+    { URL("snapshot.webdav.url", snapshot.webdav_url) },
+    { URL("snapshot.sftp.url", snapshot.sftp_url) },
+    { TEXT("snapshot.file.path", snapshot.file_path, "") },
+    { BOOL("prometheus.enable", prometheus.enable, false) },
+    { TEXT("prometheus.bind", prometheus.bind, "0.0.0.0:3010") },
+    { TEXT("prometheus.namespace", prometheus.namespace, "marmot") },
+    { TEXT("prometheus.subsystem", prometheus.subsystem, "") },
+    { BOOL("logging.verbose", logging.verbose, false) },
+    { WORD("logging.format", logging.format, "console,json", "console") },
+    { TEXT("logging.file", logging.file, "") },
+    { UNUSED("db_path") },
+    { UNUSED("seq_map_path") },
+    { UNUSED("scan_max_changes") },
+    { UNUSED("polling_interval") },
 };
 const size_t mm_config_nkeys = sizeof mm_config_keys / sizeof *mm_config_keys;
 
@@ -150,8 +151,8 @@ static size_t distance(const char *a, const char *b)
 
 /* Sections are proposed like keys. */
 static const char *const sections[] = {
-    "replication_log", "nats",          "snapshot",   "snapshot.nats", "snapshot.s3", "snapshot.webdav",
-    "snapshot.sftp",   "snapshot.file", "prometheus", "logging",
+    "replication_log", "nats",          "snapshot",      "snapshot.nats", "snapshot.s3",
+    "snapshot.webdav", "snapshot.sftp", "snapshot.file", "prometheus",    "logging",
 };
 
 static size_t unlike(const char *path, const char *known)
@@ -238,8 +239,7 @@ const char *mm_config_get_text(const struct mm_config *c, const struct mm_config
     return s != NULL ? s : "";
 }
 
-int mm_config_put_text(struct mm_config *c, const struct mm_config_key *k, const char *s, size_t n,
-                       struct mm_err *err)
+int mm_config_put_text(struct mm_config *c, const struct mm_config_key *k, const char *s, size_t n, struct mm_err *err)
 {
     char *fresh = strndup(s, n);
     char *was;

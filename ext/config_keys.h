@@ -31,14 +31,14 @@ enum mm_key_secret {
 struct mm_config_key {
     const char *path;
     enum mm_key_type type;
-    size_t member;          /* offset in struct mm_config */
-    int64_t min, max;       /* INT: as the user writes it */
-    int64_t unit;           /* INT: member = written value times this */
-    int64_t number;         /* default of INT (as written), BOOL, CHOICE */
-    const char *text;       /* default of the texts; a leading + is replaced by the cluster's name */
-    const char *choices;    /* "a,b,c" */
+    size_t member;       /* offset in struct mm_config */
+    int64_t min, max;    /* INT: as the user writes it */
+    int64_t unit;        /* INT: member = written value times this */
+    int64_t number;      /* default of INT (as written), BOOL, CHOICE */
+    const char *text;    /* default of the texts; a leading + is replaced by the cluster's name */
+    const char *choices; /* "a,b,c" */
     enum mm_key_secret secret;
-    bool file_only;         /* names a program or its file: never from SQL, never stored */
+    bool file_only; /* names a program or its file: never from SQL, never stored */
 };
 
 extern const struct mm_config_key mm_config_keys[];
@@ -57,8 +57,7 @@ int mm_config_choice(const char *choices, const char *word);
 int64_t mm_config_get_int(const struct mm_config *c, const struct mm_config_key *k); /* as written; BOOL, CHOICE too */
 const char *mm_config_get_text(const struct mm_config *c, const struct mm_config_key *k);
 void mm_config_put_int(struct mm_config *c, const struct mm_config_key *k, int64_t v); /* as written */
-int mm_config_put_text(struct mm_config *c, const struct mm_config_key *k, const char *s, size_t n,
-                       struct mm_err *err);
+int mm_config_put_text(struct mm_config *c, const struct mm_config_key *k, const char *s, size_t n, struct mm_err *err);
 bool mm_config_key_is_text(const struct mm_config_key *k);
 /* True when the present value must not be shown. */
 bool mm_config_is_secret(const struct mm_config *c, const struct mm_config_key *k);
@@ -77,7 +76,6 @@ int mm_config_secret_json(const struct mm_config *c, struct mm_buf *out, struct 
 
 /* What depends on several keys: derived names, then checks. Adds warnings. */
 int mm_config_settle(struct mm_config *c, struct mm_err *err);
-int mm_config_warn(struct mm_config *c, struct mm_err *err, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+int mm_config_warn(struct mm_config *c, struct mm_err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -157,8 +157,10 @@ static char *read_file(const char *path, size_t *len, struct mm_err *err)
     if (fd < 0 || fstat(fd, &st) != 0) {
         failed(err, "open it", path);
     } else if (inspect(&st, path, err) > 0 && (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-        mm_err_set(err, SQLITE_PERM, "secrets file %.300s has mode %04o, others can reach it: chmod 600, and change the "
-                   "secrets if others may have read them", path, (unsigned)(st.st_mode & 07777));
+        mm_err_set(err, SQLITE_PERM,
+                   "secrets file %.300s has mode %04o, others can reach it: chmod 600, and change the "
+                   "secrets if others may have read them",
+                   path, (unsigned)(st.st_mode & 07777));
     } else if (err->rc == SQLITE_OK && st.st_size > SECRETS_MAX) {
         mm_err_set(err, SQLITE_TOOBIG, "secrets file %.300s has %lld bytes: the limit is %d", path,
                    (long long)st.st_size, SECRETS_MAX);
@@ -225,8 +227,10 @@ int mm_config_load_secrets(struct mm_config *c, const bool *marked, const char *
     if (err->rc == SQLITE_OK) {
         json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
         if (!json_is_object(root)) {
-            mm_err_set(err, SQLITE_CORRUPT, "secrets file %.250s is damaged (no JSON object): give the configuration "
-                       "once more to marmot_init", path);
+            mm_err_set(err, SQLITE_CORRUPT,
+                       "secrets file %.250s is damaged (no JSON object): give the configuration "
+                       "once more to marmot_init",
+                       path);
         } else {
             fill(c, marked, root, path, err);
         }

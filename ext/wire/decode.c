@@ -28,7 +28,7 @@ static void pool_free(void *data, void *p)
 static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t len, struct mm_arena *arena,
                     const char *what, struct mm_err *err)
 {
-    struct pool pool = {{pool_alloc, pool_free, NULL}, arena, err};
+    struct pool pool = { { pool_alloc, pool_free, NULL }, arena, err };
     pool.allocator.allocator_data = &pool;
     void *m = protobuf_c_message_unpack(type, &pool.allocator, len, data);
     if (m == NULL) { /* keeps the error of an allocation that failed */
@@ -253,8 +253,8 @@ int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct 
     bool zstd = mm_pack_is_frame(data, len);
     void *plain = zstd ? mm_pack_inflate(data, len, MM_WIRE_TXN_MAX, &len, err) : NULL;
     if (err->rc == SQLITE_OK) {
-        const Marmot__V1__Transaction *t = unpack(&marmot__v1__transaction__descriptor, zstd ? plain : data, len,
-                                                  arena, "transaction", err);
+        const Marmot__V1__Transaction *t =
+            unpack(&marmot__v1__transaction__descriptor, zstd ? plain : data, len, arena, "transaction", err);
         if (t != NULL) {
             mm_txn_read(txn, t, arena, err);
         }

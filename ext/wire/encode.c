@@ -119,8 +119,7 @@ int mm_wire_encode(struct mm_buf *out, const struct mm_msg *m, bool compress, bo
     put_body(out, m, err);
     mm_buf_check(out, err, "a message");
     if (err->rc == SQLITE_OK && out->len - at > MM_WIRE_MESSAGE_MAX) {
-        mm_err_set(err, SQLITE_TOOBIG, "a message of %zu bytes: the limit is %zu", out->len - at,
-                   MM_WIRE_MESSAGE_MAX);
+        mm_err_set(err, SQLITE_TOOBIG, "a message of %zu bytes: the limit is %zu", out->len - at, MM_WIRE_MESSAGE_MAX);
     }
     /* The pieces of a transaction are compressed before they are cut. */
     if (compress && m->kind != MM_MSG_PART) {
@@ -141,8 +140,7 @@ int mm_wire_encode_txn(struct mm_buf *out, const struct mm_txn *txn, bool all_co
     size_t at = out->len;
     mm_txn_put(out, txn, all_columns, err);
     if (err->rc == SQLITE_OK && out->len - at > MM_WIRE_TXN_MAX) {
-        mm_err_set(err, SQLITE_TOOBIG, "a transaction of %zu bytes: the limit is %zu", out->len - at,
-                   MM_WIRE_TXN_MAX);
+        mm_err_set(err, SQLITE_TOOBIG, "a transaction of %zu bytes: the limit is %zu", out->len - at, MM_WIRE_TXN_MAX);
     }
     if (compress) {
         (void)mm_pack_deflate(out, at, err);

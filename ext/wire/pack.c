@@ -56,14 +56,14 @@ bool mm_pack_deflate(struct mm_buf *b, size_t at, struct mm_err *err)
 
 bool mm_pack_is_frame(const void *data, size_t len)
 {
-    static const uint8_t magic[4] = {0x28, 0xB5, 0x2F, 0xFD};
+    static const uint8_t magic[4] = { 0x28, 0xB5, 0x2F, 0xFD };
     return len >= sizeof magic && memcmp(data, magic, sizeof magic) == 0;
 }
 
 void *mm_pack_inflate(const void *data, size_t len, size_t max, size_t *out_len, struct mm_err *err)
 {
-    unsigned long long size = mm_pack_is_frame(data, len) ? ZSTD_getFrameContentSize(data, len)
-                                                          : ZSTD_CONTENTSIZE_ERROR;
+    unsigned long long size =
+        mm_pack_is_frame(data, len) ? ZSTD_getFrameContentSize(data, len) : ZSTD_CONTENTSIZE_ERROR;
     if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN) {
         mm_err_set(err, SQLITE_CORRUPT, "compressed bytes are no zstd frame with a declared size");
         return NULL;
@@ -154,7 +154,7 @@ int mm_wire_sum_row(uint8_t sum[16], const char *const *names, const struct mm_v
         union {
             const char *const *in;
             void *out;
-        } arg = {.in = names};
+        } arg = { .in = names };
         qsort_r(order, n, sizeof *order, by_name, arg.out);
     }
     struct mm_buf row;

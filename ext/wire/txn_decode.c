@@ -10,7 +10,7 @@ struct reader {
     const Marmot__V1__Table *t;
     struct mm_tab *tab;
     size_t changed, type, integer, real, length, data; /* used of each stream */
-    uint32_t *list; /* changed columns of the row at hand */
+    uint32_t *list;                                    /* changed columns of the row at hand */
     struct mm_arena *arena;
     struct mm_err *err;
 };
@@ -240,8 +240,8 @@ static void read_table(struct reader *r)
     }
     r->tab->nrow = t->op.len;
     if (r->err->rc == SQLITE_OK &&
-        (r->changed != t->n_changed || r->type != t->type.len || r->integer != t->n_integer ||
-         r->real != t->n_real || r->length != t->n_length || r->data != t->data.len)) {
+        (r->changed != t->n_changed || r->type != t->type.len || r->integer != t->n_integer || r->real != t->n_real ||
+         r->length != t->n_length || r->data != t->data.len)) {
         corrupt(r, "its streams hold more than its rows");
     }
 }
@@ -267,8 +267,10 @@ int mm_txn_read(struct mm_txn *txn, const Marmot__V1__Transaction *t, struct mm_
         r.arena = arena;
         r.err = err;
         if (r.t->base.n_unknown_fields > 0) {
-            return mm_err_set(err, SQLITE_MISMATCH, "transaction, table %.100s: a feature newer than this library: "
-                              "upgrade it", r.t->name);
+            return mm_err_set(err, SQLITE_MISMATCH,
+                              "transaction, table %.100s: a feature newer than this library: "
+                              "upgrade it",
+                              r.t->name);
         }
         read_table(&r);
     }

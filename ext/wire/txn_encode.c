@@ -27,7 +27,7 @@ struct writer {
 
 static struct mm_buf *stream(struct streams *s, int k)
 {
-    struct mm_buf *all[] = {&s->op, &s->changed, &s->type, &s->integer, &s->real, &s->length, &s->data};
+    struct mm_buf *all[] = { &s->op, &s->changed, &s->type, &s->integer, &s->real, &s->length, &s->data };
     return k < (int)(sizeof all / sizeof *all) ? all[k] : NULL;
 }
 
@@ -206,8 +206,8 @@ static void put_name(struct writer *w, unsigned field, const char *name)
 {
     size_t n = strlen(name);
     if (n > MM_WIRE_NAME_MAX) {
-        mm_err_set(w->err, SQLITE_TOOBIG, "a name of %zu bytes in table %.100s: the limit is %d bytes", n,
-                   w->tab->name, MM_WIRE_NAME_MAX);
+        mm_err_set(w->err, SQLITE_TOOBIG, "a name of %zu bytes in table %.100s: the limit is %d bytes", n, w->tab->name,
+                   MM_WIRE_NAME_MAX);
     }
     mm_put_item(w->out, field, name, n);
 }

@@ -18,11 +18,11 @@
 
 enum {
     MM_WIRE_VERSION = 1,
-    MM_WIRE_COLUMNS_MAX = 32767,             /* SQLite's own upper bound */
-    MM_WIRE_TABLES_MAX = 10000,              /* a message */
-    MM_WIRE_NAME_MAX = 4096,                 /* bytes of a table or column name */
+    MM_WIRE_COLUMNS_MAX = 32767, /* SQLite's own upper bound */
+    MM_WIRE_TABLES_MAX = 10000,  /* a message */
+    MM_WIRE_NAME_MAX = 4096,     /* bytes of a table or column name */
 };
-#define MM_WIRE_TXN_MAX ((size_t)1 << 30)    /* decoded bytes of one transaction: SQLite's own blob limit */
+#define MM_WIRE_TXN_MAX ((size_t)1 << 30)      /* decoded bytes of one transaction: SQLite's own blob limit */
 #define MM_WIRE_MESSAGE_MAX ((size_t)64 << 20) /* one message on the wire, decompressed */
 
 enum mm_msg_kind {
@@ -35,7 +35,7 @@ enum mm_msg_kind {
 struct mm_msg_table { /* in FOUNDED and WATCH */
     const char *name;
     uint64_t schema_hash;
-    uint8_t content[16];  /* sum of row hashes modulo 2^128 */
+    uint8_t content[16]; /* sum of row hashes modulo 2^128 */
     int64_t rows;
 };
 
@@ -48,23 +48,23 @@ struct mm_msg {
     uint8_t txid[MM_TXID_SIZE];
     uint8_t prev[MM_TXID_SIZE];
     int64_t outbox_first, outbox_last;
-    int64_t log_first, log_last;   /* of the trigger log; 0 = none of it */
-    int64_t at_ms;                 /* commit time: information only */
+    int64_t log_first, log_last; /* of the trigger log; 0 = none of it */
+    int64_t at_ms;               /* commit time: information only */
     uint64_t schema_version;
 
-    struct mm_txn txn;             /* TXN */
-    bool all_columns;              /* TXN, to encode only: see mm_wire_encode_txn */
+    struct mm_txn txn; /* TXN */
+    bool all_columns;  /* TXN, to encode only: see mm_wire_encode_txn */
 
-    struct {                       /* PART */
+    struct { /* PART */
         int number, count;
-        uint8_t sha256[32];        /* of all pieces together */
+        uint8_t sha256[32]; /* of all pieces together */
         const uint8_t *data;
         size_t len;
     } part;
 
-    struct {                       /* FOUNDED: settings of the cluster; and WATCH: tables */
-        const char *cluster_id;    /* 32 hex digits */
-        const char *settings;      /* canonical JSON */
+    struct {                    /* FOUNDED: settings of the cluster; and WATCH: tables */
+        const char *cluster_id; /* 32 hex digits */
+        const char *settings;   /* canonical JSON */
         struct mm_msg_table *table;
         size_t ntable;
     } control;
@@ -91,8 +91,7 @@ int mm_wire_decode(struct mm_msg *m, const void *data, size_t len, bool zstd, st
 ** not fit its table (key missing, INSERT not full) is SQLITE_MISUSE. */
 int mm_wire_encode_txn(struct mm_buf *out, const struct mm_txn *txn, bool all_columns, bool compress,
                        struct mm_err *err);
-int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct mm_arena *arena,
-                       struct mm_err *err);
+int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct mm_arena *arena, struct mm_err *err);
 
 void mm_wire_sha256(const void *data, size_t len, uint8_t out[32]);
 

@@ -39,17 +39,17 @@ static void *must(void *p)
 
 static struct mm_value integer(int64_t i)
 {
-    return (struct mm_value){.type = SQLITE_INTEGER, .u.i = i};
+    return (struct mm_value){ .type = SQLITE_INTEGER, .u.i = i };
 }
 
 static struct mm_value real(double r)
 {
-    return (struct mm_value){.type = SQLITE_FLOAT, .u.r = r};
+    return (struct mm_value){ .type = SQLITE_FLOAT, .u.r = r };
 }
 
 static struct mm_value bytes(uint8_t type, const void *p, size_t n)
 {
-    return (struct mm_value){.type = type, .len = (uint32_t)n, .u.p = p};
+    return (struct mm_value){ .type = type, .len = (uint32_t)n, .u.p = p };
 }
 
 static struct mm_value text(const char *s)
@@ -59,7 +59,7 @@ static struct mm_value text(const char *s)
 
 static struct mm_value null(void)
 {
-    return (struct mm_value){.type = SQLITE_NULL};
+    return (struct mm_value){ .type = SQLITE_NULL };
 }
 
 static void head(struct mm_msg *m, enum mm_msg_kind kind)
@@ -105,14 +105,14 @@ static void add_row(struct mm_tab *t, struct mm_arena *a, enum mm_op op, const s
     r->after = after != NULL ? must(mm_arena_copy(a, after, t->ncol * sizeof *after)) : NULL;
 }
 
-static const char *const books[] = {"id", "title", "author", "publication_year"};
-static const uint8_t books_pk[] = {1, 0, 0, 0};
+static const char *const books[] = { "id", "title", "author", "publication_year" };
+static const uint8_t books_pk[] = { 1, 0, 0, 0 };
 
 static void make_insert(struct mm_msg *m, struct mm_arena *a)
 {
     head(m, MM_MSG_TXN);
     struct mm_tab *t = add_table(m, a, "Books", 4, books, books_pk, 1);
-    struct mm_value row[] = {integer(42), text("Pride and Prejudice"), text("Jane Austen"), integer(1813)};
+    struct mm_value row[] = { integer(42), text("Pride and Prejudice"), text("Jane Austen"), integer(1813) };
     add_row(t, a, MM_OP_INSERT, NULL, row);
 }
 
@@ -129,39 +129,39 @@ static void make_update(struct mm_msg *m, struct mm_arena *a)
 {
     head(m, MM_MSG_TXN);
     struct mm_tab *t = add_table(m, a, "Books", 4, books, books_pk, 2);
-    struct mm_value old[] = {integer(42), text("Pride"), text("Jane Austen"), integer(1812)};
-    struct mm_value new[] = {integer(42), text("Pride and Prejudice"), text("Jane Austen"), integer(1813)};
+    struct mm_value old[] = { integer(42), text("Pride"), text("Jane Austen"), integer(1812) };
+    struct mm_value new[] = { integer(42), text("Pride and Prejudice"), text("Jane Austen"), integer(1813) };
     add_row(t, a, MM_OP_UPDATE, old, new);
-    struct mm_value part[] = {integer(42), {0}, null(), {0}};
+    struct mm_value part[] = { integer(42), { 0 }, null(), { 0 } };
     add_row(t, a, MM_OP_UPDATE, old, part);
 }
 
 static void make_types(struct mm_msg *m, struct mm_arena *a)
 {
-    static const char *const col[] = {"k", "a", "b", "c", "d"};
-    static const uint8_t pk[] = {2, 1, 0, 0, 0};
+    static const char *const col[] = { "k", "a", "b", "c", "d" };
+    static const uint8_t pk[] = { 2, 1, 0, 0, 0 };
     head(m, MM_MSG_TXN);
     struct mm_tab *t = add_table(m, a, "types \xC3\xA9", 5, col, pk, 4);
-    struct mm_value one[] = {integer(INT64_MIN), integer(INT64_MAX), integer(0), integer(-1), real(-0.0)};
-    struct mm_value two[] = {text("k"), bytes(SQLITE_BLOB, "\x01", 1), bytes(SQLITE_TEXT, "a\0\xFF\xC3", 4), text(""),
-                             bytes(SQLITE_BLOB, "", 0)};
-    struct mm_value three[] = {text("k"), bytes(SQLITE_BLOB, "\x01", 1), real(1e308 * 10), real(5e-324), null()};
+    struct mm_value one[] = { integer(INT64_MIN), integer(INT64_MAX), integer(0), integer(-1), real(-0.0) };
+    struct mm_value two[] = { text("k"), bytes(SQLITE_BLOB, "\x01", 1), bytes(SQLITE_TEXT, "a\0\xFF\xC3", 4), text(""),
+                              bytes(SQLITE_BLOB, "", 0) };
+    struct mm_value three[] = { text("k"), bytes(SQLITE_BLOB, "\x01", 1), real(1e308 * 10), real(5e-324), null() };
     add_row(t, a, MM_OP_INSERT, NULL, one);
     add_row(t, a, MM_OP_REPLACE, two, three);
     add_row(t, a, MM_OP_DELETE, one, NULL);
-    struct mm_value partly[] = {text("k"), integer(1), {0}, {0}, null()};
+    struct mm_value partly[] = { text("k"), integer(1), { 0 }, { 0 }, null() };
     add_row(t, a, MM_OP_DELETE, partly, NULL);
 }
 
 static void make_keyless(struct mm_msg *m, struct mm_arena *a)
 {
-    static const char *const col[] = {"a", "b"};
-    static const uint8_t none[] = {0, 0};
-    static const uint8_t pk[] = {1, 0};
+    static const char *const col[] = { "a", "b" };
+    static const uint8_t none[] = { 0, 0 };
+    static const uint8_t pk[] = { 1, 0 };
     head(m, MM_MSG_TXN);
     struct mm_tab *t = add_table(m, a, "log", 2, col, none, 2);
-    struct mm_value old[] = {integer(1), text("x")};
-    struct mm_value new[] = {integer(1), text("y")};
+    struct mm_value old[] = { integer(1), text("x") };
+    struct mm_value new[] = { integer(1), text("y") };
     add_row(t, a, MM_OP_UPDATE, old, new);
     add_row(t, a, MM_OP_DELETE, new, NULL);
     t = add_table(m, a, "nullkey", 2, col, pk, 1);
@@ -175,7 +175,7 @@ static void make_long(struct mm_msg *m, struct mm_arena *a)
     struct mm_tab *t = add_table(m, a, "Books", 4, books, books_pk, 1);
     char *s = must(mm_arena_alloc(a, 401));
     memset(s, 'z', 400);
-    struct mm_value row[] = {integer(1), text(s), null(), integer(0)};
+    struct mm_value row[] = { integer(1), text(s), null(), integer(0) };
     add_row(t, a, MM_OP_INSERT, NULL, row);
 }
 
@@ -197,7 +197,7 @@ static void make_part(struct mm_msg *m, struct mm_arena *a)
 
 static void tables(struct mm_msg *m, struct mm_arena *a, size_t n)
 {
-    static const char *const name[] = {"Books", "types"};
+    static const char *const name[] = { "Books", "types" };
     m->control.ntable = n;
     m->control.table = must(mm_arena_array(a, n, sizeof *m->control.table));
     for (size_t k = 0; k < n; k++) {
@@ -223,9 +223,9 @@ static void make_watch(struct mm_msg *m, struct mm_arena *a)
 }
 
 const struct message_sample message_samples[] = {
-    {"insert", make_insert},   {"first", make_first}, {"update", make_update}, {"types", make_types},
-    {"keyless", make_keyless}, {"long", make_long},   {"empty", make_empty},   {"part", make_part},
-    {"founded", make_founded}, {"watch", make_watch},
+    { "insert", make_insert },   { "first", make_first }, { "update", make_update }, { "types", make_types },
+    { "keyless", make_keyless }, { "long", make_long },   { "empty", make_empty },   { "part", make_part },
+    { "founded", make_founded }, { "watch", make_watch },
 };
 const size_t message_nsamples = sizeof message_samples / sizeof *message_samples;
 

@@ -33,7 +33,9 @@ static bool update_same(const struct mm_tab *t, const struct mm_row *sent, const
         bool changed = !key && new->type != MM_UNDEF && (all_columns || !mm_value_same(old, new));
         *col = k;
         if (!mm_value_same(&got->before[k], key || changed || whole ? old : &none) ||
-            !mm_value_same(&got->after[k], key ? old : changed ? new : &none)) {
+            !mm_value_same(&got->after[k], key       ? old
+                                           : changed ? new
+                                                     : &none)) {
             return false;
         }
     }

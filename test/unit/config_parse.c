@@ -139,18 +139,20 @@ static void each_key(const struct mm_config_key *k)
 
 static void names(void)
 {
-    refuses("an unknown key names the nearest", "{\"nats\":{\"url\":\"nats://a\"}}", "nearest known one is \"nats.urls\"");
+    refuses("an unknown key names the nearest", "{\"nats\":{\"url\":\"nats://a\"}}",
+            "nearest known one is \"nats.urls\"");
     refuses("a key in no section", "{\"urls\":[]}", "\"nats.urls\"");
     refuses("a misspelt section", "{\"snapshots\":{\"enabled\":true}}", "\"snapshot\"");
     refuses("a key below a key", "{\"cluster\":{\"name\":\"x\"}}", "cluster must be a text, not an object");
     refuses("a section that is no object", "{\"nats\":\"nats://a\"}", "nats must be an object");
     refuses("a deep section that is no object", "{\"snapshot\":{\"s3\":3}}", "snapshot.s3 must be an object");
     refuses("a key given twice", "{\"nats\":{\"token\":\"a\"},\"nats.token\":\"b\"}", "nats.token is given twice");
-    refuses("a long unknown key",
-            "{\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\":1}",
-            "is unknown");
+    refuses(
+        "a long unknown key",
+        "{\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\":1}",
+        "is unknown");
     accepts("dotted keys", "{\"nats.urls\":\"nats://a:1, tls://b\"}", "[]");
 }
 
@@ -188,7 +190,10 @@ static void urls(void)
     refuses("a port that is none", "nats://a:99999", "nats.urls: URL 1");
     refuses("a URL without host", "nats://", "nats.urls: URL 1");
     refuses("a URL with a path", "nats://a:4222/x", "nats.urls: URL 1");
-    refuses("a URL that is not ASCII", "nats://us\xFF""er:pw@a:4222", "nats.urls: URL 1 is not like");
+    refuses("a URL that is not ASCII",
+            "nats://us\xFF"
+            "er:pw@a:4222",
+            "nats.urls: URL 1 is not like");
     refuses("only commas", "{\"nats\":{\"urls\":\" , \"}}", "without a URL");
     refuses("a comma within an element", "{\"nats\":{\"urls\":[\"nats://a,nats://b\"]}}", "comma");
     refuses("a binding without port", "{\"nats\":{\"bind_address\":\"localhost\"}}", "nats.bind_address");

@@ -61,8 +61,8 @@ static void refuses(const char *name, const char *stored, int rc, const char *pa
     struct mm_err err;
     mm_err_init(&err);
     struct mm_config *c = mm_config_restore(stored, db, &err);
-    check(c == NULL && err.rc == rc && strstr(err.msg, part) != NULL && strstr(err.msg, file) != NULL, name, "rc %d: %s",
-          err.rc, err.msg);
+    check(c == NULL && err.rc == rc && strstr(err.msg, part) != NULL && strstr(err.msg, file) != NULL, name,
+          "rc %d: %s", err.rc, err.msg);
     mm_config_free(c);
 }
 
@@ -117,8 +117,8 @@ static void foreign_owner(void)
     write_file("{\"nats.token\":\"theirs\"}", 0600);
     if (geteuid() == 0 && chown(file, 12345, (gid_t)-1) == 0) {
         refuses("another user's file is not used", stored, SQLITE_PERM, "12345");
-        check(mm_config_save_secrets(c, db, &err) == SQLITE_PERM && strstr(err.msg, file) != NULL, "nor replaced by ours",
-              "%s", err.msg);
+        check(mm_config_save_secrets(c, db, &err) == SQLITE_PERM && strstr(err.msg, file) != NULL,
+              "nor replaced by ours", "%s", err.msg);
         struct mm_config *plain = parse("{}");
         mm_err_init(&err);
         struct stat st;
@@ -138,8 +138,8 @@ static void plain_form(void)
     struct mm_config *c = parse("{\"node_id\":7,\"join\":\"merge\",\"nats\":{\"urls\":\"nats://a\"}}");
     char *stored = public_of(c);
     write_file("{}", 0600);
-    check(mm_config_save_secrets(c, db, &err) == SQLITE_OK && access(file, F_OK) != 0,
-          "without secrets the file goes", "%s", err.msg);
+    check(mm_config_save_secrets(c, db, &err) == SQLITE_OK && access(file, F_OK) != 0, "without secrets the file goes",
+          "%s", err.msg);
     check(mm_config_save_secrets(c, db, &err) == SQLITE_OK, "and may be absent", "%s", err.msg);
     struct mm_config *back = mm_config_restore(stored, db, &err);
     check(back != NULL && mm_config_equal(c, back) && back->node_id == 7 && back->join == MM_JOIN_MERGE,
@@ -190,12 +190,12 @@ static void cluster_settings(void)
 static void redaction(void)
 {
     static const char *const cases[][2] = {
-        {"nats://a:1,tls://b", "nats://a:1,tls://b"},
-        {"nats://u:p@a:1,tls://t@b/", "nats://a:1,tls://b/"},
-        {"nats://u:p/@x@a:1", "nats://a:1"},
-        {"sftp://u:p@h:22/path", "sftp://h:22/path"},
-        {"https://h/d?login=me&dir=/x&secret=hush", "https://h/d?dir=/x"},
-        {"", ""},
+        { "nats://a:1,tls://b", "nats://a:1,tls://b" },
+        { "nats://u:p@a:1,tls://t@b/", "nats://a:1,tls://b/" },
+        { "nats://u:p/@x@a:1", "nats://a:1" },
+        { "sftp://u:p@h:22/path", "sftp://h:22/path" },
+        { "https://h/d?login=me&dir=/x&secret=hush", "https://h/d?dir=/x" },
+        { "", "" },
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         struct mm_buf b;

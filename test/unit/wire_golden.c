@@ -136,8 +136,8 @@ static void one(const struct message_sample *s, bool regenerate)
         check(err.rc == 0 && there && file.len == b.len && memcmp(file.data, b.data, b.len) == 0, what,
               "%s; %zu bytes in the file, %zu made", err.msg, file.len, b.len);
         named(what, s->name, "decoded from them");
-        bool good = mm_wire_decode(&got, file.data, file.len, false, &a2, &err) == SQLITE_OK &&
-                    message_same(&m, &got, why);
+        bool good =
+            mm_wire_decode(&got, file.data, file.len, false, &a2, &err) == SQLITE_OK && message_same(&m, &got, why);
         check(good, what, "%s %s", err.msg, why);
         named(what, s->name, "packed by protobuf-c to the same bytes");
         check(packs_same(&b), what, "they differ");

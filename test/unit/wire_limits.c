@@ -100,11 +100,11 @@ static void versions(void)
 /* One message with one table, as the wire has it; `t` is changed by the case. */
 static void expect_table(const char *name, const Marmot__V1__Table *t, size_t max, int rc, const char *part)
 {
-    static uint8_t txid[16] = {1};
+    static uint8_t txid[16] = { 1 };
     Marmot__V1__Message m = MARMOT__V1__MESSAGE__INIT;
     Marmot__V1__Transaction txn = MARMOT__V1__TRANSACTION__INIT;
     Marmot__V1__Table copy = *t;
-    Marmot__V1__Table *list[] = {&copy};
+    Marmot__V1__Table *list[] = { &copy };
     txn.n_table = 1;
     txn.table = list;
     m.version = 1;
@@ -126,19 +126,19 @@ static ProtobufCBinaryData bin(const char *s, size_t n)
     union {
         const char *in;
         uint8_t *out;
-    } u = {.in = s};
-    return (ProtobufCBinaryData){n, u.out};
+    } u = { .in = s };
+    return (ProtobufCBinaryData){ n, u.out };
 }
 
 static void tables(void)
 {
-    static char names[3][2] = {"a", "b", "c"};
-    static char *col[] = {names[0], names[1], names[2]};
+    static char names[3][2] = { "a", "b", "c" };
+    static char *col[] = { names[0], names[1], names[2] };
     static char name[] = "t";
-    uint32_t key[] = {0, 0};
-    uint32_t changed[] = {1, 1, 7};
-    int64_t numbers[] = {1, 2, 3, 4};
-    uint32_t length[] = {2, UINT32_MAX};
+    uint32_t key[] = { 0, 0 };
+    uint32_t changed[] = { 1, 1, 7 };
+    int64_t numbers[] = { 1, 2, 3, 4 };
+    uint32_t length[] = { 2, UINT32_MAX };
     Marmot__V1__Table ok = MARMOT__V1__TABLE__INIT;
     ok.name = name;
     ok.n_column = 3;
@@ -227,8 +227,8 @@ static void tables(void)
     t = ok;
     t.n_column = WIDE;
     t.column = wide;
-    t.op = (ProtobufCBinaryData){ROWS, op};
-    t.type = (ProtobufCBinaryData){ROWS, type};
+    t.op = (ProtobufCBinaryData){ ROWS, op };
+    t.type = (ProtobufCBinaryData){ ROWS, type };
     t.n_changed = ROWS;
     t.changed = none;
     t.n_integer = ROWS;

@@ -98,24 +98,24 @@ static void round_trip(struct message_random *r, struct outcome *o)
 /* Row hashes add up in any order, and take back what they added. */
 static void sums(struct message_random *r)
 {
-    static const char *const up[] = {"a", "B", "c"};
-    static const char *const down[] = {"C", "b", "A"};
-    uint8_t one[16] = {0};
-    uint8_t two[16] = {0};
-    uint8_t zero[16] = {0};
+    static const char *const up[] = { "a", "B", "c" };
+    static const char *const down[] = { "C", "b", "A" };
+    uint8_t one[16] = { 0 };
+    uint8_t two[16] = { 0 };
+    uint8_t zero[16] = { 0 };
     struct mm_err err;
     mm_err_init(&err);
     for (int k = 0; k < 200; k++) {
-        struct mm_value v[3] = {{.type = SQLITE_INTEGER, .u.i = (int64_t)message_next(r, UINT64_MAX)},
-                                {.type = SQLITE_NULL},
-                                {.type = SQLITE_TEXT, .len = 2, .u.p = (const uint8_t *)"xy"}};
-        struct mm_value w[3] = {v[2], v[1], v[0]};
+        struct mm_value v[3] = { { .type = SQLITE_INTEGER, .u.i = (int64_t)message_next(r, UINT64_MAX) },
+                                 { .type = SQLITE_NULL },
+                                 { .type = SQLITE_TEXT, .len = 2, .u.p = (const uint8_t *)"xy" } };
+        struct mm_value w[3] = { v[2], v[1], v[0] };
         mm_wire_sum_row(one, up, v, 3, 1, &err);
         mm_wire_sum_row(two, down, w, 3, 1, &err);
     }
     check(err.rc == 0 && memcmp(one, two, 16) == 0 && memcmp(one, zero, 16) != 0,
           "content sums do not depend on the order of columns", "%s", err.msg);
-    struct mm_value v[3] = {{.type = SQLITE_INTEGER, .u.i = 1}, {.type = SQLITE_NULL}, {.type = SQLITE_NULL}};
+    struct mm_value v[3] = { { .type = SQLITE_INTEGER, .u.i = 1 }, { .type = SQLITE_NULL }, { .type = SQLITE_NULL } };
     mm_wire_sum_row(one, up, v, 3, 1, &err);
     bool moved = memcmp(one, two, 16) != 0;
     mm_wire_sum_row(one, up, v, 3, -1, &err);
@@ -130,7 +130,7 @@ static void sums(struct message_random *r)
         zero[k] = (uint8_t)d;
     }
     check(memcmp(near, zero, 16) == 0, "sums wrap at 2^128", "they do not");
-    static const uint8_t abc[4] = {0xba, 0x78, 0x16, 0xbf}; /* FIPS 180-2, appendix B.1 */
+    static const uint8_t abc[4] = { 0xba, 0x78, 0x16, 0xbf }; /* FIPS 180-2, appendix B.1 */
     uint8_t hash[32];
     mm_wire_sha256("abc", 3, hash);
     check(memcmp(hash, abc, 4) == 0, "sha256 of abc", "%02x%02x%02x%02x", hash[0], hash[1], hash[2], hash[3]);
@@ -138,7 +138,7 @@ static void sums(struct message_random *r)
 
 int main(int argc, char **argv)
 {
-    struct message_random r = {argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 2654435761u + 1};
+    struct message_random r = { argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 2654435761u + 1 };
     struct outcome o;
     memset(&o, 0, sizeof o);
     printf("seed %" PRIu64 "\n", r.state);
