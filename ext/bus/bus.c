@@ -28,6 +28,27 @@ static char *copy(const char *s, struct mm_err *err)
     return p;
 }
 
+/* The client library puts these into its CONNECT message as they are, between
+** quotes: a password with a quote or a backslash in it must come escaped. */
+static char *copy_escaped(const char *s, struct mm_err *err)
+{
+    if (s == NULL || s[0] == '\0') {
+        return NULL;
+    }
+    struct mm_buf b;
+    mm_buf_init(&b, 64 * 1024);
+    mm_buf_json(&b, s);
+    mm_buf_check(&b, err, "a NATS user name, password or token");
+    char *quoted = mm_buf_take(&b);
+    mm_buf_free(&b);
+    if (quoted != NULL) {
+        size_t n = strlen(quoted);
+        memmove(quoted, quoted + 1, n - 2);
+        quoted[n - 2] = '\0';
+    }
+    return quoted;
+}
+
 static void split_urls(struct mm_bus_copy *c, const char *urls, struct mm_err *err)
 {
     c->url_text = copy(urls, err);
@@ -53,25 +74,74 @@ static void split_urls(struct mm_bus_copy *c, const char *urls, struct mm_err *e
     }
 }
 
-/* The client library puts these into its CONNECT message as they are, between
-** quotes: a password with a quote or a backslash in it must come escaped. */
-static char *copy_escaped(const char *s, struct mm_err *err)
+static int hex(char c)
 {
-    if (s == NULL || s[0] == '\0') {
-        return NULL;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+static void percent_decode(char *s)
+{
+    char *out = s;
+    for (; *s != '\0'; s++) {
+        if (s[0] == '%' && hex(s[1]) >= 0 && hex(s[2]) >= 0 && hex(s[1]) + hex(s[2]) > 0) {
+            *out++ = (char)(hex(s[1]) * 16 + hex(s[2]));
+            s += 2;
+        } else {
+            *out++ = *s;
+        }
     }
-    struct mm_buf b;
-    mm_buf_init(&b, 64 * 1024);
-    mm_buf_json(&b, s);
-    mm_buf_check(&b, err, "a NATS user name, password or token");
-    char *quoted = mm_buf_take(&b);
-    mm_buf_free(&b);
-    if (quoted != NULL) {
-        size_t n = strlen(quoted);
-        memmove(quoted, quoted + 1, n - 2);
-        quoted[n - 2] = '\0';
+    *out = '\0';
+}
+
+/* Where "user:password@" begins in a URL; its length in *len, 0 for none. */
+static char *userinfo(char *url, size_t *len)
+{
+    char *scheme = strstr(url, "://");
+    char *from = scheme != NULL ? scheme + 3 : url;
+    size_t authority = strcspn(from, "/");
+    for (*len = authority; *len > 0 && from[*len - 1] != '@'; (*len)--) {
     }
-    return quoted;
+    return from;
+}
+
+/* The client library does not decode %-escapes. What all URLs say alike is
+** decoded here and becomes the identity; else it stays with its server. */
+static void lift_userinfo(struct mm_bus_copy *c, struct mm_err *err)
+{
+    size_t len = 0;
+    char *first = c->url_count > 0 ? userinfo(c->urls[0], &len) : NULL;
+    char text[512];
+    if (len == 0 || len > sizeof text) {
+        return;
+    }
+    for (int i = 1; i < c->url_count; i++) {
+        size_t n = 0;
+        char *other = userinfo(c->urls[i], &n);
+        if (n != len || memcmp(other, first, n) != 0) {
+            return;
+        }
+    }
+    memcpy(text, first, len - 1);
+    text[len - 1] = '\0';
+    char *password = strchr(text, ':');
+    free(c->user);
+    free(c->password);
+    free(c->token);
+    c->user = c->password = c->token = NULL;
+    if (password != NULL) {
+        *password++ = '\0';
+        percent_decode(password);
+        c->password = copy_escaped(password, err);
+    }
+    percent_decode(text);
+    *(password != NULL ? &c->user : &c->token) = copy_escaped(text, err);
+    for (int i = 0; i < c->url_count; i++) {
+        char *p = userinfo(c->urls[i], &len);
+        memmove(p, p + len, strlen(p + len) + 1);
+    }
 }
 
 struct mm_bus *mm_bus_open(const struct mm_bus_options *o, struct mm_err *err)
@@ -103,6 +173,7 @@ struct mm_bus *mm_bus_open(const struct mm_bus_options *o, struct mm_err *err)
     c->cert_file = copy(o->cert_file, err);
     c->key_file = copy(o->key_file, err);
     c->domain = copy(o->domain, err);
+    lift_userinfo(c, err);
     if (c->domain != NULL) {
         if (mm_bus_check_name("the JetStream domain", c->domain, err) == SQLITE_OK) {
             (void)snprintf(b->prefix, sizeof b->prefix, "$JS.%s.API.", c->domain);
@@ -367,6 +438,10 @@ void mm_bus_disconnect(struct mm_bus *b)
     n->natsSubscription_Destroy(b->answers);
     b->acks = b->answers = NULL;
     if (b->conn != NULL) {
+        /* What waits to be written would hold Destroy up for half a second. */
+        if (!n->natsConnection_IsClosed(b->conn)) {
+            n->natsConnection_ProcessWriteEvent(b->conn);
+        }
         n->natsConnection_Destroy(b->conn);
         b->conn = NULL;
     }
