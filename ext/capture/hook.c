@@ -28,8 +28,7 @@ static int guard_disconnect(sqlite3_vtab *v)
     struct mm_hook *h = ((struct mm_hook_vtab *)v)->h;
     h->guarded = false;
     mm_kept_drop_all(h);
-    sqlite3_free(v);
-    return SQLITE_OK;
+    return mm_hook_disconnect(v);
 }
 
 struct guard_cursor {
@@ -136,19 +135,24 @@ static void hook_free(struct mm_hook *h)
     free(h);
 }
 
+void mm_hook_release(struct mm_hook *h)
+{
+    if (--h->refs == 0) {
+        hook_free(h);
+    }
+}
+
 /* The destructor of each module. A host may drop modules of a connection that
-** goes on: the hook must not outlive its state. */
-static void release(void *arg)
+** goes on: the hook must not outlive them, though connected tables may. */
+static void module_gone(void *arg)
 {
     struct mm_hook *h = arg;
-    if (--h->refs > 0) {
-        return;
-    }
-    if (h->hooked) {
+    if (--h->modules == 0 && h->hooked) {
         h->host->preupdate_hook(h->db, NULL, NULL);
+        h->hooked = h->on = false;
         h->listener(h->arg, MM_NOTE_CLOSED, NULL);
     }
-    hook_free(h);
+    mm_hook_release(h);
 }
 
 struct mm_hook *mm_hook_attach_early(sqlite3 *db, mm_hook_listener *listener, void *arg, struct mm_err *err)
@@ -183,16 +187,18 @@ struct mm_hook *mm_hook_attach_early(sqlite3 *db, mm_hook_listener *listener, vo
     /* A call that fails runs the destructor too: one reference over both
     ** calls keeps h alive until here. */
     h->refs = 3;
-    int rc = sqlite3_create_module_v2(db, MM_CAPTURE_MODULE, &mm_capture_module, h, release);
-    int rc2 = sqlite3_create_module_v2(db, MM_GUARD_MODULE, &guard_module, h, release);
+    h->modules = 2;
+    int rc = sqlite3_create_module_v2(db, MM_CAPTURE_MODULE, &mm_capture_module, h, module_gone);
+    int rc2 = sqlite3_create_module_v2(db, MM_GUARD_MODULE, &guard_module, h, module_gone);
     if (rc == SQLITE_OK && rc2 == SQLITE_OK) {
         host->preupdate_hook(db, mm_hook_row, h);
         h->hooked = h->on = true;
     } else {
         mm_err_set(err, rc != SQLITE_OK ? rc : rc2, "the capture module cannot be registered");
     }
-    release(h);
-    return err->rc == SQLITE_OK ? h : NULL;
+    bool good = err->rc == SQLITE_OK;
+    mm_hook_release(h);
+    return good ? h : NULL;
 }
 
 /* A "DELETE FROM t" prepared before the hook was set would truncate unseen:
@@ -222,9 +228,7 @@ struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listene
     h->on = true;
     h->booked = true;
     h->stale = true;
-    if (fresh) {
-        (void)find(db); /* connects the guard */
-    }
+    mm_kept_prepare(h, err);
     if (late && !was_on) {
         move_cookie(db, err);
     }

@@ -64,7 +64,8 @@ struct mm_hook {
     const struct mm_host *host;
     mm_hook_listener *listener;
     void *arg;
-    int refs;             /* modules that hold it */
+    int refs;             /* modules and connected tables that hold it */
+    int modules;
     bool hooked;          /* the preupdate hook was set */
     bool on;              /* and captures */
     char *filename;       /* of main at attach time */
@@ -98,6 +99,9 @@ struct mm_hook {
     int64_t written;      /* outbox id of this transaction, 0 = none yet */
 };
 
+/* hook.c: frees it with the last reference. */
+void mm_hook_release(struct mm_hook *h);
+
 /* hook_kept.c. A statement is NULL with err set; every use ends with
 ** mm_kept_done, which forgets bound bytes and finalizes what must not be kept. */
 sqlite3_stmt *mm_kept_get(struct mm_hook *h, enum mm_kept_id id, struct mm_err *err);
@@ -105,6 +109,8 @@ void mm_kept_done(struct mm_hook *h, enum mm_kept_id id);
 /* True when SQLite prepared it again, or we did, since the last call. */
 bool mm_kept_reprepared(struct mm_hook *h, enum mm_kept_id id);
 void mm_kept_drop_all(struct mm_hook *h);
+/* Has join and spare at hand before the first write needs them. */
+void mm_kept_prepare(struct mm_hook *h, struct mm_err *err);
 /* Interrupts and steps the spare: the running statement and its transaction
 ** fail. False when the spare could not do it. */
 bool mm_hook_veto(struct mm_hook *h);
@@ -134,6 +140,7 @@ extern const sqlite3_module mm_capture_module;
 bool mm_hook_join(struct mm_hook *h, const char *table);
 void mm_hook_cut(struct mm_hook *h, const struct mm_mark *to);
 void mm_hook_say_uncaptured(struct mm_hook *h, const char *why);
+int mm_hook_disconnect(sqlite3_vtab *v);
 int mm_hook_connect(sqlite3 *db, void *arg, int argc, const char *const *argv, sqlite3_vtab **out, char **msg);
 
 /* hook_flush.c: writes the buffer to the outbox. Returns err->rc. */

@@ -121,9 +121,21 @@ bool mm_hook_veto(struct mm_hook *h)
         return false;
     }
     sqlite3_interrupt(h->db);
-    int rc = sqlite3_step(k->st);
+    int rc = sqlite3_step(k->st) & 0xff;
     sqlite3_reset(k->st);
-    return (rc & 0xff) == SQLITE_INTERRUPT;
+    /* Out of memory inside a statement of a statement stays with the
+    ** connection until the outer one has failed of it. INTERRUPT alone is no
+    ** proof: it may have stopped a new prepare, with nothing rolled back. */
+    return rc == SQLITE_NOMEM || sqlite3_txn_state(h->db, "main") != SQLITE_TXN_WRITE;
+}
+
+void mm_kept_prepare(struct mm_hook *h, struct mm_err *err)
+{
+    static const enum mm_kept_id ids[] = {MM_KEPT_JOIN, MM_KEPT_SPARE};
+    for (size_t k = 0; k < sizeof ids / sizeof ids[0]; k++) {
+        (void)mm_kept_get(h, ids[k], err);
+        mm_kept_done(h, ids[k]);
+    }
 }
 
 int mm_hook_head(struct mm_hook *h, struct mm_err *err)

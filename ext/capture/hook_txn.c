@@ -5,7 +5,7 @@
 
 void mm_hook_say_uncaptured(struct mm_hook *h, const char *why)
 {
-    if (!h->told) {
+    if (!h->told && h->hooked) {
         h->told = true;
         h->listener(h->arg, MM_NOTE_UNCAPTURED, why);
     }
@@ -64,11 +64,12 @@ static void join_failed(struct mm_hook *h, const char *table, const struct mm_er
     if ((err->rc & 0xff) == SQLITE_LOCKED && never_captured(h, table)) {
         return;
     }
-    if (mm_hook_veto(h)) {
+    char why[256];
+    bool denied = (err->rc & 0xff) == SQLITE_AUTH; /* the spare would be denied too */
+    if (!denied && mm_hook_veto(h)) {
         return;
     }
-    char why[256];
-    if ((err->rc & 0xff) == SQLITE_AUTH) {
+    if (denied) {
         sqlite3_snprintf(sizeof why, why, "an authorizer denies \"DELETE FROM " MM_CAPTURE_MODULE "\": allow it");
     } else {
         sqlite3_snprintf(sizeof why, why, "a change could not be captured (%.180s): call marmot_reconcile",
@@ -174,7 +175,7 @@ static int x_commit(sqlite3_vtab *v)
     struct mm_hook *h = hook_of(v);
     bool wrote = h->written != 0;
     end_transaction(h, true);
-    if (wrote) {
+    if (wrote && h->hooked) {
         h->listener(h->arg, MM_NOTE_COMMIT, NULL);
     }
     return SQLITE_OK;
@@ -260,12 +261,14 @@ int mm_hook_connect(sqlite3 *db, void *arg, int argc, const char *const *argv, s
     }
     memset(v, 0, sizeof *v);
     v->h = arg;
+    v->h->refs++;
     *out = &v->base;
     return SQLITE_OK;
 }
 
-static int x_disconnect(sqlite3_vtab *v)
+int mm_hook_disconnect(sqlite3_vtab *v)
 {
+    mm_hook_release(hook_of(v));
     sqlite3_free(v);
     return SQLITE_OK;
 }
@@ -358,7 +361,7 @@ const sqlite3_module mm_capture_module = {
     .iVersion = 2,
     .xConnect = mm_hook_connect,
     .xBestIndex = x_best_index,
-    .xDisconnect = x_disconnect,
+    .xDisconnect = mm_hook_disconnect,
     .xOpen = x_open,
     .xClose = x_close,
     .xFilter = x_filter,

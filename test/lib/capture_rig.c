@@ -188,19 +188,23 @@ void rig_begin_judging(struct rig *r)
     r->seen = atoll(rig_query(r->before, "SELECT ifnull(max(id), 0) FROM __marmot__outbox"));
 }
 
-static void where_key(sqlite3_str *s, const struct mm_tab *t, int *param)
+/* Finds the row by its key, and only if it is, type by type, the old row that
+** was captured. */
+static void where_old(sqlite3_str *s, const struct mm_tab *t, const struct mm_value *old, int *param)
 {
     const char *glue = " WHERE ";
     for (uint32_t k = 0; k < t->ncol; k++) {
-        if (t->pk[k] != 0) {
-            sqlite3_str_appendf(s, "%s\"%w\" = ?%d", glue, t->col[k], ++*param);
+        if (old[k].type != MM_UNDEF) {
+            ++*param;
+            sqlite3_str_appendf(s, "%s\"%w\" IS ?%d AND typeof(\"%w\") = typeof(?%d)", glue, t->col[k], *param, t->col[k],
+                                *param);
             glue = " AND ";
         }
     }
 }
 
 static void run_row(sqlite3 *db, const char *sql, const struct mm_tab *t, const struct mm_value *set,
-                    const struct mm_value *key, struct mm_err *err)
+                    const struct mm_value *old, struct mm_err *err)
 {
     int param = 0;
     sqlite3_stmt *st = mm_db_prepare(db, err, 0, "%s", sql);
@@ -209,14 +213,14 @@ static void run_row(sqlite3 *db, const char *sql, const struct mm_tab *t, const 
             mm_value_bind(st, ++param, &set[k]);
         }
     }
-    for (uint32_t k = 0; st != NULL && key != NULL && k < t->ncol; k++) {
-        if (t->pk[k] != 0) {
-            mm_value_bind(st, ++param, &key[k]);
+    for (uint32_t k = 0; st != NULL && old != NULL && k < t->ncol; k++) {
+        if (old[k].type != MM_UNDEF) {
+            mm_value_bind(st, ++param, &old[k]);
         }
     }
     mm_db_run(st, err);
     if (st != NULL && err->rc == SQLITE_OK && sqlite3_changes(db) != 1) {
-        mm_err_set(err, SQLITE_ERROR, "a captured change met %d rows: %.200s", sqlite3_changes(db), sql);
+        mm_err_set(err, SQLITE_ERROR, "a captured change finds %d rows as it says they were: %.200s", sqlite3_changes(db), sql);
     }
     mm_db_finalize(st);
 }
@@ -226,11 +230,11 @@ static void apply(sqlite3 *db, const struct mm_tab *t, const struct mm_row *row,
     int param = 0;
     sqlite3_str *s = sqlite3_str_new(NULL);
     const struct mm_value *set = NULL;
-    const struct mm_value *key = NULL;
+    const struct mm_value *old = NULL;
     if (removal && (row->op == MM_OP_DELETE || row->op == MM_OP_REPLACE)) {
-        key = row->before;
+        old = row->before;
         sqlite3_str_appendf(s, "DELETE FROM \"%w\"", t->name);
-        where_key(s, t, &param);
+        where_old(s, t, old, &param);
     } else if (!removal && (row->op == MM_OP_INSERT || row->op == MM_OP_REPLACE)) {
         set = row->after;
         sqlite3_str_appendf(s, "INSERT INTO \"%w\"(", t->name);
@@ -243,7 +247,7 @@ static void apply(sqlite3 *db, const struct mm_tab *t, const struct mm_row *row,
         sqlite3_str_appendall(s, ")");
     } else if (!removal && row->op == MM_OP_UPDATE) {
         set = row->after;
-        key = row->before;
+        old = row->before;
         sqlite3_str_appendf(s, "UPDATE \"%w\" SET ", t->name);
         for (uint32_t k = 0; k < t->ncol; k++) {
             if (set[k].type != MM_UNDEF) {
@@ -251,11 +255,11 @@ static void apply(sqlite3 *db, const struct mm_tab *t, const struct mm_row *row,
                 param++;
             }
         }
-        where_key(s, t, &param);
+        where_old(s, t, old, &param);
     }
     char *sql = sqlite3_str_finish(s);
     if (sql != NULL) {
-        run_row(db, sql, t, set, key, err);
+        run_row(db, sql, t, set, old, err);
     }
     sqlite3_free(sql);
 }
