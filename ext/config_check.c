@@ -131,11 +131,12 @@ static void settle_list(struct mm_config *c, const char *path, const char *schem
         }
         s += len + (s[len] == ',');
     }
+    mm_buf_check(&b, err, path);
     if (given && b.len == 0) {
         mm_err_set(err, SQLITE_ERROR, "configuration key %s is a list without a URL: give one like %s, or leave it out",
                    path, example);
     }
-    if (mm_buf_check(&b, err, path) == SQLITE_OK && given) {
+    if (given && err->rc == SQLITE_OK) {
         mm_config_put_text(c, k, (const char *)b.data, b.len, err);
     }
     mm_buf_free(&b);

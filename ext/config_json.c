@@ -190,7 +190,7 @@ int mm_config_read_json(struct mm_config *c, const char *text, bool *marked, str
     }
     bool *seen = calloc(mm_config_nkeys, sizeof *seen);
     json_t *root = seen != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, &at) : NULL;
-    if (seen == NULL) {
+    if (seen == NULL || (root == NULL && json_error_code(&at) == json_error_out_of_memory)) {
         mm_err_nomem(err);
     } else if (root == NULL) {
         /* jansson's own words may quote a piece of a secret: only the place is told. */
