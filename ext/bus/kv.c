@@ -123,6 +123,10 @@ int mm_bus_kv_get(struct mm_bus *b, const char *bucket, const char *key, char **
     uint8_t *data = NULL;
     int found = mm_bus_get_message(b, stream, 0, subject, &a, timeout_ms, err);
     const json_t *m = json_object_get(a.root, "message");
+    if (found != 0 && strcmp(mm_json_str(m, "subject"), subject) != 0) {
+        mm_err_set(err, SQLITE_PROTOCOL, "the NATS server sent another key than %s of bucket %s", key, bucket);
+        found = 0;
+    }
     if (found != 0 && is_marker(m)) {
         found = 0;
     }

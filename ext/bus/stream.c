@@ -23,6 +23,9 @@ static int read_info(const struct mm_answer *a, struct mm_stream_info *info, str
     };
     (void)snprintf(info->created, sizeof info->created, "%s", mm_json_str(a->root, "created"));
     (void)snprintf(info->description, sizeof info->description, "%s", mm_json_str(config, "description"));
+    if (info->first_seq < 0 || info->last_seq < 0 || info->messages < 0 || info->bytes < 0) {
+        return mm_err_set(err, SQLITE_PROTOCOL, "the NATS server describes a stream with negative numbers");
+    }
     return SQLITE_OK;
 }
 
