@@ -12,7 +12,7 @@
 #include "test/lib/message.h"
 
 static char folder[] = "/tmp/marmot-config-XXXXXX";
-static char db[64], file[64];
+static char db[64], file[96];
 
 static const char with_secrets[] =
     "{\"cluster\":\"shop\",\"nats\":{\"urls\":[\"nats://u:pa%2Css@a:1\",\"nats://b\"],\"user_name\":\"u\","
