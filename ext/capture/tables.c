@@ -165,7 +165,8 @@ static void find_mistaken(struct mm_table *t, const uint8_t *declared, int n)
         struct mm_column *c = travels ? &t->col[k++] : NULL;
         int at = c != NULL && c->pk != 0 ? c->pk - 1 : place++;
         if (c != NULL && at < n) {
-            c->mistaken = declared[at] == MM_AFF_REAL && c->affinity != MM_AFF_REAL;
+            bool may_be_whole = c->affinity != MM_AFF_REAL && c->affinity != MM_AFF_TEXT;
+            c->mistaken = declared[at] == MM_AFF_REAL && may_be_whole;
         }
     }
 }
@@ -341,8 +342,8 @@ static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
     if (odd_place) {
         refuse(t, err, "a REAL column stands where the key of this WITHOUT ROWID table is stored: declare the key first");
     }
-    if (t->nunique > 0 || l->partial_unique) {
-        refuse(t, err, "a UNIQUE constraint or index beside the PRIMARY KEY: drop it, or make it the key");
+    if (l->partial_unique) {
+        refuse(t, err, "a UNIQUE index over an expression or with a WHERE clause: make it one over plain columns");
     }
     t->supported = t->why == NULL;
 }
