@@ -191,9 +191,10 @@ class NatsServer:
         path = shutil.which("nats-server", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/bin")
         if path is None:
             raise Timeout("nats-server is not installed: run make deps")
+        env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # no sanitizer's runtime in Go programs
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([path, "-c", os.path.join(self.dir, "nats.conf")], stdout=log, stderr=log,
-                                            stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+                                            stdin=subprocess.DEVNULL, env=env, preexec_fn=die_with_parent)
         wait_until(lambda: self.process.poll() is not None or answers(self.port), seconds, "nats-server answers")
         if self.process.poll() is not None:
             with open(self.log) as log:

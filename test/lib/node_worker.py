@@ -13,6 +13,7 @@ the extension unless the worker was started with an empty path for it.
 """
 import json
 import math
+import os
 import sqlite3
 import sys
 
@@ -77,6 +78,7 @@ def answer(request, conns, path, extension):
 
 def main():
     path, extension = sys.argv[1], sys.argv[2]
+    os.environ.pop("LD_PRELOAD", None)  # a sanitizer's runtime is not for the server that the extension starts
     conns = {0: connect(path, extension)}
     print(json.dumps({"ready": sqlite3.sqlite_version}), flush=True)
     for line in sys.stdin:
