@@ -1,20 +1,11 @@
-#include "repl/apply.h"
+#include "repl/apply_int.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "repl/fold.h"
 
 enum { CONFLICTS_KEPT = 10000, JSON_MAX = 1 << 20 };
-
-/* One table's change, in the order of the local columns. */
-struct view {
-    struct mm_target *t;
-    const struct mm_tab *tab;
-    int *local; /* message column -> local column */
-    struct mm_value *old, *new, *current, *image;
-};
 
 static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, struct mm_err *err)
 {
@@ -24,7 +15,7 @@ static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, struct
 }
 
 /* NULL when the table's rows can be written here, else why not. */
-static const char *map_columns(struct view *v)
+static const char *map_columns(struct mm_view *v)
 {
     static const char no_table[] =
         "the cluster changes it and this node has no such table: create it as on the other nodes";
@@ -54,20 +45,24 @@ static const char *map_columns(struct view *v)
     return keys == 0 ? NULL : other_key;
 }
 
-static bool view_alloc(struct view *v, struct mm_arena *a, const struct mm_tab *tab, struct mm_target *t)
+static bool view_alloc(struct mm_view *v, struct mm_arena *a, const struct mm_tab *tab, struct mm_target *t)
 {
     size_t ncol = t->def != NULL ? (size_t)t->def->ncol : 0;
     v->t = t;
     v->tab = tab;
     v->local = mm_arena_array(a, tab->ncol, sizeof *v->local);
+    v->pk = mm_arena_array(a, ncol, sizeof *v->pk);
     v->old = mm_arena_array(a, ncol, sizeof *v->old);
     v->new = mm_arena_array(a, ncol, sizeof *v->new);
     v->current = mm_arena_array(a, ncol, sizeof *v->current);
     v->image = mm_arena_array(a, ncol, sizeof *v->image);
+    for (size_t k = 0; k < ncol && !a->failed; k++) {
+        v->pk[k] = t->def->col[k].pk;
+    }
     return !a->failed;
 }
 
-static struct mm_value *to_local(const struct view *v, const struct mm_value *row, struct mm_value *out)
+struct mm_value *mm_view_local(const struct mm_view *v, const struct mm_value *row, struct mm_value *out)
 {
     if (row == NULL) {
         return NULL;
@@ -95,15 +90,19 @@ static void json_row(struct mm_buf *b, const struct mm_table *def, const struct 
     mm_buf_byte(b, 0);
 }
 
-static void record_conflict(sqlite3 *db, const struct view *v, const struct mm_apply_how *how,
-                            enum mm_conflict_kind kind, const struct mm_value *key, const struct mm_value *lost,
-                            const struct mm_value *won, struct mm_err *err)
+void mm_apply_conflict(sqlite3 *db, const struct mm_target *t, struct mm_apply_how *how, enum mm_conflict_kind kind,
+                       const struct mm_value *key, const struct mm_value *lost, const struct mm_value *won,
+                       struct mm_err *err)
 {
+    how->conflict = true;
+    if (how->pending || err->rc != SQLITE_OK) {
+        return;
+    }
     struct mm_buf b[3];
     const struct mm_value *rows[3] = { key, lost, won };
     for (int k = 0; k < 3; k++) {
         mm_buf_init(&b[k], JSON_MAX);
-        json_row(&b[k], v->t->def, rows[k], k == 0);
+        json_row(&b[k], t->def, rows[k], k == 0 && !t->def->keyless);
         if (b[k].rc == SQLITE_TOOBIG) { /* the log is bounded, row by row too */
             mm_buf_clear(&b[k]);
             mm_buf_add(&b[k], "\"too large\"", sizeof "\"too large\"");
@@ -115,7 +114,7 @@ static void record_conflict(sqlite3 *db, const struct view *v, const struct mm_a
                                  how->seq,
                                  how->node,
                                  mm_conflict_name(kind),
-                                 v->t->def->name,
+                                 t->def->name,
                                  (const char *)b[0].data,
                                  (const char *)b[1].data,
                                  (const char *)b[2].data };
@@ -126,11 +125,11 @@ static void record_conflict(sqlite3 *db, const struct view *v, const struct mm_a
     }
 }
 
-static int apply_row(sqlite3 *db, struct view *v, const struct mm_row *row, struct mm_apply_how *how,
+static int apply_row(sqlite3 *db, struct mm_view *v, const struct mm_row *row, struct mm_apply_how *how,
                      struct mm_err *err)
 {
-    const struct mm_value *old = to_local(v, row->before, v->old);
-    const struct mm_value *new = to_local(v, row->after, v->new);
+    const struct mm_value *old = mm_view_local(v, row->before, v->old);
+    const struct mm_value *new = mm_view_local(v, row->after, v->new);
     const struct mm_value *key = old != NULL ? old : new;
     uint32_t ncol = (uint32_t)v->t->def->ncol;
     enum mm_conflict_kind kind = MM_CONFLICT_NONE;
@@ -139,12 +138,9 @@ static int apply_row(sqlite3 *db, struct view *v, const struct mm_row *row, stru
     if (err->rc != SQLITE_OK) {
         return err->rc;
     }
-    enum mm_fold_act act = mm_fold_row(row->op, how->all, ncol, old, new, current, v->image, &kind);
+    enum mm_fold_act act = mm_fold_row(row->op, how->all, ncol, v->pk, old, new, current, v->image, &kind);
     if (kind != MM_CONFLICT_NONE) {
-        how->conflict = true;
-        if (!how->pending) {
-            record_conflict(db, v, how, kind, key, exists ? current : new, exists ? new : NULL, err);
-        }
+        mm_apply_conflict(db, v->t, how, kind, key, exists ? current : new, exists ? new : NULL, err);
     }
     if (how->images != NULL && act != MM_FOLD_NOTHING) {
         mm_image_add(how->images, v->t, key, current);
@@ -158,6 +154,25 @@ static int apply_row(sqlite3 *db, struct view *v, const struct mm_row *row, stru
     }
     mm_target_done(v->t);
     how->rows += act != MM_FOLD_NOTHING;
+    return err->rc;
+}
+
+/* Where a UNIQUE value could be in the way the whole table is written in two
+** phases; elsewhere row after row comes to the same. */
+static int apply_table(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, struct mm_err *err)
+{
+    if (v->t->def->nunique > 0) {
+        return mm_apply_unique(db, v, how, false, err);
+    }
+    for (size_t j = 0; j < v->tab->nrow && err->rc == SQLITE_OK; j++) {
+        const struct mm_row *row = &v->tab->row[j];
+        const struct mm_value *any = mm_view_local(v, row->before != NULL ? row->before : row->after, v->old);
+        if (mm_apply_is_keyless(v->t, any)) {
+            mm_apply_keyless(db, v, row, how, false, err);
+        } else {
+            apply_row(db, v, row, how, err);
+        }
+    }
     return err->rc;
 }
 
@@ -184,21 +199,20 @@ int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *t
             how->skipped += (int64_t)tab->nrow;
             continue;
         }
-        struct view v;
+        struct mm_view v;
         if (!view_alloc(&v, &a, tab, t)) {
             mm_err_nomem(err);
             break;
         }
         const char *why = map_columns(&v);
-        for (size_t j = 0; j < tab->nrow && why == NULL && err->rc == SQLITE_OK; j++) {
-            apply_row(db, &v, &tab->row[j], how, err);
-            if ((err->rc & 0xff) == SQLITE_CONSTRAINT || (err->rc & 0xff) == SQLITE_MISMATCH) {
-                char text[sizeof err->msg];
-                memcpy(text, err->msg, sizeof text);
-                mm_err_init(err);
-                make_stale(db, t, text, err);
-                break;
-            }
+        if (why == NULL) {
+            apply_table(db, &v, how, err);
+        }
+        if ((err->rc & 0xff) == SQLITE_CONSTRAINT || (err->rc & 0xff) == SQLITE_MISMATCH) {
+            char text[sizeof err->msg];
+            memcpy(text, err->msg, sizeof text);
+            mm_err_init(err);
+            make_stale(db, t, text, err);
         }
         if (why != NULL && t->state != MM_STALE) {
             make_stale(db, t, why, err);
@@ -208,10 +222,10 @@ int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *t
     return err->rc;
 }
 
-static int write_image(sqlite3 *db, struct view *v, const struct mm_row *row, struct mm_err *err)
+static int write_image(sqlite3 *db, struct mm_view *v, const struct mm_row *row, struct mm_err *err)
 {
-    const struct mm_value *key = to_local(v, row->before != NULL ? row->before : row->after, v->old);
-    const struct mm_value *stood = row->op == MM_OP_INSERT ? to_local(v, row->after, v->new) : NULL;
+    const struct mm_value *key = mm_view_local(v, row->before != NULL ? row->before : row->after, v->old);
+    const struct mm_value *stood = row->op == MM_OP_INSERT ? mm_view_local(v, row->after, v->new) : NULL;
     if (stood != NULL) {
         key = stood;
     }
@@ -229,6 +243,24 @@ static int write_image(sqlite3 *db, struct view *v, const struct mm_row *row, st
     return err->rc;
 }
 
+static int write_images(sqlite3 *db, struct mm_view *v, struct mm_err *err)
+{
+    struct mm_apply_how how = { .pending = true };
+    if (v->t->def->nunique > 0) {
+        return mm_apply_unique(db, v, &how, true, err);
+    }
+    for (size_t j = v->tab->nrow; j-- > 0 && err->rc == SQLITE_OK;) { /* backwards: rows without identity need it */
+        const struct mm_row *row = &v->tab->row[j];
+        const struct mm_value *any = mm_view_local(v, row->before != NULL ? row->before : row->after, v->old);
+        if (mm_apply_is_keyless(v->t, any)) {
+            mm_apply_keyless(db, v, row, &how, true, err);
+        } else {
+            write_image(db, v, row, err);
+        }
+    }
+    return err->rc;
+}
+
 int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *images, struct mm_err *err)
 {
     struct mm_arena a;
@@ -236,7 +268,7 @@ int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn
     for (size_t k = 0; k < images->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_tab *tab = &images->tab[k];
         struct mm_target *t = mm_targets_get(targets, tab->name, err);
-        struct view v;
+        struct mm_view v;
         if (t == NULL || t->def == NULL) {
             continue; /* dropped since: nothing to put back */
         }
@@ -245,8 +277,8 @@ int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn
             break;
         }
         const char *why = map_columns(&v);
-        for (size_t j = 0; j < tab->nrow && why == NULL && err->rc == SQLITE_OK; j++) {
-            write_image(db, &v, &tab->row[j], err);
+        if (why == NULL) {
+            write_images(db, &v, err);
         }
         if (why != NULL && t->state != MM_STALE) {
             make_stale(db, t, why, err);

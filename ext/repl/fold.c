@@ -4,7 +4,7 @@
 
 const char *mm_conflict_name(enum mm_conflict_kind k)
 {
-    static const char *const names[] = { "none", "insert", "update", "update_missing", "delete" };
+    static const char *const names[] = { "none", "insert", "update", "update_missing", "delete", "unique" };
     return names[k];
 }
 
@@ -45,7 +45,7 @@ static enum mm_fold_act fold_full(uint32_t ncol, const struct mm_value *before, 
     return MM_FOLD_WRITE;
 }
 
-static enum mm_fold_act fold_update(bool all, uint32_t ncol, const struct mm_value *before,
+static enum mm_fold_act fold_update(bool all, uint32_t ncol, const uint8_t *pk, const struct mm_value *before,
                                     const struct mm_value *after, const struct mm_value *current,
                                     struct mm_value *image, enum mm_conflict_kind *conflict)
 {
@@ -56,7 +56,7 @@ static enum mm_fold_act fold_update(bool all, uint32_t ncol, const struct mm_val
     bool changed = false;
     for (uint32_t k = 0; k < ncol; k++) {
         image[k] = current[k];
-        if (after[k].type == MM_UNDEF || (!all && mm_value_same(&before[k], &after[k]))) {
+        if (pk[k] != 0 || after[k].type == MM_UNDEF || (!all && mm_value_same(&before[k], &after[k]))) {
             continue;
         }
         if (!mm_value_same(&after[k], &current[k])) {
@@ -70,7 +70,7 @@ static enum mm_fold_act fold_update(bool all, uint32_t ncol, const struct mm_val
     return changed ? MM_FOLD_WRITE : MM_FOLD_NOTHING;
 }
 
-enum mm_fold_act mm_fold_row(enum mm_op op, bool all, uint32_t ncol, const struct mm_value *before,
+enum mm_fold_act mm_fold_row(enum mm_op op, bool all, uint32_t ncol, const uint8_t *pk, const struct mm_value *before,
                              const struct mm_value *after, const struct mm_value *current, struct mm_value *image,
                              enum mm_conflict_kind *conflict)
 {
@@ -81,7 +81,7 @@ enum mm_fold_act mm_fold_row(enum mm_op op, bool all, uint32_t ncol, const struc
     case MM_OP_REPLACE:
         return fold_full(ncol, before, after, current, image, conflict);
     case MM_OP_UPDATE:
-        return fold_update(all, ncol, before, after, current, image, conflict);
+        return fold_update(all, ncol, pk, before, after, current, image, conflict);
     case MM_OP_DELETE:
         if (current == NULL) {
             return MM_FOLD_NOTHING;

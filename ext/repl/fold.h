@@ -19,6 +19,7 @@ enum mm_conflict_kind {
     MM_CONFLICT_UPDATE,         /* an old value was not the expected one */
     MM_CONFLICT_UPDATE_MISSING, /* the row to update is gone */
     MM_CONFLICT_DELETE,         /* the deleted row was not the expected one */
+    MM_CONFLICT_UNIQUE,         /* another row held one of its UNIQUE values and was evicted */
 };
 const char *mm_conflict_name(enum mm_conflict_kind k);
 
@@ -27,10 +28,12 @@ enum mm_fold_act { MM_FOLD_NOTHING, MM_FOLD_WRITE, MM_FOLD_REMOVE };
 /* Decides what becomes of one row. `current` is the base's row, NULL when it
 ** is missing; before/after are the change's (UNDEF where it says nothing).
 ** `all`: every column that an UPDATE's `after` holds was changed; else those in
-** which it differs from `before`.
+** which it differs from `before`. pk[k] != 0 says that column k is in the key,
+** which an UPDATE never changes (its bytes may differ where its collation calls
+** them equal).
 ** For WRITE, image[0..ncol-1] (given by the caller) holds the new row; UNDEF
 ** where a new row takes the column's default. */
-enum mm_fold_act mm_fold_row(enum mm_op op, bool all, uint32_t ncol, const struct mm_value *before,
+enum mm_fold_act mm_fold_row(enum mm_op op, bool all, uint32_t ncol, const uint8_t *pk, const struct mm_value *before,
                              const struct mm_value *after, const struct mm_value *current, struct mm_value *image,
                              enum mm_conflict_kind *conflict);
 

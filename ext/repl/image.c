@@ -52,6 +52,17 @@ void mm_image_add(struct mm_image *im, const struct mm_target *t, const struct m
     }
 }
 
+void mm_image_add_keyless(struct mm_image *im, const struct mm_target *t, const struct mm_value *row, bool back)
+{
+    if (im->last == NULL || strcmp(im->last, t->def->name) != 0) {
+        open_group(im, t);
+    }
+    mm_change_put_head(&im->data, back ? MM_OP_INSERT : MM_OP_DELETE);
+    for (int k = 0; k < t->def->ncol; k++) {
+        mm_value_encode(&im->data, &row[k]);
+    }
+}
+
 int mm_image_pack(struct mm_image *im, struct mm_buf *out, struct mm_err *err)
 {
     mm_buf_check(&im->names, err, "before-images");

@@ -22,6 +22,10 @@ void mm_image_free(struct mm_image *im);
 void mm_image_add(struct mm_image *im, const struct mm_target *t, const struct mm_value *key,
                   const struct mm_value *row);
 
+/* A row without identity: one such row stood here (back = true), or one was
+** added and is to be taken away. */
+void mm_image_add_keyless(struct mm_image *im, const struct mm_target *t, const struct mm_value *row, bool back);
+
 int mm_image_pack(struct mm_image *im, struct mm_buf *out, struct mm_err *err);
 /* Rows are INSERT (after = what stood) or DELETE (before = the key); values
 ** borrow from data. */

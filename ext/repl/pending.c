@@ -223,8 +223,14 @@ static uint8_t *column_colls(struct mm_targets *targets, const struct mm_tab *ta
     return coll;
 }
 
-/* Calls back with the hash of each key that a row touches: the old one and,
-** when the key's bytes moved within one canonical key, the same once more. */
+/* Tables whose rows are not independent of each other overlap as a whole. */
+static bool whole_table(struct mm_targets *targets, const char *name, struct mm_err *err)
+{
+    const struct mm_target *t = mm_targets_get(targets, name, err);
+    return t != NULL && t->def != NULL && (t->def->keyless || t->def->nunique > 0);
+}
+
+/* Calls back with the hash of each key that the transaction touches. */
 typedef int on_key(void *arg, uint64_t key, struct mm_err *err);
 
 static int each_key(struct mm_targets *targets, int shard, const struct mm_txn *txn, on_key *call, void *arg,
@@ -235,6 +241,14 @@ static int each_key(struct mm_targets *targets, int shard, const struct mm_txn *
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_tab *tab = &txn->tab[k];
         if (mm_targets_shard(targets, tab->name, err) != shard) {
+            continue;
+        }
+        if (tab->nrow > 0 && whole_table(targets, tab->name, err)) {
+            mm_buf_clear(&b);
+            mm_buf_add(&b, tab->name, strlen(tab->name) + 1);
+            if (mm_buf_check(&b, err, "a key") == SQLITE_OK) {
+                call(arg, hash_bytes(b.data, b.len), err);
+            }
             continue;
         }
         uint8_t *coll = column_colls(targets, tab);

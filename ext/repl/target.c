@@ -34,6 +34,11 @@ static void target_free(struct mm_target *t)
     mm_db_finalize(t->remove);
     mm_db_finalize(t->insert);
     mm_db_finalize(t->update);
+    mm_db_finalize(t->find);
+    for (int k = 0; t->holder != NULL && k < t->def->nunique; k++) {
+        mm_db_finalize(t->holder[k]);
+    }
+    free(t->holder);
     mm_table_free(t->def);
     sqlite3_free(t->first_name);
     free(t->name);

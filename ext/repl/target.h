@@ -18,6 +18,8 @@ struct mm_target {
     int64_t joined_seq; /* while joining: folded up to this sequence */
     int shard;
     sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */
+    sqlite3_stmt **holder;                           /* def->nunique: who holds the values of a UNIQUE set */
+    sqlite3_stmt *find;                              /* rowid of a row by all its columns */
     struct mm_target *next;
 };
 
@@ -53,6 +55,16 @@ int mm_target_remove(struct mm_target *t, sqlite3 *db, const struct mm_value *ro
 ** (UNDEF columns take their defaults). */
 int mm_target_write(struct mm_target *t, sqlite3 *db, const struct mm_value *key, const struct mm_value *image,
                     bool exists, struct mm_err *err);
+
+/* The row that holds the values of UNIQUE set `unique` (an index into
+** def->unique) of `image`: 1 with out[] borrowed until mm_target_holder_done,
+** or 0; a NULL among the values is held by nobody. */
+int mm_target_holder(struct mm_target *t, sqlite3 *db, int unique, const struct mm_value *image, struct mm_value *out,
+                     struct mm_err *err);
+void mm_target_holder_done(struct mm_target *t, int unique);
+
+/* Deletes one row that equals `row` in type and bytes of all columns. */
+bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err);
 
 /* All rows, the columns in local order; finalize with mm_db_finalize. */
 sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err);

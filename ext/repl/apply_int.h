@@ -1,0 +1,38 @@
+/* What the files of apply share: apply.c maps columns and writes row after
+** row, apply_unique.c tables with UNIQUE sets beyond the key, apply_keyless.c
+** rows without identity. Nobody else includes this. */
+#ifndef MM_REPL_APPLY_INT_H
+#define MM_REPL_APPLY_INT_H
+
+#include "repl/apply.h"
+#include "repl/fold.h"
+
+/* One table's changes, in the order of the local columns. */
+struct mm_view {
+    struct mm_target *t;
+    const struct mm_tab *tab;
+    int *local;  /* message column -> local column */
+    uint8_t *pk; /* of the local columns */
+    struct mm_value *old, *new, *current, *image;
+};
+
+/* A message's row in local order, into `out` (def->ncol values); NULL for NULL. */
+struct mm_value *mm_view_local(const struct mm_view *v, const struct mm_value *row, struct mm_value *out);
+
+/* Notes a conflict in how, and records it unless this is a redo. */
+void mm_apply_conflict(sqlite3 *db, const struct mm_target *t, struct mm_apply_how *how, enum mm_conflict_kind kind,
+                       const struct mm_value *key, const struct mm_value *lost, const struct mm_value *won,
+                       struct mm_err *err);
+
+/* All rows of a view in two phases (SPEC 4): all keys are read and deleted,
+** then the images are written in ascending key order, each evicting what
+** still holds one of its UNIQUE values. `undo`: rows are before-images. */
+int mm_apply_unique(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, bool undo, struct mm_err *err);
+
+/* True when the row has no identity: a keyless table, or a NULL in its key. */
+bool mm_apply_is_keyless(const struct mm_target *t, const struct mm_value *row);
+/* One such row: taken by all its columns, type and bytes. */
+int mm_apply_keyless(sqlite3 *db, struct mm_view *v, const struct mm_row *row, struct mm_apply_how *how, bool undo,
+                     struct mm_err *err);
+
+#endif

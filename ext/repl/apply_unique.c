@@ -1,0 +1,232 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "repl/apply_int.h"
+
+#define ARENA_MAX ((size_t)1 << 30)
+
+/* What becomes of one key of the message. */
+struct plan {
+    const struct mm_value *key;
+    struct mm_value *current; /* NULL: not there */
+    struct mm_value *image;   /* NULL: the row goes, or stays away */
+};
+
+struct two_phase {
+    sqlite3 *db;
+    struct mm_view *v;
+    struct mm_apply_how *how;
+    struct mm_arena arena;
+    struct plan *plan;
+    size_t n;
+    struct mm_err *err;
+};
+
+static struct mm_value *new_row(struct two_phase *p)
+{
+    struct mm_value *row = mm_arena_array(&p->arena, (size_t)p->v->t->def->ncol, sizeof *row);
+    if (row == NULL) {
+        mm_err_nomem(p->err);
+    }
+    return row;
+}
+
+/* A copy that outlives the statement it was read from. */
+static struct mm_value *copy_row(struct two_phase *p, const struct mm_value *from)
+{
+    struct mm_value *row = new_row(p);
+    for (int k = 0; row != NULL && k < p->v->t->def->ncol; k++) {
+        if (!mm_value_copy(&p->arena, &row[k], &from[k])) {
+            mm_err_nomem(p->err);
+        }
+    }
+    return row;
+}
+
+static struct mm_value *read_key(struct two_phase *p, const struct mm_value *key)
+{
+    struct mm_value *row = NULL;
+    if (mm_target_read(p->v->t, p->db, key, p->v->current, p->err)) {
+        row = copy_row(p, p->v->current);
+    }
+    mm_target_done(p->v->t);
+    return row;
+}
+
+static void plan_fold(struct two_phase *p, struct plan *plan, enum mm_op op, const struct mm_value *old,
+                      const struct mm_value *new)
+{
+    enum mm_conflict_kind kind = MM_CONFLICT_NONE;
+    struct mm_value *image = new_row(p);
+    if (image == NULL) {
+        return;
+    }
+    enum mm_fold_act act =
+        mm_fold_row(op, p->how->all, (uint32_t)p->v->t->def->ncol, p->v->pk, old, new, plan->current, image, &kind);
+    if (kind != MM_CONFLICT_NONE) {
+        mm_apply_conflict(p->db, p->v->t, p->how, kind, plan->key, plan->current != NULL ? plan->current : new,
+                          plan->current != NULL ? new : NULL, p->err);
+    }
+    /* A row that stays as it is is written again in its turn, like all others:
+    ** who evicts whom follows from the order of the keys alone. */
+    plan->image = act == MM_FOLD_WRITE ? image : act == MM_FOLD_NOTHING ? plan->current : NULL;
+    if (p->how->images != NULL && (act != MM_FOLD_NOTHING || plan->current != NULL)) {
+        mm_image_add(p->how->images, p->v->t, plan->key, plan->current);
+    }
+    p->how->rows += act != MM_FOLD_NOTHING;
+}
+
+static void plan_undo(struct two_phase *p, struct plan *plan, const struct mm_value *stood)
+{
+    struct mm_value *image = stood != NULL ? new_row(p) : NULL;
+    for (int k = 0; image != NULL && k < p->v->t->def->ncol; k++) {
+        /* A column younger than the image keeps what it has. */
+        image[k] = stood[k].type == MM_UNDEF && plan->current != NULL ? plan->current[k] : stood[k];
+    }
+    plan->image = image;
+}
+
+static void plan_row(struct two_phase *p, const struct mm_row *row, bool undo)
+{
+    struct plan *plan = &p->plan[p->n];
+    struct mm_value *old = row->before != NULL ? mm_view_local(p->v, row->before, new_row(p)) : NULL;
+    struct mm_value *new = row->after != NULL ? mm_view_local(p->v, row->after, new_row(p)) : NULL;
+    if (p->err->rc != SQLITE_OK) {
+        return;
+    }
+    const struct mm_value *any = old != NULL ? old : new;
+    if (mm_apply_is_keyless(p->v->t, any)) {
+        mm_apply_keyless(p->db, p->v, row, p->how, undo, p->err);
+        return;
+    }
+    bool back = undo && row->op == MM_OP_INSERT;
+    plan->key = back ? new : any;
+    plan->current = read_key(p, plan->key);
+    if (p->err->rc != SQLITE_OK) {
+        return;
+    }
+    if (undo) {
+        plan_undo(p, plan, back ? new : NULL);
+    } else {
+        plan_fold(p, plan, row->op, old, new);
+    }
+    p->n++;
+}
+
+static int compare_value(const struct mm_value *a, const struct mm_value *b, enum mm_coll coll)
+{
+    static const uint8_t order[] = { 0, 1, 1, 2, 3, 0 }; /* NULL, numbers, text, blob */
+    int ranks = order[a->type % 6] - order[b->type % 6];
+    if (ranks != 0 || order[a->type % 6] == 0) {
+        return ranks;
+    }
+    if (mm_value_key_equal(a, b, coll)) {
+        return 0;
+    }
+    if (order[a->type % 6] == 1) {
+        if (a->type == SQLITE_INTEGER && b->type == SQLITE_INTEGER) {
+            return a->u.i < b->u.i ? -1 : 1;
+        }
+        long double x = a->type == SQLITE_INTEGER ? (long double)a->u.i : (long double)a->u.r;
+        long double y = b->type == SQLITE_INTEGER ? (long double)b->u.i : (long double)b->u.r;
+        return x < y ? -1 : 1;
+    }
+    uint32_t n = a->len < b->len ? a->len : b->len;
+    for (uint32_t k = 0; k < n; k++) {
+        uint8_t x = a->u.p[k];
+        uint8_t y = b->u.p[k];
+        if (a->type == SQLITE_TEXT && coll == MM_COLL_NOCASE) {
+            x = x >= 'A' && x <= 'Z' ? (uint8_t)(x + 32) : x;
+            y = y >= 'A' && y <= 'Z' ? (uint8_t)(y + 32) : y;
+        }
+        if (x != y) {
+            return x < y ? -1 : 1;
+        }
+    }
+    return a->len < b->len ? -1 : a->len > b->len;
+}
+
+static int compare_plans(const void *x, const void *y, void *arg)
+{
+    const struct mm_table *def = arg;
+    const struct plan *a = x;
+    const struct plan *b = y;
+    for (int place = 1; place <= def->ncol; place++) {
+        for (int k = 0; k < def->ncol; k++) {
+            if (def->col[k].pk == place) {
+                int c = compare_value(&a->key[k], &b->key[k], (enum mm_coll)def->col[k].coll);
+                if (c != 0) {
+                    return c;
+                }
+            }
+        }
+    }
+    return 0;
+}
+
+/* Whether the message itself names this key; the plans are sorted by now. */
+static bool in_plan(const struct two_phase *p, const struct mm_value *key)
+{
+    struct plan probe = { .key = key };
+    size_t low = 0;
+    size_t high = p->n;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        int c = compare_plans(&probe, &p->plan[mid], p->v->t->def);
+        if (c == 0) {
+            return true;
+        }
+        low = c > 0 ? mid + 1 : low;
+        high = c < 0 ? mid : high;
+    }
+    return false;
+}
+
+/* The row that holds the UNIQUE set `u` of the image, if another does. */
+static void evict(struct two_phase *p, int u, const struct mm_value *image)
+{
+    struct mm_target *t = p->v->t;
+    if (!mm_target_holder(t, p->db, u, image, p->v->current, p->err)) {
+        return;
+    }
+    struct mm_value *row = copy_row(p, p->v->current);
+    mm_target_holder_done(t, u);
+    if (row == NULL || p->err->rc != SQLITE_OK) {
+        return;
+    }
+    mm_apply_conflict(p->db, t, p->how, MM_CONFLICT_UNIQUE, row, row, image, p->err);
+    if (p->how->images != NULL && !in_plan(p, row)) {
+        mm_image_add(p->how->images, t, row, row);
+    }
+    mm_target_remove(t, p->db, row, p->err);
+}
+
+int mm_apply_unique(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, bool undo, struct mm_err *err)
+{
+    struct two_phase p = { .db = db, .v = v, .how = how, .err = err };
+    mm_arena_init(&p.arena, ARENA_MAX);
+    p.plan = mm_arena_array(&p.arena, v->tab->nrow, sizeof *p.plan);
+    if (p.plan == NULL) {
+        mm_err_nomem(err);
+    }
+    for (size_t k = 0; k < v->tab->nrow && err->rc == SQLITE_OK; k++) {
+        plan_row(&p, &v->tab->row[undo ? v->tab->nrow - 1 - k : k], undo);
+    }
+    for (size_t k = 0; k < p.n && err->rc == SQLITE_OK; k++) {
+        if (p.plan[k].current != NULL) {
+            mm_target_remove(v->t, db, p.plan[k].current, err);
+        }
+    }
+    qsort_r(p.plan, p.n, sizeof *p.plan, compare_plans, v->t->def);
+    for (size_t k = 0; k < p.n && err->rc == SQLITE_OK; k++) {
+        const struct mm_value *image = p.plan[k].image;
+        for (int u = 0; image != NULL && u < v->t->def->nunique; u++) {
+            evict(&p, u, image);
+        }
+        if (image != NULL && err->rc == SQLITE_OK) {
+            mm_target_write(v->t, db, image, image, false, err);
+        }
+    }
+    mm_arena_free(&p.arena);
+    return err->rc;
+}
