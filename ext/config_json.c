@@ -131,7 +131,7 @@ static void read_key(struct reading *r, const struct mm_config_key *k, const jso
         return;
     }
     r->seen[place] = true;
-    if (k->file_only) {
+    if (k->file_only && !(json_is_string(v) && json_string_length(v) == 0)) {
         mm_err_set(r->err, SQLITE_ERROR,
                    "configuration key %s is not taken from SQL, since it names what is run: use the environment "
                    "variable MARMOT_NATS_SERVER for another nats-server",

@@ -233,8 +233,31 @@ static void defaults(void)
     accepts("an empty object", "{}", "[]");
 }
 
+/* The shape of a Marmot v0.8 file, all sections, as JSON. */
+static void marmot(void)
+{
+    accepts(
+        "a Marmot v0.8 configuration",
+        "{\"db_path\":\"/tmp/m.db\",\"node_id\":1,\"seq_map_path\":\"/tmp/s\",\"replicate\":true,\"publish\":true,"
+        "\"scan_max_changes\":512,\"cleanup_interval\":5000,\"sleep_timeout\":15000,\"polling_interval\":0,"
+        "\"snapshot\":{\"enabled\":true,\"store\":\"nats\",\"interval\":0,\"nats\":{\"replicas\":1,\"bucket\":\"b\"},"
+        "\"s3\":{\"endpoint\":\"127.0.0.1:9000\",\"path\":\"p/q\",\"use_ssl\":false,\"access_key\":\"a\","
+        "\"secret\":\"s\",\"session_token\":\"\",\"bucket\":\"m\"},\"webdav\":{\"url\":\"https://h/?dir=/d&login=u\"},"
+        "\"sftp\":{\"url\":\"sftp://u:p@h:22/d\"}},"
+        "\"replication_log\":{\"replicas\":1,\"shards\":1,\"max_entries\":1024,\"compress\":true,"
+        "\"update_existing\":false},"
+        "\"nats\":{\"urls\":[],\"bind_address\":\"127.0.0.1:4222\",\"server_config\":\"\","
+        "\"subject_prefix\":\"marmot-change-log\",\"stream_prefix\":\"marmot-changes\",\"seed_file\":\"\","
+        "\"user_name\":\"\",\"user_password\":\"\",\"ca_file\":\"\",\"cert_file\":\"\",\"key_file\":\"\","
+        "\"connect_retries\":5,\"reconnect_wait_seconds\":2},"
+        "\"prometheus\":{\"enable\":false,\"bind\":\":3010\",\"namespace\":\"\",\"subsystem\":\"\"},"
+        "\"logging\":{\"verbose\":true,\"format\":\"console\"}}",
+        "scan_max_changes has no meaning here");
+}
+
 int main(void)
 {
+    marmot();
     for (size_t k = 0; k < mm_config_nkeys; k++) {
         each_key(&mm_config_keys[k]);
     }
