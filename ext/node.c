@@ -255,7 +255,22 @@ static void tell(struct mm_node *n)
         why = "";
     }
     mm_node_tell(n, s, why);
-    mm_node_publish_status(n);
+    /* Building the answer costs more than folding a message: not every turn. */
+    int64_t now = mm_clock_mono_ms();
+    int64_t moved = n->r.shard[0].pos.seq;
+    int64_t waiting = 0;
+    for (int k = 0; k < n->r.nshard; k++) {
+        moved += n->r.shard[k].folded;
+        waiting += (int64_t)mm_pending_count(n->r.shard[k].pending);
+    }
+    bool news = moved != n->told_moved || waiting != n->told_waiting || s != n->told_state || n->r.tables_changed;
+    if (news && (now >= n->next_status_ms || waiting == 0 || s != n->told_state)) {
+        n->told_moved = moved;
+        n->told_waiting = waiting;
+        n->told_state = s;
+        n->next_status_ms = now + MM_STATUS_MS;
+        mm_node_publish_status(n);
+    }
 }
 
 static bool anything_pending(struct mm_node *n)
@@ -289,9 +304,9 @@ static void loop(struct mm_worker *w, struct mm_node *n)
             }
         }
         wait = smaller(wait, mm_node_link_timeout(n));
+        tell(n);
         mm_node_sync_step(n);
         flush(n, false);
-        tell(n);
         if (mm_worker_stopping(w)) {
             bool linked = mm_bus_connected(n->r.bus) && n->linked;
             if (!linked || !anything_pending(n) || mm_clock_mono_ms() >= n->drain_until_ms) {

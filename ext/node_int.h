@@ -22,6 +22,8 @@ enum {
     MM_STANDBY_MS = 200,   /* how soon another process takes over */
     MM_TRIM_ROWS = 5000,   /* outbox rows deleted in one transaction */
     MM_CONNECT_MS = 2000,
+    MM_REQUESTS_MS = 20, /* other processes' requests are looked for this often at most */
+    MM_STATUS_MS = 50,   /* the status is at most this old while much happens */
 };
 
 /* A caller of marmot_sync, on its own stack; `mu` guards the list. */
@@ -61,7 +63,7 @@ struct mm_node {
     struct mm_applier *applier;
     struct mm_server *server;
     struct mm_sync *remote; /* requests of other processes */
-    int64_t remote_seen;
+    int64_t remote_seen, next_requests_ms;
     char *settings;
     bool watch_all;
     bool linked;                /* the connection's cluster and streams were checked */
@@ -71,6 +73,8 @@ struct mm_node {
     int connect_wait_ms;
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
+    int64_t told_moved, told_waiting, next_status_ms;
+    enum mm_node_state told_state;
 };
 
 /* node_open.c. The lock: this process replicates the file; tried, not waited for. */

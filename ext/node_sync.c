@@ -141,7 +141,10 @@ static void finish_requests(struct mm_node *n)
 void mm_node_sync_step(struct mm_node *n)
 {
     int64_t end[MM_SHARDS_MAX];
-    take_requests(n);
+    if (mm_clock_mono_ms() >= n->next_requests_ms) {
+        n->next_requests_ms = mm_clock_mono_ms() + MM_REQUESTS_MS;
+        take_requests(n);
+    }
     if (!mm_node_sync_waiting(n)) {
         return;
     }
