@@ -61,6 +61,11 @@ int64_t mm_node_id(const struct mm_node *n);
 ** application's thread, outside a transaction. */
 int mm_node_sync(struct mm_node *n, int64_t up_to_outbox_id, int timeout_ms, struct mm_err *err);
 
+/* marmot_retry and marmot_skip: the message that blocks a shard is run again at
+** its place, or passed over on this node alone. err when nothing blocks there. */
+int mm_node_retry(struct mm_node *n, int shard, int64_t seq, struct mm_err *err);
+int mm_node_skip(struct mm_node *n, int shard, int64_t seq, struct mm_err *err);
+
 /* Appends the JSON object of marmot_status(); `brief`: the fields that
 ** marmot_init returns. */
 int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_err *err);

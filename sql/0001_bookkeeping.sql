@@ -85,6 +85,13 @@ CREATE TABLE __marmot__watchlist (
     seq          INTEGER NOT NULL             -- place of the watch message
 ) WITHOUT ROWID;
 
+CREATE TABLE __marmot__policy (
+    name         TEXT NOT NULL COLLATE NOCASE,
+    col          TEXT NOT NULL COLLATE NOCASE,
+    policy       INTEGER NOT NULL,            -- 0 last, 1 delta, 2 max, 3 min
+    PRIMARY KEY (name, col)
+) WITHOUT ROWID;
+
 -- Parts of transactions whose last part has not come yet.
 CREATE TABLE __marmot__part (
     shard        INTEGER NOT NULL,
@@ -119,6 +126,19 @@ CREATE TABLE __marmot__ignored (
     at           INTEGER NOT NULL,
     reason       TEXT NOT NULL,
     PRIMARY KEY (shard, seq)
+) WITHOUT ROWID;
+
+-- Answers to verify messages, of every node, as the log has them.
+CREATE TABLE __marmot__verify (
+    id           BLOB NOT NULL,               -- of the call
+    shard        INTEGER NOT NULL,
+    node         INTEGER NOT NULL,
+    name         TEXT NOT NULL,               -- of the table
+    seq          INTEGER NOT NULL,            -- place of the verify message
+    content      BLOB NOT NULL,               -- sum of row hashes
+    rows         INTEGER NOT NULL,
+    at           INTEGER NOT NULL,
+    PRIMARY KEY (id, shard, node, name)
 ) WITHOUT ROWID;
 
 -- What other processes ask of the one that replicates.

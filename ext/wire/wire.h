@@ -30,6 +30,9 @@ enum mm_msg_kind {
     MM_MSG_PART = 2,    /* a piece of one: `part` */
     MM_MSG_FOUNDED = 3, /* control, first message of shard 1 */
     MM_MSG_WATCH = 4,   /* control: tables join the cluster's list */
+    MM_MSG_POLICY = 5,  /* control: how concurrent changes of a column meet, from here on */
+    MM_MSG_VERIFY = 6,  /* control: every node sums its tables of this shard at this place */
+    MM_MSG_VERIFIED = 7,/* control: one node's answer */
 };
 
 struct mm_msg_table { /* in FOUNDED and WATCH */
@@ -67,6 +70,13 @@ struct mm_msg {
         const char *settings;   /* canonical JSON */
         struct mm_msg_table *table;
         size_t ntable;
+        /* POLICY */
+        const char *policy_table, *policy_column;
+        int policy;                /* enum mm_policy of store/policy.h */
+        /* VERIFY and VERIFIED: id of the call; VERIFIED: place of the verify
+        ** message, and `table` */
+        uint8_t verify_id[16];
+        int64_t verify_seq;
     } control;
 };
 
