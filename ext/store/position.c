@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/db.h"
 
+const char mm_position_sql_nodes[] = "SELECT DISTINCT node FROM main.__marmot__origin";
+
 static bool copy_blob(void *to, size_t n, sqlite3_stmt *st, int col)
 {
     if ((size_t)sqlite3_column_bytes(st, col) != n) {

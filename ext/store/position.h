@@ -40,6 +40,9 @@ int mm_position_set(sqlite3 *db, const struct mm_position *p, struct mm_err *err
 
 /* 1 when known; else 0 with o->seq = 0. */
 int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o, struct mm_err *err);
+/* A SELECT of one column: every node whose messages were accepted in any shard. */
+extern const char mm_position_sql_nodes[];
+
 /* Many at once, inside one transaction: `add` remembers an accepted (seq,
 ** txid) among the last MM_ACCEPTED_KEPT, `last` writes the origin's newest. */
 struct mm_origin_writer;
