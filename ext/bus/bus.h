@@ -44,6 +44,9 @@ bool mm_bus_connected(const struct mm_bus *b);
 size_t mm_bus_max_payload(const struct mm_bus *b); /* of the server, bytes */
 const char *mm_bus_url(const struct mm_bus *b);    /* connected to, without userinfo; "" */
 
+/* Descriptors to close in the child of a fork: calls f for each. */
+void mm_bus_each_fd(const struct mm_bus *b, void (*f)(int fd));
+
 /* Does socket work until something can be taken (a delivery, an ack, a lost
 ** connection, extra_fd readable) or timeout_ms have passed (0 = only look,
 ** -1 = no limit). Works without a connection, too: then only extra_fd counts.

@@ -83,6 +83,14 @@ struct mm_bus {
     int follow_turn; /* where mm_bus_next begins: no shard starves another */
 };
 
+/* --- options.c --- */
+void mm_options_copy(struct mm_bus *b, const struct mm_bus_options *o, struct mm_err *err);
+void mm_options_free(struct mm_bus_copy *c);
+natsOptions *mm_options_make(struct mm_bus *b, struct mm_err *err); /* destroy it; NULL with err */
+/* Sets err from the library's last words: SQLITE_AUTH or SQLITE_CANTOPEN. Returns err->rc. */
+int mm_options_fail(struct mm_bus *b, natsStatus s, const char *what, struct mm_err *err);
+void mm_bus_redact(char *text); /* cuts userinfo out of every URL in the text */
+
 /* --- loop.c --- */
 int mm_loop_open(struct mm_loop *l, int extra_fd, struct mm_err *err);
 void mm_loop_close(struct mm_loop *l);

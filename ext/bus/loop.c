@@ -1,5 +1,6 @@
 /* The socket work: nats.c's event-loop hook over an epoll descriptor. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -80,6 +81,8 @@ natsStatus mm_loop_attach(void **user, void *loop, natsConnection *conn, natsSoc
     (void)conn;
     struct mm_loop *l = loop;
     *user = l;
+    /* The library leaves it open for programs that the host starts. */
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
     (void)pthread_mutex_lock(&l->lock);
     l->fd = fd;
     l->events = EPOLLIN;
@@ -117,6 +120,16 @@ natsStatus mm_loop_detach(void *user)
     l->fd = -1;
     (void)pthread_mutex_unlock(&l->lock);
     return s;
+}
+
+void mm_bus_each_fd(const struct mm_bus *b, void (*f)(int fd))
+{
+    if (b->loop.fd >= 0) {
+        f(b->loop.fd);
+    }
+    if (b->loop.epoll_fd >= 0) {
+        f(b->loop.epoll_fd);
+    }
 }
 
 static void take_down(struct mm_bus *b, const char *why)

@@ -293,7 +293,9 @@ static void stop_child(struct mm_server *s)
 {
     int64_t end = mm_clock_mono_ms() + STOP_MS;
     struct timespec t = { .tv_nsec = 2000000 };
-    (void)kill(s->child, SIGTERM);
+    if (mm_child_alive(s->child)) {
+        (void)kill(s->child, SIGTERM);
+    }
     while (mm_child_alive(s->child)) {
         if (mm_clock_mono_ms() >= end) {
             (void)kill(s->child, SIGKILL);
