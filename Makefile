@@ -169,7 +169,7 @@ UNIT_tsan := $(UNIT:%=build/tsan/test/unit/%)
 ATTACKS := $(foreach v,$(SQLITES),$(ATTACK:%=build/sqlite-$(v)/test/sql/%))
 
 check:
-	@$(call need,$(DEPS_CHECK))
+	@$(call need,$(DEPS_CHECK) $(if $(LINT),$(DEPS_LINT)))
 	@$(MAKE) -j$(JOBS) libmarmot.so
 	@$(MAKE) sqlites || [ -z "$(STRICT)" ]
 	@$(MAKE) -j$(JOBS) check-run LINT=$(LINT)
