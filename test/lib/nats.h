@@ -14,7 +14,7 @@ struct nats_server {
     int port;
     char dir[128];
     char url[64];
-    char config[2048]; /* more configuration lines, "" for none */
+    char config[8192]; /* more configuration lines, "" for none */
 };
 
 /* Starts it and waits until it answers; ends the program when it cannot. */

@@ -6,6 +6,7 @@
 
 #include "base/sqlite.h"
 #include "test/lib/bus.h"
+#include "test/lib/creds.h"
 #include "test/lib/tls.h"
 
 #define SEED "SUAGIV4VZYSS5EC7EAWGUCSWWVLL2K4NFCNO44VLH6YL36DRF3JD5LQOHM"
@@ -112,6 +113,23 @@ static void seeds(void)
     o.creds_file = "/nonexistent/creds";
     nats_check("a creds file that is not there", try(&o) == SQLITE_CANTOPEN && strstr(err.msg, o.creds_file) != NULL,
                "%s", err.msg);
+    nats_stop(&s);
+}
+
+static void credentials(void)
+{
+    struct nats_server s;
+    nats_start(&s, creds_server);
+    struct mm_bus_options o = { .urls = s.url, .creds_file = put_file(&s, "user.creds", creds_user) };
+    int good = 0;
+    for (int i = 0; i < 200; i++) {
+        good += try(&o) == SQLITE_OK;
+    }
+    nats_check("a creds file, 200 times of 200", good == 200, "%d, %s", good, err.msg);
+    o.creds_file = put_file(&s, "empty.creds", "nothing\n");
+    nats_check("a creds file without content", try(&o) != SQLITE_OK, "rc %d", err.rc);
+    o.creds_file = NULL;
+    nats_check("a server of an operator, without", try(&o) == SQLITE_AUTH, "rc %d %s", err.rc, err.msg);
     nats_stop(&s);
 }
 
@@ -251,6 +269,7 @@ int main(void)
     passwords();
     tokens();
     seeds();
+    credentials();
     tls();
     permissions();
     domains();

@@ -1,0 +1,47 @@
+/* An operator, an account and a user for tests alone. They open nothing. */
+#ifndef MM_TEST_CREDS_H
+#define MM_TEST_CREDS_H
+
+static const char creds_server[] = "operator: eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJURVNUIiwiaWF"
+                                   "0IjoxNzAwMDAwMDAwLCJpc3MiOiJPQVNKQklKWklRUFZRSldUUzY3NDRHV043TE1WVkhVRzNQU1Y3VTN"
+                                   "PRjVPVU9PSUFJSVgyWjZKNCIsIm5hbWUiOiJtYXJtb3QgdGVzdCIsInN1YiI6Ik9BU0pCSUpaSVFQVlF"
+                                   "KV1RTNjc0NEdXTjdMTVZWSFVHM1BTVjdVM09GNU9VT09JQUlJWDJaNko0IiwibmF0cyI6eyJ0eXBlIjo"
+                                   "ib3BlcmF0b3IiLCJzeXN0ZW1fYWNjb3VudCI6IkFDVUo0QVpSVzM1NkZPRkpWS0REUjNTWjNRT1NHMjZ"
+                                   "IRTdQTFZNMlJZQkI2MjY2UkJJSkNPWUFWIiwidmVyc2lvbiI6Mn19.gVo4uU5t767pdKxdHgP3C2u-kg"
+                                   "P1iG0T_M3s8o5_-UInPbGifDrJOuvVrNcIcfQ9b3b2dnS7pW1lY8JJDk6eBg\n"
+                                   "system_account: ACUJ4AZRW356FOFJVKDDR3SZ3QOSG26HE7PLVM2RYBB6266RBIJCOYAV\n"
+                                   "resolver: MEMORY\n"
+                                   "resolver_preload: { ABZT4NZ3FQ7JXHYGAAALLDBGBLAPJ5ZLGNL3TO7KC6G5RFQ4DYUYJ66R: ey"
+                                   "J0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJURVNUIiwiaWF0IjoxNzAwMDA"
+                                   "wMDAwLCJpc3MiOiJPQVNKQklKWklRUFZRSldUUzY3NDRHV043TE1WVkhVRzNQU1Y3VTNPRjVPVU9PSUF"
+                                   "JSVgyWjZKNCIsIm5hbWUiOiJBUFAiLCJzdWIiOiJBQlpUNE5aM0ZRN0pYSFlHQUFBTExEQkdCTEFQSjV"
+                                   "aTEdOTDNUTzdLQzZHNVJGUTREWVVZSjY2UiIsIm5hdHMiOnsibGltaXRzIjp7InN1YnMiOi0xLCJkYXR"
+                                   "hIjotMSwicGF5bG9hZCI6LTEsImltcG9ydHMiOi0xLCJleHBvcnRzIjotMSwid2lsZGNhcmRzIjp0cnV"
+                                   "lLCJjb25uIjotMSwibGVhZiI6LTEsIm1lbV9zdG9yYWdlIjotMSwiZGlza19zdG9yYWdlIjotMSwic3R"
+                                   "yZWFtcyI6LTEsImNvbnN1bWVyIjotMX0sImRlZmF1bHRfcGVybWlzc2lvbnMiOnsicHViIjp7fSwic3V"
+                                   "iIjp7fX0sInR5cGUiOiJhY2NvdW50IiwidmVyc2lvbiI6Mn19.TJ792Dq9vCvlGVbKrj0S_6OIUhTDtn"
+                                   "KAsPuH0wrf3dK-eRFpJWBdLV2W1nGckhOKA7rIRa_EXHfjFojS7oVDAw, ACUJ4AZRW356FOFJVKDDR3"
+                                   "SZ3QOSG26HE7PLVM2RYBB6266RBIJCOYAV: eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXki"
+                                   "fQ.eyJqdGkiOiJURVNUIiwiaWF0IjoxNzAwMDAwMDAwLCJpc3MiOiJPQVNKQklKWklRUFZRSldUUzY3N"
+                                   "DRHV043TE1WVkhVRzNQU1Y3VTNPRjVPVU9PSUFJSVgyWjZKNCIsIm5hbWUiOiJTWVMiLCJzdWIiOiJBQ"
+                                   "1VKNEFaUlczNTZGT0ZKVktERFIzU1ozUU9TRzI2SEU3UExWTTJSWUJCNjI2NlJCSUpDT1lBViIsIm5hd"
+                                   "HMiOnsibGltaXRzIjp7InN1YnMiOi0xLCJkYXRhIjotMSwicGF5bG9hZCI6LTEsImltcG9ydHMiOi0xL"
+                                   "CJleHBvcnRzIjotMSwid2lsZGNhcmRzIjp0cnVlLCJjb25uIjotMSwibGVhZiI6LTF9LCJkZWZhdWx0X"
+                                   "3Blcm1pc3Npb25zIjp7InB1YiI6e30sInN1YiI6e319LCJ0eXBlIjoiYWNjb3VudCIsInZlcnNpb24iO"
+                                   "jJ9fQ.P0NDUFgXoecOZagdGitg9y8fPYKP7sPhXA90fTiXADG5mO-V_mCFLWhUzaj6_AWnHxAAx1j4JY"
+                                   "ESwYLfoU9CDA }\n";
+static const char creds_user[] = "-----BEGIN NATS USER JWT-----\n"
+                                 "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJURVNUIiwiaWF0IjoxNzAwM"
+                                 "DAwMDAwLCJpc3MiOiJBQlpUNE5aM0ZRN0pYSFlHQUFBTExEQkdCTEFQSjVaTEdOTDNUTzdLQzZHNVJGU"
+                                 "TREWVVZSjY2UiIsIm5hbWUiOiJhcHAiLCJzdWIiOiJVQUxDNDVHRUpVRkxHWDJTQUtUSk1ISExBQzVaR"
+                                 "EhQRTZLTzdDUDZURVZPT0NKNjVDTTJMVVlWSCIsIm5hdHMiOnsicHViIjp7fSwic3ViIjp7fSwic3Vic"
+                                 "yI6LTEsImRhdGEiOi0xLCJwYXlsb2FkIjotMSwidHlwZSI6InVzZXIiLCJ2ZXJzaW9uIjoyfX0.MONMF"
+                                 "0HFmJnhEVseYapjzk3MSPGjDArbqT-NCq9txBOweam5LxHPoAphaSB1jQiu--gYim_6NK11vKQOjzUZC"
+                                 "Q\n"
+                                 "------END NATS USER JWT------\n"
+                                 "\n"
+                                 "-----BEGIN USER NKEY SEED-----\n"
+                                 "SUAOFMIWVY3WW3ZBDY2JOY72BMURYSDTGU6R7HOFP4YNTJPH2SJTOQU7CQ\n"
+                                 "------END USER NKEY SEED------\n";
+
+#endif
