@@ -1,6 +1,8 @@
 /* Losing the server: restarts, silence, and servers that talk nonsense. marmot-test: parallel */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -383,6 +385,48 @@ static void nonsense(void)
     (void)close(l.fd);
 }
 
+static int inheritable;
+
+static void count_inheritable(int fd)
+{
+    inheritable += (fcntl(fd, F_GETFD) & FD_CLOEXEC) == 0;
+}
+
+/* Threads that do not block every signal which can be blocked. */
+static int open_to_signals(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/task");
+    for (struct dirent *e = d != NULL ? readdir(d) : NULL; e != NULL; e = readdir(d)) {
+        char path[300];
+        char line[256];
+        (void)snprintf(path, sizeof path, "/proc/self/task/%s/status", e->d_name);
+        FILE *f = e->d_name[0] != '.' && strtol(e->d_name, NULL, 10) != getpid() ? fopen(path, "r") : NULL;
+        while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+            uint64_t usual = 0x7fffffff & ~(UINT64_C(1) << (SIGKILL - 1)) & ~(UINT64_C(1) << (SIGSTOP - 1));
+            n += strncmp(line, "SigBlk:", 7) == 0 && (strtoull(line + 7, NULL, 16) & usual) != usual;
+        }
+        if (f != NULL) {
+            (void)fclose(f);
+        }
+    }
+    if (d != NULL) {
+        (void)closedir(d);
+    }
+    return n;
+}
+
+static void manners(struct mm_bus *b)
+{
+    int threads = open_to_signals();
+#if defined(__SANITIZE_THREAD__)
+    threads = 0; /* its run-time has a thread of its own */
+#endif
+    nats_check("no thread of the library takes the host's signals", threads == 0, "%d do", threads);
+    mm_bus_each_fd(b, count_inheritable);
+    nats_check("no socket reaches the host's programs", inheritable == 0, "%d do", inheritable);
+}
+
 static void dispositions(void)
 {
     struct sigaction now;
@@ -401,6 +445,9 @@ int main(void)
     srand(42);
     struct mm_bus *b = bus_to(server.url, &err);
     nats_check("rand() is the host's", b != NULL && rand() == a, "%s", err.msg);
+    if (b != NULL) {
+        manners(b);
+    }
     mm_bus_close(b);
     dispositions();
     in_mid_flow();
