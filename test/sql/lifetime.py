@@ -43,6 +43,37 @@ def captured(db):
     return one(db, 'SELECT "__marmot__connection"()')
 
 
+LAST = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[2], isolation_level=None)
+db.enable_load_extension(True)
+db.load_extension(sys.argv[1])
+db.execute("SELECT marmot_init()").fetchall()
+db.execute("SELECT marmot_sync()").fetchall()
+db.execute("INSERT INTO t VALUES (?, 'last')", (int(sys.argv[3]),))
+%s
+"""
+
+
+def drains(ws):
+    """What a process wrote last is sent before it ends, when it is connected."""
+    nats = NatsServer(ws).start()
+    schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, x)"
+    there = Node(ws, "there", urls=nats.url, schema=schema)
+    path = os.path.join(ws.dir, "drain.db")
+    db = connect(path)
+    db.execute(schema)
+    one(db, "SELECT marmot_init(?)", json.dumps({"nats": {"urls": [nats.url]}}))
+    one(db, "SELECT marmot_watch_all()")
+    check("two nodes join", one(db, "SELECT marmot_sync()") == 1, one(db, "SELECT marmot_status()"))
+    db.close()
+    ends = [("a close", "db.close()"), ("an end", "keep = db"), ("exit()", "import ctypes; ctypes.CDLL(None).exit(0)")]
+    for number, (name, end) in enumerate(ends):
+        subprocess.run([PYTHON, "-c", LAST % end, EXTENSION, path, str(number)], timeout=60, check=True)
+        wait_until(lambda: there.sql("SELECT x FROM t WHERE id = ?", number), 10, "the last row of " + name)
+        ok("the last row before %s arrives" % name)
+
+
 class Library:
     """One copy of SQLite, reached by ctypes."""
 
@@ -92,6 +123,36 @@ def second_sqlite(ws):
     check("its connection goes on and closes", other.close() == 0, "it does not close")
     check("the first keeps working", one(first, "SELECT marmot_version()") != "", "no")
     first.close()
+
+
+def application_hook(ws):
+    """An application that uses the preupdate hook keeps it."""
+    system = Library(SYSTEM_SQLITE)
+    path = os.path.join(ws.dir, "hooked.db")
+    system.open(path)
+    run = lambda sql: system.lib.sqlite3_exec(system.db, sql.encode(), None, None, None)  # noqa: E731
+    run("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+    seen = []
+    hook_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p,
+                                 ctypes.c_int64, ctypes.c_int64)
+    hook = hook_type(lambda *a: seen.append(a[2]))
+    system.lib.sqlite3_preupdate_hook(system.db, hook, None)
+    rc, message = system.load()
+    check("loading beside an application's hook", rc == 0, message)
+    rc = run("SELECT marmot_init('%s')" % OFFLINE)
+    message = system.lib.sqlite3_errmsg(system.db).decode()
+    check("marmot_init refuses there", rc == 1 and "marmot_init: the application uses the preupdate hook" in message and
+          "take it off" in message, "%d %s" % (rc, message))
+    run("INSERT INTO t VALUES (1)")
+    check("and the application's hook is untouched", len(seen) == 1, seen)
+    system.lib.sqlite3_preupdate_hook(system.db, None, None)
+    check("without it marmot_init serves", run("SELECT marmot_init('%s')" % OFFLINE) == 0,
+          system.lib.sqlite3_errmsg(system.db).decode())
+    run("SELECT marmot_watch('t'); INSERT INTO t VALUES (2)")
+    system.close()
+    db = connect(path, load=False)
+    check("and captures", one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0") == 1, "not")
+    db.close()
 
 
 def odd_sqlites():
@@ -317,6 +378,7 @@ def main():
     odd_sqlites()
     with Workspace() as ws:
         second_sqlite(ws)
+        application_hook(ws)
         connections(ws)
         threads(ws)
         come_and_go(ws)
@@ -325,6 +387,7 @@ def main():
         else:
             forks(ws)
         exits(ws)
+        drains(ws)
     finish()
 
 
