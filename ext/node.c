@@ -122,8 +122,8 @@ static int apply(struct mm_node *n)
 {
     struct mm_err err;
     mm_err_init(&err);
-    if (mm_applier_waiting(n->applier) == 0 || mm_clock_mono_ms() < n->not_before_ms) {
-        return mm_applier_waiting(n->applier) == 0 ? -1 : 5;
+    if (!mm_applier_due(n->applier) || mm_clock_mono_ms() < n->not_before_ms) {
+        return mm_applier_due(n->applier) ? 2 : -1;
     }
     mm_gate_enter();
     enum mm_applier_result result = mm_applier_run(n->applier, &err);
@@ -160,7 +160,7 @@ static int apply(struct mm_node *n)
     default:
         break;
     }
-    return mm_applier_waiting(n->applier) > 0 ? 0 : -1;
+    return mm_applier_due(n->applier) ? 0 : -1;
 }
 
 static void publish(struct mm_node *n)
@@ -304,6 +304,7 @@ static void loop(struct mm_worker *w, struct mm_node *n)
             }
         }
         wait = smaller(wait, mm_node_link_timeout(n));
+        mm_node_repair_step(n);
         tell(n);
         mm_node_sync_step(n);
         flush(n, false);

@@ -1,6 +1,6 @@
 /* What the files of the node share. node.c owns the thread and its loop,
 ** node_open.c what it opens and closes, node_link.c the server, the connection and the joining, node_sync.c the
-** waiting callers, node_status.c what is told. Nobody else includes this. */
+** waiting callers, node_repair.c blocked shards, node_status.c what is told. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
 
@@ -37,6 +37,14 @@ struct mm_sync {
     struct mm_err err; /* set when it cannot be done */
 };
 
+/* A call of marmot_retry or marmot_skip, on its caller's stack; `mu` guards it. */
+struct mm_repair {
+    int shard;
+    int64_t seq;
+    bool skip, done;
+    struct mm_err err;
+};
+
 struct mm_node {
     char *path, *vfs;
     struct mm_config *config;
@@ -51,6 +59,7 @@ struct mm_node {
     int64_t since_ms;
     struct mm_sync *syncs;
     uint64_t next_sync;
+    struct mm_repair *repair; /* one at a time: the caller's, NULL = none */
     char last_error[512];
     char *shards_json, *tables_json;
     int64_t incarnation, epoch, pending_rows, pending_bytes;
@@ -93,6 +102,9 @@ int mm_node_link_timeout(const struct mm_node *n);
 void mm_node_sync_step(struct mm_node *n);    /* begins and ends what waits */
 void mm_node_sync_standby(struct mm_node *n); /* asks the process that replicates */
 bool mm_node_sync_waiting(struct mm_node *n);
+
+/* node_repair.c */
+void mm_node_repair_step(struct mm_node *n);
 
 /* node_status.c */
 void mm_node_tell(struct mm_node *n, enum mm_node_state s, const char *why);

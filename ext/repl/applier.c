@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/log.h"
+#include "repl/control.h"
 #include "repl/join.h"
 
 static void digest_of(const struct mm_item *it, uint8_t out[MM_DIGEST_SIZE])
@@ -77,13 +78,25 @@ static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct 
     return PLACE_NEXT;
 }
 
+/* A policy may make of a change something else than what was done. */
+static bool any_policy(struct mm_applier *a, const struct mm_txn *txn, struct mm_err *err)
+{
+    for (size_t k = 0; k < txn->ntab; k++) {
+        const struct mm_target *t = mm_targets_get(a->r->targets, txn->tab[k].name, err);
+        if (t == NULL || t->policy != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Folds an echo without touching the database: it is the oldest pending
 ** transaction, it stands in the tables, on exactly the old values that it
 ** names; so folding it would change no row and record no conflict. */
 static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
 {
     if (it->bad.rc != SQLITE_OK || it->msg.kind != MM_MSG_TXN || !is_echo(a->r, s, &it->msg) ||
-        mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean) {
+        mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean || any_policy(a, &it->msg.txn, err)) {
         return false;
     }
     const struct mm_origin *last = mm_accept_last(s->accept, it->msg.node, it->msg.incarnation, err);
@@ -109,7 +122,7 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
 {
     struct mm_repl *r = a->r;
     bool echo = is_echo(r, s, &it->msg);
-    if (echo && !mm_pending_undone(s->pending, 0) && mm_pending_at(s->pending, 0)->clean) {
+    if (echo && !mm_pending_undone(s->pending, 0) && mm_pending_at(s->pending, 0)->clean && !any_policy(a, txn, err)) {
         return err->rc;
     }
     mm_pending_undo(s->pending, echo ? 0 : mm_pending_overlap(s->pending, txn, err), err);
@@ -198,10 +211,8 @@ static int fold_accepted(struct mm_applier *a, struct mm_shard *s, struct mm_ite
     struct mm_repl *r = a->r;
     struct mm_msg *m = &it->msg;
     bool echo = is_echo(r, s, m);
-    if (m->kind == MM_MSG_WATCH) {
-        for (size_t k = 0; k < m->control.ntable && err->rc == SQLITE_OK; k++) {
-            mm_join_table(r, &m->control.table[k], s->n, it->d.seq, echo, err);
-        }
+    if (m->kind != MM_MSG_TXN && m->kind != MM_MSG_PART) {
+        mm_control_fold(r, s, m, it->d.seq, echo, err);
     } else {
         fold_txn(a, s, it, txn, err);
     }
@@ -220,6 +231,12 @@ static int fold_accepted(struct mm_applier *a, struct mm_shard *s, struct mm_ite
 static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
 {
     struct mm_msg *m = &it->msg;
+    if (it->bad.rc == SQLITE_MISMATCH && s->skip_seq == it->d.seq) {
+        ignore(a, s, it, "passed over on this node by marmot_skip", err);
+        mm_join_all_stale(a->r, s, err);
+        advance(s, it);
+        return true;
+    }
     if (it->bad.rc == SQLITE_MISMATCH) {
         s->blocked_seq = it->d.seq;
         (void)snprintf(s->why, sizeof s->why, "message %d:%lld: %.300s", s->n, (long long)it->d.seq, it->bad.msg);
@@ -317,6 +334,9 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     mm_repl_read_outbox(r, err);
     while (a->head != NULL && err->rc == SQLITE_OK && result == MM_APPLIED && mm_clock_mono_us() < until) {
         struct mm_shard *s = shard_of(a, a->head);
+        if (s->verify_seq != 0) {
+            break; /* its sums are of this very place */
+        }
         if (s->replay != NULL) {
             replay_item(a, s, a->head, err);
             if (err->rc == SQLITE_OK && s->replay_seq >= s->pos.seq) {
@@ -359,9 +379,23 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     return result == MM_APPLIED && a->moved != 0 ? MM_APPLY_RELOAD : result;
 }
 
+static enum mm_applier_result answer_later(struct mm_err *err)
+{
+    if ((err->rc & 0xff) != SQLITE_BUSY) {
+        return MM_APPLY_RELOAD;
+    }
+    mm_err_init(err);
+    return MM_APPLY_BUSY;
+}
+
 enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
 {
     struct mm_repl *r = a->r;
+    for (int k = 0; k < r->nshard; k++) {
+        if (r->shard[k].verify_seq != 0 && mm_control_answer(r, &r->shard[k], err) != SQLITE_OK) {
+            return answer_later(err);
+        }
+    }
     while (a->head != NULL && err->rc == SQLITE_OK) {
         struct mm_shard *s = shard_of(a, a->head);
         if (s->replay != NULL || !s->checked || a->head->d.seq != s->pos.seq + 1 || !fold_light(a, s, a->head, err)) {

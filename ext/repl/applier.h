@@ -17,11 +17,12 @@ void mm_applier_close(struct mm_applier *a);
 
 /* Room for another delivery? Else leave it with the bus (flow control). */
 bool mm_applier_room(const struct mm_applier *a);
+/* Something to do for mm_applier_run: messages, or a verify call to answer. */
+bool mm_applier_due(const struct mm_applier *a);
 /* Takes the delivery (releases it when done). */
 int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *err);
 /* Forgets what waits: the shard is followed again from its position. */
 void mm_applier_drop(struct mm_applier *a, int shard);
-size_t mm_applier_waiting(const struct mm_applier *a);
 
 enum mm_applier_result {
     MM_APPLIED,       /* queue is empty, or the batch's time was used up */

@@ -71,9 +71,13 @@ bool mm_applier_room(const struct mm_applier *a)
     return a->count < MM_QUEUE_MESSAGES && a->bytes < MM_QUEUE_BYTES;
 }
 
-size_t mm_applier_waiting(const struct mm_applier *a)
+bool mm_applier_due(const struct mm_applier *a)
 {
-    return a->count;
+    bool due = a->count > 0;
+    for (int k = 0; k < a->r->nshard; k++) {
+        due = due || a->r->shard[k].verify_seq != 0;
+    }
+    return due;
 }
 
 int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *err)

@@ -51,13 +51,14 @@ static bool view_alloc(struct mm_view *v, struct mm_arena *a, const struct mm_ta
     v->t = t;
     v->tab = tab;
     v->local = mm_arena_array(a, tab->ncol, sizeof *v->local);
-    v->pk = mm_arena_array(a, ncol, sizeof *v->pk);
+    uint8_t *pk = mm_arena_array(a, ncol, sizeof *pk);
+    v->columns = (struct mm_fold_columns){ (uint32_t)ncol, pk, t->policy };
     v->old = mm_arena_array(a, ncol, sizeof *v->old);
     v->new = mm_arena_array(a, ncol, sizeof *v->new);
     v->current = mm_arena_array(a, ncol, sizeof *v->current);
     v->image = mm_arena_array(a, ncol, sizeof *v->image);
     for (size_t k = 0; k < ncol && !a->failed; k++) {
-        v->pk[k] = t->def->col[k].pk;
+        pk[k] = t->def->col[k].pk;
     }
     return !a->failed;
 }
@@ -131,14 +132,13 @@ static int apply_row(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
     const struct mm_value *old = mm_view_local(v, row->before, v->old);
     const struct mm_value *new = mm_view_local(v, row->after, v->new);
     const struct mm_value *key = old != NULL ? old : new;
-    uint32_t ncol = (uint32_t)v->t->def->ncol;
     enum mm_conflict_kind kind = MM_CONFLICT_NONE;
     bool exists = mm_target_read(v->t, db, key, v->current, err) != 0;
     const struct mm_value *current = exists ? v->current : NULL;
     if (err->rc != SQLITE_OK) {
         return err->rc;
     }
-    enum mm_fold_act act = mm_fold_row(row->op, how->all, ncol, v->pk, old, new, current, v->image, &kind);
+    enum mm_fold_act act = mm_fold_row(row->op, how->all, &v->columns, old, new, current, v->image, &kind);
     if (kind != MM_CONFLICT_NONE) {
         mm_apply_conflict(db, v->t, how, kind, key, exists ? current : new, exists ? new : NULL, err);
     }

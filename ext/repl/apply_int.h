@@ -11,8 +11,8 @@
 struct mm_view {
     struct mm_target *t;
     const struct mm_tab *tab;
-    int *local;  /* message column -> local column */
-    uint8_t *pk; /* of the local columns */
+    int *local; /* message column -> local column */
+    struct mm_fold_columns columns;
     struct mm_value *old, *new, *current, *image;
 };
 

@@ -61,8 +61,7 @@ static void plan_fold(struct two_phase *p, struct plan *plan, enum mm_op op, con
     if (image == NULL) {
         return;
     }
-    enum mm_fold_act act =
-        mm_fold_row(op, p->how->all, (uint32_t)p->v->t->def->ncol, p->v->pk, old, new, plan->current, image, &kind);
+    enum mm_fold_act act = mm_fold_row(op, p->how->all, &p->v->columns, old, new, plan->current, image, &kind);
     if (kind != MM_CONFLICT_NONE) {
         mm_apply_conflict(p->db, p->v->t, p->how, kind, plan->key, plan->current != NULL ? plan->current : new,
                           plan->current != NULL ? new : NULL, p->err);

@@ -5,73 +5,190 @@
 #include "base/db.h"
 #include "repl/join.h"
 
-#define SCRATCH_MAX ((size_t)1 << 30)
+/* Keys that a pending transaction was met for: the oldest one's before-image
+** is the base's row. */
+struct seen {
+    uint64_t *slot; /* 0 = free */
+    size_t n, cap;  /* cap is a power of two */
+};
 
-/* Adds (sign 1) or takes out (-1) one row given in a message's columns. */
-static int add_row(uint8_t sum[16], const struct mm_tab *tab, const struct mm_value *row, int sign, struct mm_err *err)
+static bool grow(struct seen *s)
 {
-    return row != NULL ? mm_wire_sum_row(sum, tab->col, row, tab->ncol, sign, err) : err->rc;
+    size_t cap = s->cap == 0 ? 256 : s->cap * 2;
+    uint64_t *slot = calloc(cap, sizeof *slot);
+    if (slot == NULL) {
+        return false;
+    }
+    for (size_t k = 0; k < s->cap; k++) {
+        size_t at = s->slot[k] & (cap - 1);
+        while (s->slot[k] != 0 && slot[at] != 0) {
+            at = (at + 1) & (cap - 1);
+        }
+        slot[at] = s->slot[k] != 0 ? s->slot[k] : slot[at];
+    }
+    free(s->slot);
+    s->slot = slot;
+    s->cap = cap;
+    return true;
 }
 
-/* Pending transactions, undone by arithmetic: minus what they made, plus what
-** they found. */
-static int take_out_pending(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *out, struct mm_err *err)
+/* True when the key is new. */
+static bool see(struct seen *s, uint64_t key, struct mm_err *err)
 {
-    struct mm_pending *p = r->shard[t->shard - 1].pending;
-    for (size_t k = 0; k < mm_pending_count(p) && err->rc == SQLITE_OK; k++) {
-        struct mm_pend *e = mm_pending_at(p, k);
+    key |= 1; /* never 0 */
+    if (s->n >= s->cap / 2 && !grow(s)) {
+        mm_err_nomem(err);
+        return false;
+    }
+    size_t at = key & (s->cap - 1);
+    while (s->slot[at] != 0 && s->slot[at] != key) {
+        at = (at + 1) & (s->cap - 1);
+    }
+    bool fresh = s->slot[at] == 0;
+    s->slot[at] = key;
+    s->n += fresh;
+    return fresh;
+}
+
+struct taking {
+    struct mm_repl *r;
+    struct mm_target *t;
+    struct mm_msg_table *out;
+    struct seen seen;
+    const char **names;     /* of the local columns */
+    struct mm_value *local; /* def->ncol */
+    uint8_t *coll;          /* of the message's columns */
+    struct mm_buf key;
+};
+
+static uint64_t hash(const struct mm_buf *b)
+{
+    uint8_t sha[32];
+    uint64_t h;
+    mm_wire_sha256(b->data, b->len, sha);
+    memcpy(&h, sha, sizeof h);
+    return h;
+}
+
+static void add_row(struct taking *k, const struct mm_tab *tab, const struct mm_value *row, int sign,
+                    struct mm_err *err)
+{
+    if (row != NULL) {
+        mm_wire_sum_row(k->out->content, tab->col, row, tab->ncol, sign, err);
+        k->out->rows += sign;
+    }
+}
+
+/* The row under the key as it is visible now leaves the sum. */
+static void take_visible(struct taking *k, const struct mm_tab *tab, const struct mm_value *key, struct mm_err *err)
+{
+    size_t ncol = (size_t)k->t->def->ncol;
+    memset(k->local, 0, ncol * sizeof *k->local);
+    for (uint32_t c = 0; c < tab->ncol; c++) {
+        int at = mm_target_column(k->t, tab->col[c]);
+        if (at >= 0) {
+            k->local[at] = key[c];
+        }
+    }
+    if (mm_target_read(k->t, k->r->db, k->local, k->local, err)) {
+        mm_wire_sum_row(k->out->content, k->names, k->local, ncol, -1, err);
+        k->out->rows--;
+    }
+    mm_target_done(k->t);
+}
+
+static void take_row(struct taking *k, const struct mm_tab *tab, const struct mm_row *image, struct mm_err *err)
+{
+    const struct mm_value *key = image->op == MM_OP_INSERT ? image->after : image->before;
+    mm_buf_clear(&k->key);
+    bool identity = mm_change_key(&k->key, tab, key, k->coll);
+    if (mm_buf_check(&k->key, err, "a key") != SQLITE_OK) {
+        return;
+    }
+    if (!identity) { /* a multiset: every change counts for itself */
+        add_row(k, tab, image->before, -1, err);
+        add_row(k, tab, image->after, 1, err);
+    } else if (see(&k->seen, hash(&k->key), err)) {
+        take_visible(k, tab, key, err);
+        add_row(k, tab, image->op == MM_OP_INSERT ? image->after : NULL, 1, err);
+    }
+}
+
+/* Pending transactions, undone by arithmetic: for each of their rows minus what
+** is there, plus what stood there before the oldest of them. */
+static int take_out_pending(struct taking *k, struct mm_err *err)
+{
+    struct mm_pending *p = k->r->shard[k->t->shard - 1].pending;
+    for (size_t at = 0; at < mm_pending_count(p) && err->rc == SQLITE_OK; at++) {
+        struct mm_pend *e = mm_pending_at(p, at);
+        struct mm_pend_scratch s;
+        if (mm_pending_undone(p, at)) {
+            break; /* in the middle of a batch: these are out of the tables already */
+        }
         if (e->kind != MM_OUTBOX_TXN) {
             continue;
         }
-        struct mm_arena a;
-        struct mm_buf names;
-        struct mm_buf data;
-        mm_arena_init(&a, SCRATCH_MAX);
-        mm_buf_init(&names, SCRATCH_MAX);
-        mm_buf_init(&data, SCRATCH_MAX);
-        struct mm_txn txn = { .arena = &a };
-        mm_pending_read(p, e, &txn, &names, &data, err);
-        for (size_t i = 0; i < txn.ntab && err->rc == SQLITE_OK; i++) {
-            const struct mm_tab *tab = &txn.tab[i];
-            for (size_t j = 0; j < tab->nrow && sqlite3_stricmp(tab->name, t->name) == 0; j++) {
-                add_row(out->content, tab, tab->row[j].after, -1, err);
-                add_row(out->content, tab, tab->row[j].before, 1, err);
-                out->rows += (tab->row[j].before != NULL) - (tab->row[j].after != NULL);
+        mm_pend_scratch_init(&s);
+        mm_pending_images(p, e, &s, err);
+        for (size_t i = 0; i < s.txn.ntab && err->rc == SQLITE_OK; i++) {
+            const struct mm_tab *tab = &s.txn.tab[i];
+            if (sqlite3_stricmp(tab->name, k->t->name) != 0) {
+                continue;
+            }
+            k->coll = mm_arena_alloc(&s.arena, tab->ncol);
+            for (uint32_t c = 0; k->coll != NULL && c < tab->ncol; c++) {
+                k->coll[c] = (uint8_t)mm_targets_coll(k->r->targets, tab->name, tab->col[c]);
+            }
+            for (size_t j = 0; k->coll != NULL && j < tab->nrow && err->rc == SQLITE_OK; j++) {
+                take_row(k, tab, &tab->row[j], err);
+            }
+            if (k->coll == NULL) {
+                mm_err_nomem(err);
             }
         }
-        mm_arena_free(&a);
-        mm_buf_free(&names);
-        mm_buf_free(&data);
+        mm_pend_scratch_free(&s);
     }
     return err->rc;
 }
 
-static int scan(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *out, struct mm_err *err)
+static int scan(struct taking *k, struct mm_err *err)
 {
-    size_t ncol = (size_t)t->def->ncol;
-    const char **names = calloc(ncol, sizeof *names);
-    struct mm_value *row = calloc(ncol, sizeof *row);
-    if (names == NULL || row == NULL) {
-        free(names);
-        free(row);
-        return mm_err_nomem(err);
-    }
-    sqlite3_stmt *st = mm_target_scan(t, r->db, err);
-    for (size_t k = 0; k < ncol; k++) {
-        names[k] = t->def->col[k].name;
-    }
+    size_t ncol = (size_t)k->t->def->ncol;
+    sqlite3_stmt *st = mm_target_scan(k->t, k->r->db, err);
     while (mm_db_step(st, err)) {
-        for (size_t k = 0; k < ncol; k++) {
-            if (!mm_value_column(&row[k], st, (int)k)) {
+        for (size_t c = 0; c < ncol; c++) {
+            if (!mm_value_column(&k->local[c], st, (int)c)) {
                 mm_err_nomem(err);
             }
         }
-        mm_wire_sum_row(out->content, names, row, ncol, 1, err);
-        out->rows++;
+        mm_wire_sum_row(k->out->content, k->names, k->local, ncol, 1, err);
+        k->out->rows++;
     }
     mm_db_finalize(st);
-    free(names);
-    free(row);
+    return err->rc;
+}
+
+static int sum_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *out, struct mm_err *err)
+{
+    size_t ncol = (size_t)t->def->ncol;
+    struct taking k = { .r = r, .t = t, .out = out };
+    k.names = calloc(ncol, sizeof *k.names);
+    k.local = calloc(ncol, sizeof *k.local);
+    mm_buf_init(&k.key, (size_t)1 << 30);
+    if (k.names == NULL || k.local == NULL) {
+        mm_err_nomem(err);
+    }
+    for (size_t c = 0; k.names != NULL && c < ncol; c++) {
+        k.names[c] = t->def->col[c].name;
+    }
+    if (err->rc == SQLITE_OK) {
+        scan(&k, err);
+        take_out_pending(&k, err);
+    }
+    mm_buf_free(&k.key);
+    free(k.seen.slot);
+    free(k.names);
+    free(k.local);
     return err->rc;
 }
 
@@ -85,8 +202,9 @@ int mm_join_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *ou
         mm_db_exec(r->db, err, "BEGIN");
     }
     mm_repl_read_outbox(r, err);
-    scan(r, t, out, err);
-    take_out_pending(r, t, out, err);
+    if (err->rc == SQLITE_OK) {
+        sum_base(r, t, out, err);
+    }
     if (own && !sqlite3_get_autocommit(r->db)) {
         struct mm_err end;
         mm_err_init(&end);

@@ -25,17 +25,24 @@ const char *mm_conflict_name(enum mm_conflict_kind k);
 
 enum mm_fold_act { MM_FOLD_NOTHING, MM_FOLD_WRITE, MM_FOLD_REMOVE };
 
+/* What the receiving table says of its columns, in its order. */
+struct mm_fold_columns {
+    uint32_t n;
+    const uint8_t *pk;     /* != 0: in the key */
+    const uint8_t *policy; /* enum mm_policy; NULL: all 'last' */
+};
+
 /* Decides what becomes of one row. `current` is the base's row, NULL when it
 ** is missing; before/after are the change's (UNDEF where it says nothing).
 ** `all`: every column that an UPDATE's `after` holds was changed; else those in
-** which it differs from `before`. pk[k] != 0 says that column k is in the key,
-** which an UPDATE never changes (its bytes may differ where its collation calls
-** them equal).
+** which it differs from `before`. Key columns are never
+** changed by an UPDATE (their bytes may differ where the collation calls them equal);
+** columns with a policy meet by it, without a conflict.
 ** For WRITE, image[0..ncol-1] (given by the caller) holds the new row; UNDEF
 ** where a new row takes the column's default. */
-enum mm_fold_act mm_fold_row(enum mm_op op, bool all, uint32_t ncol, const uint8_t *pk, const struct mm_value *before,
-                             const struct mm_value *after, const struct mm_value *current, struct mm_value *image,
-                             enum mm_conflict_kind *conflict);
+enum mm_fold_act mm_fold_row(enum mm_op op, bool all, const struct mm_fold_columns *columns,
+                             const struct mm_value *before, const struct mm_value *after,
+                             const struct mm_value *current, struct mm_value *image, enum mm_conflict_kind *conflict);
 
 /* Acceptance (SPEC 3): the verdict over a message rests on the epoch and the
 ** last accepted (origin_seq, txid) of its (node, incarnation) alone. */

@@ -45,6 +45,10 @@ const char *mm_join_difference(const struct mm_msg_table *ours, const struct mm_
 int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard, int64_t seq, bool own,
                   struct mm_err *err);
 
+/* A message of the shard was passed over whose tables are not known: all of
+** them are stale from here on. */
+int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
+
 /* --- A table watched later than its database joined: the shard's log is read
 ** once more from its first message on, for that table alone. --- */
 

@@ -1,37 +1,7 @@
-#include "repl/pending.h"
+#include "repl/pending_int.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define IMAGES_MAX ((size_t)1 << 30)
-#define ARENA_MAX ((size_t)2 << 30)
-
-/* For each key hash the queue of pending transactions that touch it; since
-** they come and go in order, the head is always the oldest. */
-struct node {
-    uint64_t key;
-    uint64_t number; /* of the pending transaction, counted from the first ever pushed */
-    uint32_t next;   /* node + 1 in the same bucket, oldest first; 0 = end */
-};
-
-struct mm_pending {
-    sqlite3 *db;
-    struct mm_outbox *outbox;
-    struct mm_targets *targets;
-    int shard;
-    bool all;
-    struct mm_pend *entry; /* ring */
-    size_t cap, head, count;
-    uint64_t first_number; /* of the oldest entry */
-    size_t undone_from;    /* index; count = none is undone */
-    struct node *node;
-    uint32_t nnode, node_cap, free_node; /* free list by next */
-    uint32_t *bucket;                    /* first node + 1 */
-    uint32_t *tail;                      /* last node + 1 */
-    uint32_t nbucket;
-    size_t live;
-    int64_t bytes;
-};
 
 struct mm_pending *mm_pending_open(sqlite3 *db, struct mm_outbox *outbox, struct mm_targets *targets, int shard,
                                    struct mm_err *err)
@@ -123,7 +93,7 @@ static int grow_buckets(struct mm_pending *p, struct mm_err *err)
     for (uint32_t k = 0; k < p->nbucket; k++) {
         uint32_t at = p->bucket[k];
         while (at != 0) {
-            struct node *nd = &p->node[at - 1];
+            struct mm_pend_node *nd = &p->node[at - 1];
             uint32_t next = nd->next;
             uint32_t *t = slot_of(tail, n, nd->key);
             nd->next = 0;
@@ -151,7 +121,7 @@ static int add_node(struct mm_pending *p, uint64_t key, uint64_t number, struct 
     }
     if (p->free_node == 0 && p->nnode == p->node_cap) {
         uint32_t cap = p->node_cap == 0 ? 256 : p->node_cap * 2;
-        struct node *nd = cap > p->node_cap ? realloc(p->node, cap * sizeof *nd) : NULL;
+        struct mm_pend_node *nd = cap > p->node_cap ? realloc(p->node, cap * sizeof *nd) : NULL;
         if (nd == NULL) {
             return mm_err_nomem(err);
         }
@@ -164,7 +134,7 @@ static int add_node(struct mm_pending *p, uint64_t key, uint64_t number, struct 
     } else {
         at = ++p->nnode;
     }
-    p->node[at - 1] = (struct node){ .key = key, .number = number, .next = 0 };
+    p->node[at - 1] = (struct mm_pend_node){ .key = key, .number = number, .next = 0 };
     uint32_t *t = slot_of(p->tail, p->nbucket, key);
     if (*t == 0) {
         *slot_of(p->bucket, p->nbucket, key) = at;
@@ -182,7 +152,7 @@ static void drop_node(struct mm_pending *p, uint64_t key, uint64_t number)
     uint32_t *from = slot_of(p->bucket, p->nbucket, key);
     uint32_t before = 0;
     for (uint32_t at = *from; at != 0; before = at, at = p->node[at - 1].next) {
-        struct node *nd = &p->node[at - 1];
+        struct mm_pend_node *nd = &p->node[at - 1];
         if (nd->key != key || nd->number != number) {
             continue;
         }
@@ -227,7 +197,7 @@ static uint8_t *column_colls(struct mm_targets *targets, const struct mm_tab *ta
 static bool whole_table(struct mm_targets *targets, const char *name, struct mm_err *err)
 {
     const struct mm_target *t = mm_targets_get(targets, name, err);
-    return t != NULL && t->def != NULL && (t->def->keyless || t->def->nunique > 0);
+    return t != NULL && t->def != NULL && (t->def->keyless || t->def->nunique > 0 || t->policy != NULL);
 }
 
 /* Calls back with the hash of each key that the transaction touches. */
@@ -378,109 +348,6 @@ size_t mm_pending_overlap(struct mm_pending *p, const struct mm_txn *txn, struct
         each_key(p->targets, p->shard, txn, look_key, &o, err);
     }
     return (size_t)(o.first - p->first_number);
-}
-
-int mm_pending_read(struct mm_pending *p, const struct mm_pend *e, struct mm_txn *txn, struct mm_buf *names,
-                    struct mm_buf *data, struct mm_err *err)
-{
-    struct mm_outbox_row row;
-    if (!mm_outbox_get(p->outbox, e->id, &row, names, data, err)) {
-        return mm_err_set(err, SQLITE_CORRUPT, "outbox row %lld is gone before it was echoed: restore the outbox",
-                          (long long)e->id);
-    }
-    mm_change_read(txn, data->data, data->len, names->data, names->len, mm_targets_coll, p->targets, err);
-    size_t kept = 0;
-    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
-        if (mm_targets_shard(p->targets, txn->tab[k].name, err) == p->shard) {
-            txn->tab[kept++] = txn->tab[k];
-        }
-    }
-    txn->ntab = kept;
-    return err->rc;
-}
-
-/* One pending transaction's bytes while it is undone or redone. */
-struct scratch {
-    struct mm_arena arena;
-    struct mm_buf names, data, images;
-    struct mm_txn txn;
-};
-
-static void scratch_init(struct scratch *s)
-{
-    mm_arena_init(&s->arena, ARENA_MAX);
-    mm_buf_init(&s->names, IMAGES_MAX);
-    mm_buf_init(&s->data, IMAGES_MAX);
-    mm_buf_init(&s->images, IMAGES_MAX);
-    s->txn = (struct mm_txn){ .arena = &s->arena };
-}
-
-static void scratch_free(struct scratch *s)
-{
-    mm_arena_free(&s->arena);
-    mm_buf_free(&s->names);
-    mm_buf_free(&s->data);
-    mm_buf_free(&s->images);
-}
-
-static int undo_one(struct mm_pending *p, const struct mm_pend *e, struct mm_err *err)
-{
-    struct scratch s;
-    bool clean;
-    scratch_init(&s);
-    if (mm_outbox_undo_get(p->outbox, e->id, p->shard, &clean, &s.images, err)) {
-        mm_buf_check(&s.images, err, "before-images");
-        mm_image_unpack(&s.txn, s.images.data, s.images.len, p->targets, err);
-    } else {
-        mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
-        mm_image_of_captured(&s.txn);
-    }
-    mm_apply_images(p->db, p->targets, &s.txn, err);
-    scratch_free(&s);
-    return mm_err_prefix(err, "undoing pending transaction %lld", (long long)e->id);
-}
-
-int mm_pending_undo(struct mm_pending *p, size_t index, struct mm_err *err)
-{
-    while (p->undone_from > index && err->rc == SQLITE_OK) {
-        const struct mm_pend *e = mm_pending_at(p, p->undone_from - 1);
-        if (e->kind == MM_OUTBOX_TXN) {
-            undo_one(p, e, err);
-        }
-        p->undone_from--;
-    }
-    return err->rc;
-}
-
-static int redo_one(struct mm_pending *p, struct mm_pend *e, struct mm_err *err)
-{
-    struct scratch s;
-    struct mm_image images;
-    struct mm_apply_how how = { .shard = p->shard, .pending = true, .all = p->all, .images = &images };
-    scratch_init(&s);
-    mm_image_init(&images, IMAGES_MAX);
-    mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
-    mm_apply_txn(p->db, p->targets, &s.txn, &how, err);
-    mm_image_pack(&images, &s.images, err);
-    if (err->rc == SQLITE_OK) {
-        e->clean = !how.conflict;
-        mm_outbox_undo_put(p->outbox, e->id, p->shard, e->clean, s.images.data, s.images.len, err);
-    }
-    mm_image_free(&images);
-    scratch_free(&s);
-    return mm_err_prefix(err, "redoing pending transaction %lld", (long long)e->id);
-}
-
-int mm_pending_redo(struct mm_pending *p, struct mm_err *err)
-{
-    while (p->undone_from < p->count && err->rc == SQLITE_OK) {
-        struct mm_pend *e = mm_pending_at(p, p->undone_from);
-        if (e->kind == MM_OUTBOX_TXN) {
-            redo_one(p, e, err);
-        }
-        p->undone_from++;
-    }
-    return err->rc;
 }
 
 void mm_pending_pop(struct mm_pending *p)

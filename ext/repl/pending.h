@@ -66,4 +66,16 @@ void mm_pending_pop(struct mm_pending *p);
 int mm_pending_read(struct mm_pending *p, const struct mm_pend *e, struct mm_txn *txn, struct mm_buf *names,
                     struct mm_buf *data, struct mm_err *err);
 
+/* One pending transaction's bytes while it is undone, redone or summed. */
+struct mm_pend_scratch {
+    struct mm_arena arena;
+    struct mm_buf names, data, images;
+    struct mm_txn txn;
+};
+void mm_pend_scratch_init(struct mm_pend_scratch *s);
+void mm_pend_scratch_free(struct mm_pend_scratch *s);
+
+/* What stood in its rows before it was done (or last redone), in s->txn. */
+int mm_pending_images(struct mm_pending *p, const struct mm_pend *e, struct mm_pend_scratch *s, struct mm_err *err);
+
 #endif

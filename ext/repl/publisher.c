@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "repl/join.h"
+#include "repl/control.h"
 
 enum { BACKOFF_MAX_MS = 5000, MESSAGE_SLACK = 4096 };
 #define BODY_MAX ((size_t)1 << 30)
@@ -168,43 +168,22 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
     return err->rc;
 }
 
-/* A table of this shard is joining later than its database: what is pending
-** may only be sent once that is decided. */
-static bool control_waits(struct mm_repl *r, const struct mm_target *t, struct mm_err *err)
-{
-    return t->state == MM_JOINING && mm_watchlist_seq(r->db, t->name, err) > 0;
-}
-
 static int send_control(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, struct mm_err *err)
 {
     const struct mm_pend *e = mm_pending_at(s->pending, s->next);
     struct mm_outbox_row row;
     struct mm_buf data;
-    struct mm_msg_table table;
-    memset(&table, 0, sizeof table);
+    struct mm_arena a;
     mm_buf_init(&data, BODY_MAX);
+    mm_arena_init(&a, BODY_MAX);
     if (mm_outbox_get(r->outbox, e->id, &row, NULL, &data, err)) {
-        mm_buf_byte(&data, 0);
-        const char *name = (const char *)data.data + 1;
-        struct mm_target *t =
-            mm_buf_check(&data, err, "a control row") == SQLITE_OK ? mm_targets_get(r->targets, name, err) : NULL;
-        m->kind = MM_MSG_WATCH;
-        m->control.cluster_id = r->cluster_id;
-        m->control.settings = "";
-        if (t != NULL && control_waits(r, t, err)) {
-            s->wait_until_ms = mm_clock_mono_ms() + 100;
-            mm_buf_free(&data);
-            return err->rc;
-        }
-        if (t != NULL && t->def != NULL && mm_watch_captures(t->state)) {
-            mm_join_base(r, t, &table, err);
-            m->control.table = &table;
-            m->control.ntable = 1;
-        }
-        if (err->rc == SQLITE_OK && send(r, s, s->next, m, err) == SQLITE_OK) {
+        if (!mm_control_message(r, data.data, data.len, m, &a, err)) {
+            s->wait_until_ms = mm_clock_mono_ms() + 100; /* its table is still joining */
+        } else if (send(r, s, s->next, m, err) == SQLITE_OK) {
             s->next++;
         }
     }
+    mm_arena_free(&a);
     mm_buf_free(&data);
     return err->rc;
 }

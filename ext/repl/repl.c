@@ -1,4 +1,4 @@
-#include "repl/repl.h"
+#include "repl/control.h"
 
 #include <string.h>
 
@@ -32,13 +32,9 @@ static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, struct m
     if (row->kind == MM_OUTBOX_TXN) {
         mm_change_read(&txn, data->data, data->len, names->data, names->len, mm_targets_coll, r->targets, err);
         mm_err_prefix(err, "outbox row %lld", (long long)row->id);
-    } else if (data->len > 1 && data->data[0] == MM_CONTROL_WATCH) {
-        mm_buf_byte(data, 0);
-        mm_buf_check(data, err, "a control row");
-        control_shard = mm_targets_shard(r->targets, (const char *)data->data + 1, err);
     } else {
-        mm_err_set(err, SQLITE_CORRUPT, "outbox row %lld is neither a transaction nor a known control row",
-                   (long long)row->id);
+        control_shard = mm_control_shard(r, data->data, data->len, err);
+        mm_err_prefix(err, "outbox row %lld", (long long)row->id);
     }
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         struct mm_shard *s = &r->shard[k];
@@ -96,6 +92,7 @@ int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
         s->attempt++;
         s->flight = 0;
         s->large.count = 0;
+        s->verify_seq = 0;
     }
     mm_targets_forget(r->targets);
     r->echoed_written = mm_outbox_echoed_upto(r->outbox, err);

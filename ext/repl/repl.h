@@ -54,7 +54,11 @@ struct mm_shard {
         int number, count;
     } large;
 
+    int64_t verify_seq; /* of a verify message that waits for this node's answer, 0 = none */
+    uint8_t verify_id[16];
+
     int64_t blocked_seq;
+    int64_t skip_seq;                             /* marmot_skip: this message is passed over here */
     char why[400];                                /* of blocked */
     int64_t folded, ignored, skipped, duplicates; /* messages, messages, rows, messages */
 };

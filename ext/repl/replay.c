@@ -26,6 +26,26 @@ static int look_joining(void *arg, struct mm_target *t, struct mm_err *err)
     return err->rc;
 }
 
+static int make_stale(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    if (t->shard == l->s->n && t->state == MM_WATCHED) {
+        t->state = MM_STALE;
+        mm_watch_set(l->r->db, t->name, MM_STALE,
+                     "a message that may have named it was passed over by marmot_skip: call marmot_cleanup('discard') "
+                     "and join again from a copy of another node's database",
+                     err);
+    }
+    return err->rc;
+}
+
+int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    struct look l = { r, s, 0 };
+    r->tables_changed = true;
+    return mm_targets_each(r->targets, make_stale, &l, err);
+}
+
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
     struct look l = { r, s, 0 };

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/db.h"
+#include "store/policy.h"
 
 enum { BUCKETS = 256, SQL_MAX = 8 << 20 };
 
@@ -41,6 +42,7 @@ static void target_free(struct mm_target *t)
     free(t->holder);
     mm_table_free(t->def);
     sqlite3_free(t->first_name);
+    free(t->policy);
     free(t->name);
     free(t);
 }
@@ -75,6 +77,21 @@ bool mm_targets_refresh(struct mm_targets *s, struct mm_err *err)
     return true;
 }
 
+static void load_policies(sqlite3 *db, struct mm_target *t, struct mm_err *err)
+{
+    if (t->def == NULL || err->rc != SQLITE_OK || !mm_policy_any(db, t->name, err)) {
+        return;
+    }
+    t->policy = calloc((size_t)t->def->ncol, sizeof *t->policy);
+    if (t->policy == NULL) {
+        mm_err_nomem(err);
+        return;
+    }
+    for (int k = 0; k < t->def->ncol; k++) {
+        t->policy[k] = (uint8_t)mm_policy_get(db, t->name, t->def->col[k].name, err);
+    }
+}
+
 struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
@@ -100,6 +117,7 @@ struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct
     if (mm_watch_captures(t->state) && t->state != MM_WATCHED) {
         t->joined_seq = mm_watch_joined_seq(s->db, table, err);
     }
+    load_policies(s->db, t, err);
     if (err->rc != SQLITE_OK) {
         target_free(t);
         return NULL;

@@ -17,6 +17,7 @@ struct mm_target {
     enum mm_watch_state state;
     int64_t joined_seq; /* while joining: folded up to this sequence */
     int shard;
+    uint8_t *policy;                                 /* enum mm_policy of each local column; NULL: all are 'last' */
     sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */
     sqlite3_stmt **holder;                           /* def->nunique: who holds the values of a UNIQUE set */
     sqlite3_stmt *find;                              /* rowid of a row by all its columns */

@@ -1,0 +1,106 @@
+#include "repl/pending_int.h"
+
+#define IMAGES_MAX ((size_t)1 << 30)
+#define ARENA_MAX ((size_t)2 << 30)
+
+int mm_pending_read(struct mm_pending *p, const struct mm_pend *e, struct mm_txn *txn, struct mm_buf *names,
+                    struct mm_buf *data, struct mm_err *err)
+{
+    struct mm_outbox_row row;
+    if (!mm_outbox_get(p->outbox, e->id, &row, names, data, err)) {
+        return mm_err_set(err, SQLITE_CORRUPT, "outbox row %lld is gone before it was echoed: restore the outbox",
+                          (long long)e->id);
+    }
+    mm_change_read(txn, data->data, data->len, names->data, names->len, mm_targets_coll, p->targets, err);
+    size_t kept = 0;
+    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
+        if (mm_targets_shard(p->targets, txn->tab[k].name, err) == p->shard) {
+            txn->tab[kept++] = txn->tab[k];
+        }
+    }
+    txn->ntab = kept;
+    return err->rc;
+}
+
+void mm_pend_scratch_init(struct mm_pend_scratch *s)
+{
+    mm_arena_init(&s->arena, ARENA_MAX);
+    mm_buf_init(&s->names, IMAGES_MAX);
+    mm_buf_init(&s->data, IMAGES_MAX);
+    mm_buf_init(&s->images, IMAGES_MAX);
+    s->txn = (struct mm_txn){ .arena = &s->arena };
+}
+
+void mm_pend_scratch_free(struct mm_pend_scratch *s)
+{
+    mm_arena_free(&s->arena);
+    mm_buf_free(&s->names);
+    mm_buf_free(&s->data);
+    mm_buf_free(&s->images);
+}
+
+int mm_pending_images(struct mm_pending *p, const struct mm_pend *e, struct mm_pend_scratch *s, struct mm_err *err)
+{
+    bool clean;
+    if (mm_outbox_undo_get(p->outbox, e->id, p->shard, &clean, &s->images, err)) {
+        mm_buf_check(&s->images, err, "before-images");
+        mm_image_unpack(&s->txn, s->images.data, s->images.len, p->targets, err);
+    } else {
+        mm_pending_read(p, e, &s->txn, &s->names, &s->data, err);
+        mm_image_of_captured(&s->txn);
+    }
+    return mm_err_prefix(err, "pending transaction %lld", (long long)e->id);
+}
+
+static int undo_one(struct mm_pending *p, const struct mm_pend *e, struct mm_err *err)
+{
+    struct mm_pend_scratch s;
+    mm_pend_scratch_init(&s);
+    mm_pending_images(p, e, &s, err);
+    mm_apply_images(p->db, p->targets, &s.txn, err);
+    mm_pend_scratch_free(&s);
+    return mm_err_prefix(err, "undoing pending transaction %lld", (long long)e->id);
+}
+
+int mm_pending_undo(struct mm_pending *p, size_t index, struct mm_err *err)
+{
+    while (p->undone_from > index && err->rc == SQLITE_OK) {
+        const struct mm_pend *e = mm_pending_at(p, p->undone_from - 1);
+        if (e->kind == MM_OUTBOX_TXN) {
+            undo_one(p, e, err);
+        }
+        p->undone_from--;
+    }
+    return err->rc;
+}
+
+static int redo_one(struct mm_pending *p, struct mm_pend *e, struct mm_err *err)
+{
+    struct mm_pend_scratch s;
+    struct mm_image images;
+    struct mm_apply_how how = { .shard = p->shard, .pending = true, .all = p->all, .images = &images };
+    mm_pend_scratch_init(&s);
+    mm_image_init(&images, IMAGES_MAX);
+    mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
+    mm_apply_txn(p->db, p->targets, &s.txn, &how, err);
+    mm_image_pack(&images, &s.images, err);
+    if (err->rc == SQLITE_OK) {
+        e->clean = !how.conflict;
+        mm_outbox_undo_put(p->outbox, e->id, p->shard, e->clean, s.images.data, s.images.len, err);
+    }
+    mm_image_free(&images);
+    mm_pend_scratch_free(&s);
+    return mm_err_prefix(err, "redoing pending transaction %lld", (long long)e->id);
+}
+
+int mm_pending_redo(struct mm_pending *p, struct mm_err *err)
+{
+    while (p->undone_from < p->count && err->rc == SQLITE_OK) {
+        struct mm_pend *e = mm_pending_at(p, p->undone_from);
+        if (e->kind == MM_OUTBOX_TXN) {
+            redo_one(p, e, err);
+        }
+        p->undone_from++;
+    }
+    return err->rc;
+}
