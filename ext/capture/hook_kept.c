@@ -72,7 +72,7 @@ sqlite3_stmt *mm_kept_get(struct mm_hook *h, enum mm_kept_id id, struct mm_err *
             return NULL;
         }
     }
-    k->moving = true;
+    k->moving = id == MM_KEPT_PUT;
     return k->st;
 }
 
@@ -83,14 +83,15 @@ void mm_kept_done(struct mm_hook *h, enum mm_kept_id id)
         return;
     }
     sqlite3_reset(k->st);
-    sqlite3_clear_bindings(k->st);
-    k->moving = false;
     if (!h->guarded || h->closing) {
-        sqlite3_finalize(k->st);
+        sqlite3_stmt *st = k->st;
         k->st = NULL;
-        return;
+        k->moving = false;
+        sqlite3_finalize(st);
+    } else if (k->moving) { /* values took the pointer's place */
+        sqlite3_clear_bindings(k->st);
+        watch_life(k);
     }
-    watch_life(k);
 }
 
 bool mm_kept_reprepared(struct mm_hook *h, enum mm_kept_id id)
