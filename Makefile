@@ -58,8 +58,10 @@ FLAGS_release := -O2 $(WARN)
 LINK_release := -Wl,-z,defs
 CC_asan := gcc
 FLAGS_asan := -O1 $(ASAN) $(WARN)
+LINK_asan := -Wl,-z,defs
 CC_tsan := gcc
 FLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer $(WARN)
+LINK_tsan := -Wl,-z,defs
 CC_strict := gcc
 FLAGS_strict := -O2 $(WARN) -Werror
 LINK_strict := -Wl,-z,defs
