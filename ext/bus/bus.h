@@ -51,7 +51,9 @@ void mm_bus_each_fd(const struct mm_bus *b, void (*f)(int fd));
 ** connection, extra_fd readable) or timeout_ms have passed (0 = only look,
 ** -1 = no limit). Works without a connection, too: then only extra_fd counts.
 ** A lost connection is no error here (it is logged, and mm_bus_connected is
-** false); SQLITE_AUTH when the server refuses a subject, disconnected then. */
+** false); SQLITE_AUTH when the server refuses a subject, disconnected then.
+** Who works long without it while messages come in (10 s) is dropped by the
+** server: look in between with timeout 0, every 5 s say, or connect again. */
 int mm_bus_wait(struct mm_bus *b, int timeout_ms, struct mm_err *err);
 
 /* --- Streams. Each call waits up to timeout_ms for the answer; messages that

@@ -18,6 +18,7 @@
 #define MM_BUS_HEARTBEAT_MS 5000             /* of consumers: below it elections look like losses */
 #define MM_BUS_HEARTBEATS_MISSED 2           /* then the consumer counts as gone */
 #define MM_BUS_IO_BYTES (128 * 1024)         /* one socket read; above a TLS record, so nothing stays behind in it */
+#define MM_BUS_CATCH_UP_READS 512            /* after an absence: 64 MB, more than flow control lets be under way */
 #define MM_BUS_FOLLOWS_MAX 256               /* shards followed by one connection */
 #define MM_BUS_ANSWER_MAX (64 * 1024 * 1024) /* bytes of JSON looked at: a stored message and its base64 */
 
@@ -77,6 +78,7 @@ struct mm_bus {
     int64_t looked_ms; /* when the socket was last looked at */
     int64_t heard_ms;  /* when it last had something */
     bool pinged;
+    bool busy; /* the last look read something */
 
     struct mm_follow follows[MM_BUS_FOLLOWS_MAX];
     int follow_count;

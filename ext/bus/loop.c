@@ -211,6 +211,7 @@ int mm_bus_turn(struct mm_bus *b, int timeout_ms, bool *extra, struct mm_err *er
         return mm_err_set(err, SQLITE_IOERR, "waiting for the NATS connection failed: %s", strerror(errno));
     }
     bool worked = false;
+    b->busy = false;
     for (int i = 0; i < n; i++) {
         if (events[i].data.u32 == SLOT_EXTRA) {
             *extra = true;
@@ -226,6 +227,7 @@ int mm_bus_turn(struct mm_bus *b, int timeout_ms, bool *extra, struct mm_err *er
         if ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
             b->heard_ms = mm_clock_mono_ms();
             b->pinged = false;
+            b->busy = true;
             b->api->natsConnection_ProcessReadEvent(b->conn);
         }
     }
@@ -254,6 +256,23 @@ static bool anything(struct mm_bus *b)
     return false;
 }
 
+/* The server drops a connection that does not take what it writes within ten
+** seconds: an owner that was away takes it all in now. */
+static int catch_up(struct mm_bus *b, struct mm_err *err)
+{
+    if (b->conn == NULL || mm_clock_mono_ms() - b->looked_ms < AWAY_MS) {
+        return err->rc;
+    }
+    b->busy = true;
+    for (int i = 0; i < MM_BUS_CATCH_UP_READS && b->busy && b->conn != NULL; i++) {
+        bool extra = false;
+        if (mm_bus_turn(b, 0, &extra, err) != SQLITE_OK) {
+            break;
+        }
+    }
+    return err->rc;
+}
+
 int mm_bus_wait(struct mm_bus *b, int timeout_ms, struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
@@ -261,6 +280,9 @@ int mm_bus_wait(struct mm_bus *b, int timeout_ms, struct mm_err *err)
     }
     int64_t end = timeout_ms < 0 ? INT64_MAX : mm_clock_mono_ms() + timeout_ms;
     bool was_connected = b->conn != NULL;
+    if (catch_up(b, err) != SQLITE_OK || (was_connected && b->conn == NULL)) {
+        return err->rc;
+    }
     for (;;) {
         /* Missed heartbeats are noticed by looking now and then. */
         int64_t left = end - mm_clock_mono_ms();

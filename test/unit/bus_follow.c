@@ -1,4 +1,5 @@
 /* Following streams: order, gaps, recreation, bounded memory. marmot-test: parallel */
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,6 +184,20 @@ static void quiet(struct mm_bus *b)
     nats_check("and the next message comes", good, "%s", err.msg);
 }
 
+/* The server gives up on a write after ten seconds. */
+static void absent(struct mm_bus *b)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    bool good = mm_bus_follow(b, "l", 2, 1, BUS_MS, &err) == 0 && take(b, 1, 2000, &err) == 2000;
+    for (int i = 0; i < 4 && good; i++) {
+        (void)poll(NULL, 0, 3500);
+        good = mm_bus_wait(b, 0, &err) == 0;
+    }
+    int got = good ? take(b, 2001, 2000, &err) : 0;
+    nats_check("a look now and then holds the connection", got == 2000 && mm_bus_connected(b), "%d %s", got, err.msg);
+}
+
 static void woken(void)
 {
     struct mm_err err;
@@ -217,6 +232,7 @@ int main(void)
         gaps(b);
         recreated(b);
         quiet(b);
+        absent(b);
         woken();
     }
     mm_bus_close(b);
