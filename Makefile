@@ -78,8 +78,10 @@ VARIANTS := release asan tsan strict clang fuzz
 
 all: libmarmot.so
 
+# By rename: a program that has the old one loaded keeps it whole.
 libmarmot.so: build/release/libmarmot.so
-	cp -f $< $@
+	cp $< build/libmarmot.so.new
+	mv -f build/libmarmot.so.new $@
 
 # --- Generated --------------------------------------------------------------
 
