@@ -3,6 +3,7 @@
 
 #include "base/sqlite.h"
 #include "marmot.pb-c.h"
+#include "store/policy.h"
 #include "wire/put.h"
 #include "wire/wire.h"
 
@@ -147,6 +148,64 @@ static void read_founded(struct mm_msg *m, const Marmot__V1__Founded *f, struct 
     read_tables(m, f->table, f->n_table, arena, err);
 }
 
+static bool name_ok(const char *name, struct mm_err *err)
+{
+    size_t n = strlen(name);
+    if (n == 0) {
+        corrupt(err, "a policy without table or column");
+    } else if (n > MM_WIRE_NAME_MAX) {
+        mm_err_set(err, SQLITE_TOOBIG, "a policy names a table or column in more than %d bytes", MM_WIRE_NAME_MAX);
+    }
+    return err->rc == SQLITE_OK;
+}
+
+static void read_policy(struct mm_msg *m, const Marmot__V1__Policy *p, struct mm_err *err)
+{
+    m->kind = MM_MSG_POLICY;
+    if (p->base.n_unknown_fields > 0) {
+        newer(err, "policy");
+    } else if (p->rule >= MM_POLICY_COUNT) {
+        corrupt(err, "unknown rule of a policy");
+    } else if (name_ok(p->table, err) && name_ok(p->column, err)) {
+        m->control.policy_table = p->table;
+        m->control.policy_column = p->column;
+        m->control.policy = (int)p->rule;
+    }
+}
+
+static void read_verify_id(struct mm_msg *m, const ProtobufCBinaryData *b, struct mm_err *err)
+{
+    if (b->len != sizeof m->control.verify_id) {
+        corrupt(err, "id of a verify call is not 16 bytes");
+        return;
+    }
+    memcpy(m->control.verify_id, b->data, sizeof m->control.verify_id);
+}
+
+static void read_verify(struct mm_msg *m, const Marmot__V1__Verify *v, struct mm_err *err)
+{
+    m->kind = MM_MSG_VERIFY;
+    if (v->base.n_unknown_fields > 0) {
+        newer(err, "verify");
+        return;
+    }
+    read_verify_id(m, &v->id, err);
+}
+
+static void read_verified(struct mm_msg *m, const Marmot__V1__Verified *v, struct mm_arena *arena, struct mm_err *err)
+{
+    m->kind = MM_MSG_VERIFIED;
+    if (v->base.n_unknown_fields > 0) {
+        newer(err, "answer to verify");
+        return;
+    }
+    read_verify_id(m, &v->id, err);
+    m->control.verify_seq = read_id(v->place, "place of a verify message out of range", err);
+    if (err->rc == SQLITE_OK) {
+        read_tables(m, v->table, v->n_table, arena, err);
+    }
+}
+
 static void read_body(struct mm_msg *m, const Marmot__V1__Message *w, struct mm_arena *arena, struct mm_err *err)
 {
     switch (w->body_case) {
@@ -167,6 +226,15 @@ static void read_body(struct mm_msg *m, const Marmot__V1__Message *w, struct mm_
             return;
         }
         read_tables(m, w->watch->table, w->watch->n_table, arena, err);
+        break;
+    case MARMOT__V1__MESSAGE__BODY_POLICY:
+        read_policy(m, w->policy, err);
+        break;
+    case MARMOT__V1__MESSAGE__BODY_VERIFY:
+        read_verify(m, w->verify, err);
+        break;
+    case MARMOT__V1__MESSAGE__BODY_VERIFIED:
+        read_verified(m, w->verified, arena, err);
         break;
     default:
         corrupt(err, "no body");

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "base/sqlite.h"
+#include "store/policy.h"
 #include "wire/put.h"
 #include "wire/wire.h"
 
@@ -84,10 +85,48 @@ static void put_founded(struct mm_buf *b, const struct mm_msg *m, struct mm_err 
     put_tables(b, 3, m, err);
 }
 
+static void put_name(struct mm_buf *b, unsigned field, const char *name, const char *what, struct mm_err *err)
+{
+    size_t n = name != NULL ? strlen(name) : 0;
+    if (n == 0) {
+        mm_err_set(err, SQLITE_MISUSE, "message to encode: a policy without %s", what);
+    } else if (n > MM_WIRE_NAME_MAX) {
+        mm_err_set(err, SQLITE_TOOBIG, "a %s name of %zu bytes: the limit is %d", what, n, MM_WIRE_NAME_MAX);
+    }
+    mm_put_bytes(b, field, name, n);
+}
+
+static void put_policy(struct mm_buf *b, const struct mm_msg *m, struct mm_err *err)
+{
+    if (m->control.policy < 0 || m->control.policy >= MM_POLICY_COUNT) {
+        mm_err_set(err, SQLITE_MISUSE, "message to encode: unknown policy %d", m->control.policy);
+        return;
+    }
+    put_name(b, 1, m->control.policy_table, "table", err);
+    put_name(b, 2, m->control.policy_column, "column", err);
+    mm_put_uint(b, 3, (uint64_t)m->control.policy);
+}
+
+static void put_verified(struct mm_buf *b, const struct mm_msg *m, struct mm_err *err)
+{
+    mm_put_bytes(b, 1, m->control.verify_id, sizeof m->control.verify_id);
+    put_id(b, 2, m->control.verify_seq, "place of the verify message", err);
+    put_tables(b, 3, m, err);
+}
+
+/* Numbers of Message.body; 0 = unknown. */
+static unsigned body_field(enum mm_msg_kind kind)
+{
+    static const unsigned field[] = {
+        [MM_MSG_TXN] = 14,    [MM_MSG_PART] = 15,   [MM_MSG_FOUNDED] = 16,  [MM_MSG_WATCH] = 17,
+        [MM_MSG_POLICY] = 19, [MM_MSG_VERIFY] = 20, [MM_MSG_VERIFIED] = 22,
+    };
+    return (size_t)kind < sizeof field / sizeof *field ? field[kind] : 0;
+}
+
 static void put_body(struct mm_buf *b, const struct mm_msg *m, struct mm_err *err)
 {
-    unsigned field = 13 + (unsigned)m->kind; /* transaction 14 .. watch 17 */
-    size_t mark = mm_put_begin(b, field);
+    size_t mark = mm_put_begin(b, body_field(m->kind));
     switch (m->kind) {
     case MM_MSG_TXN:
         mm_txn_put(b, &m->txn, m->all_columns, err);
@@ -100,6 +139,15 @@ static void put_body(struct mm_buf *b, const struct mm_msg *m, struct mm_err *er
         break;
     case MM_MSG_WATCH:
         put_tables(b, 1, m, err);
+        break;
+    case MM_MSG_POLICY:
+        put_policy(b, m, err);
+        break;
+    case MM_MSG_VERIFY:
+        mm_put_bytes(b, 1, m->control.verify_id, sizeof m->control.verify_id);
+        break;
+    case MM_MSG_VERIFIED:
+        put_verified(b, m, err);
         break;
     default:
         mm_err_set(err, SQLITE_MISUSE, "message to encode: unknown kind %d", (int)m->kind);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/policy.h"
+
 static int failures;
 
 void check(bool good, const char *name, const char *why, ...)
@@ -222,10 +224,42 @@ static void make_watch(struct mm_msg *m, struct mm_arena *a)
     tables(m, a, 1);
 }
 
+static void make_policy(struct mm_msg *m, struct mm_arena *a)
+{
+    (void)a;
+    head(m, MM_MSG_POLICY);
+    m->control.policy_table = "Books";
+    m->control.policy_column = "sold \xC3\xA9";
+    m->control.policy = MM_POLICY_DELTA;
+}
+
+static void call_id(struct mm_msg *m)
+{
+    for (size_t k = 0; k < sizeof m->control.verify_id; k++) {
+        m->control.verify_id[k] = (uint8_t)(0xA0 + k);
+    }
+}
+
+static void make_verify(struct mm_msg *m, struct mm_arena *a)
+{
+    (void)a;
+    head(m, MM_MSG_VERIFY);
+    call_id(m);
+}
+
+static void make_verified(struct mm_msg *m, struct mm_arena *a)
+{
+    head(m, MM_MSG_VERIFIED);
+    call_id(m);
+    m->control.verify_seq = 70000;
+    tables(m, a, 2);
+}
+
 const struct message_sample message_samples[] = {
-    { "insert", make_insert },   { "first", make_first }, { "update", make_update }, { "types", make_types },
-    { "keyless", make_keyless }, { "long", make_long },   { "empty", make_empty },   { "part", make_part },
-    { "founded", make_founded }, { "watch", make_watch },
+    { "insert", make_insert },     { "first", make_first }, { "update", make_update }, { "types", make_types },
+    { "keyless", make_keyless },   { "long", make_long },   { "empty", make_empty },   { "part", make_part },
+    { "founded", make_founded },   { "watch", make_watch }, { "policy", make_policy }, { "verify", make_verify },
+    { "verified", make_verified },
 };
 const size_t message_nsamples = sizeof message_samples / sizeof *message_samples;
 
@@ -332,5 +366,13 @@ void message_random(struct message_random *r, struct mm_msg *m, struct mm_arena 
     if (m->kind == MM_MSG_TXN) {
         message_random_txn(r, &m->txn, a);
         m->all_columns = message_next(r, 2) != 0;
+    }
+    m->control.policy = m->kind == MM_MSG_POLICY ? (int)message_next(r, MM_POLICY_COUNT) : 0;
+    if (m->kind == MM_MSG_VERIFY || m->kind == MM_MSG_VERIFIED) {
+        m->control.verify_id[message_next(r, 16)] = (uint8_t)message_next(r, 256);
+    }
+    if (m->kind == MM_MSG_VERIFIED) {
+        m->control.verify_seq = (int64_t)message_next(r, INT64_MAX);
+        tables(m, a, message_next(r, 40));
     }
 }

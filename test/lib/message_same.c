@@ -102,6 +102,15 @@ static bool control_same(const struct mm_msg *a, const struct mm_msg *b)
                                        strcmp(a->control.settings, b->control.settings) != 0))) {
         return false;
     }
+    if (a->kind == MM_MSG_POLICY &&
+        (strcmp(a->control.policy_table, b->control.policy_table) != 0 ||
+         strcmp(a->control.policy_column, b->control.policy_column) != 0 || a->control.policy != b->control.policy)) {
+        return false;
+    }
+    if (memcmp(a->control.verify_id, b->control.verify_id, sizeof a->control.verify_id) != 0 ||
+        a->control.verify_seq != b->control.verify_seq) {
+        return false;
+    }
     for (size_t k = 0; k < a->control.ntable; k++) {
         const struct mm_msg_table *x = &a->control.table[k];
         const struct mm_msg_table *y = &b->control.table[k];
@@ -173,6 +182,9 @@ uint64_t message_touch(const struct mm_msg *m)
     }
     for (size_t k = 0; k < m->control.ntable; k++) {
         sum += strlen(m->control.table[k].name);
+    }
+    if (m->kind == MM_MSG_POLICY) {
+        sum += strlen(m->control.policy_table) + strlen(m->control.policy_column);
     }
     if (m->kind == MM_MSG_FOUNDED) {
         sum += strlen(m->control.cluster_id) + strlen(m->control.settings);

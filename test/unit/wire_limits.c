@@ -7,6 +7,7 @@
 
 #include "base/sqlite.h"
 #include "marmot.pb-c.h"
+#include "store/policy.h"
 #include "test/lib/message.h"
 
 enum { ARENA = 32 << 20 };
@@ -287,8 +288,89 @@ static void encoding(void)
     message_samples[8].make(&m, &a);
     m.control.cluster_id = "0123";
     refused("a bad cluster id does not leave", &m, SQLITE_MISUSE, "cluster id");
+    message_samples[10].make(&m, &a);
+    m.control.policy = MM_POLICY_COUNT;
+    refused("an unknown policy does not leave", &m, SQLITE_MISUSE, "policy");
+    m.control.policy = -1;
+    refused("a negative policy does not leave", &m, SQLITE_MISUSE, "policy");
+    m.control.policy = MM_POLICY_MAX;
+    m.control.policy_column = "";
+    refused("a policy of no column does not leave", &m, SQLITE_MISUSE, "without column");
+    m.control.policy_column = name;
+    refused("a policy's name beyond its limit does not leave", &m, SQLITE_TOOBIG, "limit");
+    message_samples[12].make(&m, &a);
+    m.control.verify_seq = -1;
+    refused("an answer for a negative place does not leave", &m, SQLITE_MISUSE, "place");
+    message_samples[12].make(&m, &a);
+    m.control.ntable = MM_WIRE_TABLES_MAX + 1;
+    refused("an answer about too many tables does not leave", &m, SQLITE_TOOBIG, "tables");
     free(name);
     mm_arena_free(&a);
+}
+
+/* A control message as the wire has it; its body is changed by the case. */
+static void expect_body(const char *name, Marmot__V1__Message__BodyCase kind, void *body, int rc, const char *part)
+{
+    static uint8_t txid[16] = { 1 };
+    Marmot__V1__Message m = MARMOT__V1__MESSAGE__INIT;
+    m.version = 1;
+    m.txid.len = sizeof txid;
+    m.txid.data = txid;
+    m.body_case = kind;
+    m.policy = body; /* one member of the union stands for all */
+    uint8_t *p = malloc(marmot__v1__message__get_packed_size(&m));
+    if (p == NULL) {
+        abort();
+    }
+    size_t n = marmot__v1__message__pack(&m, p);
+    expect(name, p, n, false, ARENA, rc, part);
+    free(p);
+}
+
+static void controls(void)
+{
+    static char table[] = "t", column[] = "c", none[] = "", longest[MM_WIRE_NAME_MAX + 2];
+    memset(longest, 'n', MM_WIRE_NAME_MAX + 1);
+    Marmot__V1__Policy ok = MARMOT__V1__POLICY__INIT;
+    ok.table = table;
+    ok.column = column;
+    ok.rule = MM_POLICY_MIN;
+    expect_body("a policy made by hand", MARMOT__V1__MESSAGE__BODY_POLICY, &ok, SQLITE_OK, "");
+    Marmot__V1__Policy p = ok;
+    p.rule = MM_POLICY_COUNT;
+    expect_body("an unknown rule", MARMOT__V1__MESSAGE__BODY_POLICY, &p, SQLITE_CORRUPT, "unknown rule");
+    p.rule = UINT32_MAX;
+    expect_body("a rule beyond an int", MARMOT__V1__MESSAGE__BODY_POLICY, &p, SQLITE_CORRUPT, "unknown rule");
+    p = ok;
+    p.column = none;
+    expect_body("a policy without a column", MARMOT__V1__MESSAGE__BODY_POLICY, &p, SQLITE_CORRUPT, "without");
+    p.column = longest;
+    expect_body("a policy of a name that is too long", MARMOT__V1__MESSAGE__BODY_POLICY, &p, SQLITE_TOOBIG, "4096");
+
+    Marmot__V1__Verify v = MARMOT__V1__VERIFY__INIT;
+    v.id = bin("0123456789abcdef", 16);
+    expect_body("a verify call made by hand", MARMOT__V1__MESSAGE__BODY_VERIFY, &v, SQLITE_OK, "");
+    v.id.len = 15;
+    expect_body("an id that is too short", MARMOT__V1__MESSAGE__BODY_VERIFY, &v, SQLITE_CORRUPT, "16 bytes");
+    Marmot__V1__Verified a = MARMOT__V1__VERIFIED__INIT;
+    a.id = bin("0123456789abcdef0", 17);
+    expect_body("an answer's id that is too long", MARMOT__V1__MESSAGE__BODY_VERIFIED, &a, SQLITE_CORRUPT, "16 bytes");
+    a.id.len = 16;
+    expect_body("an answer about no table", MARMOT__V1__MESSAGE__BODY_VERIFIED, &a, SQLITE_OK, "");
+    a.place = (uint64_t)1 << 63;
+    expect_body("a place beyond all sequences", MARMOT__V1__MESSAGE__BODY_VERIFIED, &a, SQLITE_CORRUPT, "place");
+    static Marmot__V1__TableState state = MARMOT__V1__TABLE_STATE__INIT;
+    static Marmot__V1__TableState *list[MM_WIRE_TABLES_MAX + 1];
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++) {
+        list[k] = &state;
+    }
+    state.name = table;
+    a.place = 1;
+    a.n_table = 1;
+    a.table = list;
+    expect_body("a content sum of no bytes", MARMOT__V1__MESSAGE__BODY_VERIFIED, &a, SQLITE_CORRUPT, "content sum");
+    a.n_table = sizeof list / sizeof *list;
+    expect_body("an answer about too many tables", MARMOT__V1__MESSAGE__BODY_VERIFIED, &a, SQLITE_TOOBIG, "tables");
 }
 
 int main(void)
@@ -296,6 +378,7 @@ int main(void)
     compressed();
     versions();
     tables();
+    controls();
     encoding();
     return check_failures() != 0;
 }
