@@ -97,8 +97,7 @@ static enum mm_coll coll_of(void *arg, const char *table, const char *column)
 }
 
 /* True when every row ended as it began. */
-static bool nothing_left(struct mm_hook *h, const uint8_t *data, uint64_t len, const uint8_t *names,
-                         uint64_t names_len)
+static bool nothing_left(struct mm_hook *h, const uint8_t *data, uint64_t len, const uint8_t *names, uint64_t names_len)
 {
     if (h->now.inserts != h->now.deletes || h->now.inserts == 0 || len > NET_LOOK_MAX) {
         return false;

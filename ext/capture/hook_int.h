@@ -36,11 +36,11 @@ struct mm_entry {
     char *name;
     struct mm_table *t; /* NULL: not a table */
     bool capture;
-    bool add;           /* watched because of watch_all: its watch message is still to be written */
-    bool dead;          /* of an older schema, kept while this transaction names it */
-    bool touched;       /* has records in the current transaction, the first at `first` */
+    bool add;     /* watched because of watch_all: its watch message is still to be written */
+    bool dead;    /* of an older schema, kept while this transaction names it */
+    bool touched; /* has records in the current transaction, the first at `first` */
     uint64_t first;
-    uint8_t *pk;        /* of each column, for group headers */
+    uint8_t *pk; /* of each column, for group headers */
 };
 
 /* A place in the buffer that a savepoint returns to. */
@@ -64,23 +64,23 @@ struct mm_hook {
     const struct mm_host *host;
     mm_hook_listener *listener;
     void *arg;
-    int refs;             /* modules and connected tables that hold it */
+    int refs; /* modules and connected tables that hold it */
     int modules;
-    bool hooked;          /* the preupdate hook was set */
-    bool on;              /* and captures */
-    char *filename;       /* of main at attach time */
-    bool booked;          /* main held our bookkeeping once */
-    bool told;            /* UNCAPTURED was said */
+    bool hooked;    /* the preupdate hook was set */
+    bool on;        /* and captures */
+    char *filename; /* of main at attach time */
+    bool booked;    /* main held our bookkeeping once */
+    bool told;      /* UNCAPTURED was said */
 
     struct mm_kept kept[MM_KEPT_COUNT];
-    bool guarded;         /* the guard table is connected: statements may be kept */
-    bool closing;         /* the connection closes: nothing may be kept or connected */
-    bool schema_moved;    /* seen when `next` was prepared again */
+    bool guarded;      /* the guard table is connected: statements may be kept */
+    bool closing;      /* the connection closes: nothing may be kept or connected */
+    bool schema_moved; /* seen when `next` was prepared again */
 
     struct mm_entry **entry;
     size_t nentry, entry_cap;
     struct mm_entry *recent;
-    bool stale;           /* the cache is to be forgotten */
+    bool stale; /* the cache is to be forgotten */
     bool head_known;
     bool watch_all, capturing;
     int64_t next_id, incarnation;
@@ -96,7 +96,7 @@ struct mm_hook {
     size_t blob_cap;
     struct mm_value *row; /* two rows of row_cap values: old and new */
     size_t row_cap;
-    int64_t written;      /* outbox id of this transaction, 0 = none yet */
+    int64_t written; /* outbox id of this transaction, 0 = none yet */
 };
 
 /* hook.c: frees it with the last reference. */

@@ -132,7 +132,7 @@ bool mm_hook_veto(struct mm_hook *h)
 
 void mm_kept_prepare(struct mm_hook *h, struct mm_err *err)
 {
-    static const enum mm_kept_id ids[] = {MM_KEPT_JOIN, MM_KEPT_SPARE};
+    static const enum mm_kept_id ids[] = { MM_KEPT_JOIN, MM_KEPT_SPARE };
     for (size_t k = 0; k < sizeof ids / sizeof ids[0]; k++) {
         (void)mm_kept_get(h, ids[k], err);
         mm_kept_done(h, ids[k]);

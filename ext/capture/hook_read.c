@@ -14,7 +14,7 @@ static bool has_column(const struct mm_table *t, const char *name)
 /* NULL when the table's own columns hide all names of the rowid. */
 static const char *rowid_name(const struct mm_table *t)
 {
-    static const char *const names[] = {"rowid", "_rowid_", "oid"};
+    static const char *const names[] = { "rowid", "_rowid_", "oid" };
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
         if (!has_column(t, names[k])) {
             return names[k];

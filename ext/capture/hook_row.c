@@ -35,8 +35,8 @@ static void get_row(struct mm_hook *h, const struct mm_table *t, preupdate_get *
         sqlite3_value *v = NULL;
         int rc = get(h->db, t->stored[k], &v);
         if (rc != SQLITE_OK || v == NULL) {
-            mm_err_set(err, rc != SQLITE_OK ? rc : SQLITE_NOMEM, "reading column %.80s of table %.80s",
-                       t->col[k].name, t->name);
+            mm_err_set(err, rc != SQLITE_OK ? rc : SQLITE_NOMEM, "reading column %.80s of table %.80s", t->col[k].name,
+                       t->name);
         } else if (!mm_value_from(&row[k], v)) {
             mm_err_nomem(err);
         } else if (t->col[k].affinity == MM_AFF_REAL && row[k].type == SQLITE_INTEGER) {
@@ -50,8 +50,7 @@ static void get_row(struct mm_hook *h, const struct mm_table *t, preupdate_get *
 ** where columns are stored in another order it makes REALs of the wrong ones. */
 static bool doubtful(const struct mm_table *t, int col, const struct mm_value *v)
 {
-    return (v->type == SQLITE_NULL && t->col[col].has_default) ||
-           (v->type == SQLITE_FLOAT && t->col[col].mistaken);
+    return (v->type == SQLITE_NULL && t->col[col].has_default) || (v->type == SQLITE_FLOAT && t->col[col].mistaken);
 }
 
 /* The row itself is still there to ask. */

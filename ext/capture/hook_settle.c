@@ -10,16 +10,16 @@
 struct settle {
     struct mm_hook *h;
     struct mm_err *err;
-    const uint8_t *p, *end;         /* records still to read */
+    const uint8_t *p, *end; /* records still to read */
     const char *names, *names_end;
     struct mm_spill *data, *out_names;
-    struct mm_table **now;          /* definitions as they are, by touched entry; NULL = dropped */
-    const char *table;              /* of the group */
+    struct mm_table **now; /* definitions as they are, by touched entry; NULL = dropped */
+    const char *table;     /* of the group */
     uint64_t ncol;
     const uint8_t *pk;
     const char **col;
-    const struct mm_table *t;       /* of the group; NULL = dropped */
-    int *from;                      /* column of the record for each column of t, -1 = none */
+    const struct mm_table *t; /* of the group; NULL = dropped */
+    int *from;                /* column of the record for each column of t, -1 = none */
 };
 
 static void broken(struct settle *s)

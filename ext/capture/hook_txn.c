@@ -175,6 +175,7 @@ static int x_commit(sqlite3_vtab *v)
     struct mm_hook *h = hook_of(v);
     bool wrote = h->written != 0;
     end_transaction(h, true);
+    h->told = h->told && !wrote; /* captured again: the next loss is news */
     if (wrote && h->hooked) {
         h->listener(h->arg, MM_NOTE_COMMIT, NULL);
     }
@@ -215,7 +216,7 @@ static int x_savepoint(sqlite3_vtab *v, int level)
         h->mark_cap = cap;
     }
     while (h->nmark < at) {
-        h->mark[h->nmark] = h->nmark > 0 ? h->mark[h->nmark - 1] : (struct mm_mark){0};
+        h->mark[h->nmark] = h->nmark > 0 ? h->mark[h->nmark - 1] : (struct mm_mark){ 0 };
         h->nmark++;
     }
     if (level >= 0) {

@@ -40,7 +40,7 @@ void mm_spill_free(struct mm_spill *s)
 
 static int open_nameless(void)
 {
-    const char *const dirs[] = {getenv("SQLITE_TMPDIR"), getenv("TMPDIR"), "/var/tmp", "/tmp"};
+    const char *const dirs[] = { getenv("SQLITE_TMPDIR"), getenv("TMPDIR"), "/var/tmp", "/tmp" };
     for (size_t k = 0; k < sizeof dirs / sizeof dirs[0]; k++) {
         if (dirs[k] == NULL || dirs[k][0] == '\0') {
             continue;
@@ -135,8 +135,10 @@ const uint8_t *mm_spill_bytes(struct mm_spill *s, struct mm_err *err)
         return s->tail.data;
     }
     if (s->tail.len > 0 && !move_tail(s)) {
-        mm_err_set(err, SQLITE_FULL, "no room for a captured transaction of %llu bytes in the directory for"
-                   " temporary files: free some, or set TMPDIR", (unsigned long long)mm_spill_len(s));
+        mm_err_set(err, SQLITE_FULL,
+                   "no room for a captured transaction of %llu bytes in the directory for"
+                   " temporary files: free some, or set TMPDIR",
+                   (unsigned long long)mm_spill_len(s));
         return NULL;
     }
     void *p = mmap(NULL, (size_t)s->base, PROT_READ, MAP_SHARED, s->fd, 0);

@@ -235,9 +235,8 @@ static bool repeats_key(const struct mm_table *t, const struct mm_unique *u)
 static void load_index_columns(sqlite3 *db, struct mm_table *t, struct looks *l, struct mm_unique *u, bool is_key,
                                struct mm_err *err)
 {
-    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
-                                     "SELECT name, coll FROM pragma_index_xinfo(%Q, 'main') WHERE key ORDER BY seqno",
-                                     u->index);
+    sqlite3_stmt *st = mm_db_prepare(
+        db, err, 0, "SELECT name, coll FROM pragma_index_xinfo(%Q, 'main') WHERE key ORDER BY seqno", u->index);
     bool named = true;
     while (mm_db_step(st, err)) {
         int at = column_at(t, (const char *)sqlite3_column_text(st, 0));
@@ -340,7 +339,8 @@ static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
         refuse(t, err, "a VIRTUAL generated column before other columns: move it to the end, or make it STORED");
     }
     if (odd_place) {
-        refuse(t, err, "a REAL column stands where the key of this WITHOUT ROWID table is stored: declare the key first");
+        refuse(t, err,
+               "a REAL column stands where the key of this WITHOUT ROWID table is stored: declare the key first");
     }
     if (l->partial_unique) {
         refuse(t, err, "a UNIQUE index over an expression or with a WHERE clause: make it one over plain columns");
@@ -448,7 +448,7 @@ uint64_t mm_table_hash(const struct mm_table *t)
     uint64_t sets = 0;
     for (int k = 0; k < t->ncol; k++) {
         const struct mm_column *c = &t->col[k];
-        const uint8_t facts[2] = {c->pk, c->coll};
+        const uint8_t facts[2] = { c->pk, c->coll };
         columns += mix(mix_text(mix_text(basis, c->name), c->decl), facts, sizeof facts);
     }
     for (int k = 0; k < t->nunique; k++) {

@@ -18,38 +18,38 @@ enum mm_affinity { MM_AFF_BLOB, MM_AFF_TEXT, MM_AFF_NUMERIC, MM_AFF_INTEGER, MM_
 
 struct mm_column {
     char *name;
-    char *decl;             /* declared type, "" when none */
-    uint8_t pk;             /* 1-based place in the key, 0 = not in the key */
-    uint8_t affinity;       /* enum mm_affinity */
-    uint8_t coll;           /* enum mm_coll */
+    char *decl;       /* declared type, "" when none */
+    uint8_t pk;       /* 1-based place in the key, 0 = not in the key */
+    uint8_t affinity; /* enum mm_affinity */
+    uint8_t coll;     /* enum mm_coll */
     bool not_null;
-    bool mistaken;          /* SQLite 3.40 gives its old value as REAL, for a REAL column's sake */
-    bool has_default;       /* not NULL: a row older than the column holds it unwritten */
+    bool mistaken;    /* SQLite 3.40 gives its old value as REAL, for a REAL column's sake */
+    bool has_default; /* not NULL: a row older than the column holds it unwritten */
 };
 
 /* One UNIQUE constraint or index beyond the key. */
 struct mm_unique {
     char *index;
     int ncol;
-    int *col;               /* indices into mm_table.col */
-    uint8_t *coll;          /* enum mm_coll of each, in this index */
+    int *col;      /* indices into mm_table.col */
+    uint8_t *coll; /* enum mm_coll of each, in this index */
 };
 
 struct mm_table {
     char *name;
     bool supported;
-    char *why;              /* when not supported: cause and remedy; else NULL */
-    bool capturable;        /* rows can be named and read, whatever else speaks against it */
-    int ncol;               /* columns that travel: without generated ones */
+    char *why;       /* when not supported: cause and remedy; else NULL */
+    bool capturable; /* rows can be named and read, whatever else speaks against it */
+    int ncol;        /* columns that travel: without generated ones */
     struct mm_column *col;
-    int nstored;            /* columns as sqlite3_preupdate_count() counts them: generated ones too */
-    int *stored;            /* preupdate index of col[i] */
+    int nstored; /* columns as sqlite3_preupdate_count() counts them: generated ones too */
+    int *stored; /* preupdate index of col[i] */
     bool without_rowid;
-    bool keyless;           /* no usable key: a multiset */
-    bool integer_key;       /* the key is the rowid */
+    bool keyless;     /* no usable key: a multiset */
+    bool integer_key; /* the key is the rowid */
     int nunique;
     struct mm_unique *unique;
-    char *sql;              /* the CREATE statement as the schema holds it */
+    char *sql; /* the CREATE statement as the schema holds it */
 };
 
 /* True for names that are never watched: sqlite_%, __marmot__%, empty. */

@@ -79,7 +79,10 @@ const char *rig_query(sqlite3 *db, const char *fmt, ...)
     while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         for (int k = 0; k < sqlite3_column_count(st) && n < 65000; k++) {
             const char *v = (const char *)sqlite3_column_text(st, k);
-            n += (size_t)snprintf(out + n, 65536 - n, "%s%.2000s", k > 0 ? "," : n > 0 ? "|" : "",
+            n += (size_t)snprintf(out + n, 65536 - n, "%s%.2000s",
+                                  k > 0   ? ","
+                                  : n > 0 ? "|"
+                                          : "",
                                   v != NULL ? v : "NULL");
             n = n < 65535 ? n : 65535;
         }
@@ -157,7 +160,7 @@ void rig_close(struct rig *r)
     if (rc != SQLITE_OK || r->closed != 1) {
         rig_check("close", false, "sqlite3_close gives %d, closed notes %d (%s)", rc, r->closed, r->path);
     }
-    for (const char *const *end = (const char *const[]){"", "-wal", "-shm", "-journal", NULL}; *end != NULL; end++) {
+    for (const char *const *end = (const char *const[]){ "", "-wal", "-shm", "-journal", NULL }; *end != NULL; end++) {
         char path[300];
         snprintf(path, sizeof path, "%s%s", r->path, *end);
         unlink(path);
@@ -196,8 +199,8 @@ static void where_old(sqlite3_str *s, const struct mm_tab *t, const struct mm_va
     for (uint32_t k = 0; k < t->ncol; k++) {
         if (old[k].type != MM_UNDEF) {
             ++*param;
-            sqlite3_str_appendf(s, "%s\"%w\" IS ?%d AND typeof(\"%w\") = typeof(?%d)", glue, t->col[k], *param, t->col[k],
-                                *param);
+            sqlite3_str_appendf(s, "%s\"%w\" IS ?%d AND typeof(\"%w\") = typeof(?%d)", glue, t->col[k], *param,
+                                t->col[k], *param);
             glue = " AND ";
         }
     }
@@ -220,7 +223,8 @@ static void run_row(sqlite3 *db, const char *sql, const struct mm_tab *t, const 
     }
     mm_db_run(st, err);
     if (st != NULL && err->rc == SQLITE_OK && sqlite3_changes(db) != 1) {
-        mm_err_set(err, SQLITE_ERROR, "a captured change finds %d rows as it says they were: %.200s", sqlite3_changes(db), sql);
+        mm_err_set(err, SQLITE_ERROR, "a captured change finds %d rows as it says they were: %.200s",
+                   sqlite3_changes(db), sql);
     }
     mm_db_finalize(st);
 }

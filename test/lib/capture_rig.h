@@ -31,7 +31,7 @@ struct rig {
 /* A fresh database (WAL, bookkeeping, `schema` run, all tables of `schema`
 ** watched) with a hooked connection. */
 void rig_open(struct rig *r, const char *schema);
-void rig_close(struct rig *r); /* also checks that close succeeds and the hook said so */
+void rig_close(struct rig *r);             /* also checks that close succeeds and the hook said so */
 sqlite3 *rig_connect(const struct rig *r); /* another, unhooked connection */
 void rig_watch(struct rig *r, const char *table);
 

@@ -9,19 +9,23 @@
 #include "test/lib/sqlite_api.h"
 
 static const char kinds_schema[] =
-    "CREATE TABLE p(x INTEGER PRIMARY KEY); CREATE TABLE k(y INTEGER PRIMARY KEY, q REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE, z);"
+    "CREATE TABLE p(x INTEGER PRIMARY KEY); CREATE TABLE k(y INTEGER PRIMARY KEY, q REFERENCES p ON DELETE CASCADE ON "
+    "UPDATE CASCADE, z);"
     "CREATE INDEX ik ON k(q); CREATE TABLE u(a INTEGER PRIMARY KEY, b, c); CREATE INDEX iu ON u(c) WHERE c > 3;"
-    "CREATE TABLE w(a, b, c, PRIMARY KEY(a)) WITHOUT ROWID; CREATE INDEX iw ON w(b); CREATE TABLE w2(a, b, c, PRIMARY KEY(a)) WITHOUT ROWID;"
+    "CREATE TABLE w(a, b, c, PRIMARY KEY(a)) WITHOUT ROWID; CREATE INDEX iw ON w(b); CREATE TABLE w2(a, b, c, PRIMARY "
+    "KEY(a)) WITHOUT ROWID;"
     "CREATE VIEW vw AS SELECT x FROM p; CREATE TRIGGER tv INSTEAD OF INSERT ON vw BEGIN INSERT INTO p VALUES(new.x);"
     " INSERT INTO k(q, z) VALUES(new.x, 0); END;"
-    "CREATE TRIGGER tu AFTER DELETE ON u BEGIN INSERT OR IGNORE INTO w VALUES(old.a, old.b, old.c); UPDATE w SET c = c + 1 WHERE a = old.a; END";
+    "CREATE TRIGGER tu AFTER DELETE ON u BEGIN INSERT OR IGNORE INTO w VALUES(old.a, old.b, old.c); UPDATE w SET c = c "
+    "+ 1 WHERE a = old.a; END";
 
 static const char *const kinds[] = {
     "INSERT INTO p VALUES(1), (2), (3)",
     "INSERT INTO k(q, z) SELECT x, x FROM p",
     "DELETE FROM p WHERE x = 1",
     "UPDATE p SET x = x + 10",
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) INSERT INTO u SELECT i, i % 7, i FROM n WHERE 1"
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) INSERT INTO u SELECT i, i % 7, i "
+    "FROM n WHERE 1"
     " ON CONFLICT DO UPDATE SET c = c + 1",
     "REPLACE INTO u VALUES(3, 4, 5)",
     "INSERT OR IGNORE INTO u VALUES(3, 4, 5)",
@@ -44,7 +48,8 @@ static const char *const kinds[] = {
     "BEGIN; CREATE TABLE mid(a); INSERT INTO mid VALUES(1); ALTER TABLE mid ADD COLUMN z; UPDATE mid SET z = 1;"
     " ALTER TABLE mid RENAME TO mid2; COMMIT",
     "VACUUM",
-    "PRAGMA foreign_keys = 0; PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = sql WHERE 0; PRAGMA writable_schema = 0",
+    "PRAGMA foreign_keys = 0; PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = sql WHERE 0; PRAGMA "
+    "writable_schema = 0",
 };
 
 static void all_kinds(bool transaction)
@@ -53,19 +58,22 @@ static void all_kinds(bool transaction)
     char why[600] = "";
     bool good = true;
     rig_open(&r, kinds_schema);
-    rig_sql(r.db, "PRAGMA foreign_keys = 1; PRAGMA recursive_triggers = 1; CREATE TEMP TABLE tmp(a); ATTACH ':memory:' AS m;"
-                  "CREATE TABLE m.x(a)");
+    rig_sql(r.db,
+            "PRAGMA foreign_keys = 1; PRAGMA recursive_triggers = 1; CREATE TEMP TABLE tmp(a); ATTACH ':memory:' AS m;"
+            "CREATE TABLE m.x(a)");
     rig_begin_judging(&r);
     size_t at = 0;
     for (; at < sizeof kinds / sizeof kinds[0] && good; at++) {
         bool wrap = transaction && strstr(kinds[at], "BEGIN") == NULL && strcmp(kinds[at], "VACUUM") != 0;
-        int rc = wrap ? rig_sql(r.db, "BEGIN; SAVEPOINT o; %s; RELEASE o; COMMIT", kinds[at]) : rig_sql(r.db, "%s", kinds[at]);
+        int rc = wrap ? rig_sql(r.db, "BEGIN; SAVEPOINT o; %s; RELEASE o; COMMIT", kinds[at])
+                      : rig_sql(r.db, "%s", kinds[at]);
         good = rc == SQLITE_OK && rig_judge(&r, why, sizeof why);
         if (rc != SQLITE_OK) {
             snprintf(why, sizeof why, "%d %s", rc, sqlite3_errmsg(r.db));
         }
     }
-    rig_check(transaction ? "every kind of statement, in a transaction" : "every kind of statement", good, "%s: %s", kinds[at - 1], why);
+    rig_check(transaction ? "every kind of statement, in a transaction" : "every kind of statement", good, "%s: %s",
+              kinds[at - 1], why);
     rig_close(&r);
 }
 
@@ -77,7 +85,8 @@ static void other_schemas(void)
     rig_sql(r.db, "CREATE TEMP TABLE tt(a); ATTACH ':memory:' AS x; CREATE TABLE x.y(a)");
     rig_sql(db2, "BEGIN IMMEDIATE");
     int rc = rig_sql(r.db, "INSERT INTO tt VALUES(1); INSERT INTO x.y VALUES(1)");
-    rig_check("temp and attached tables take no lock of main", rc == SQLITE_OK && sqlite3_txn_state(r.db, "main") == SQLITE_TXN_NONE, "%d", rc);
+    rig_check("temp and attached tables take no lock of main",
+              rc == SQLITE_OK && sqlite3_txn_state(r.db, "main") == SQLITE_TXN_NONE, "%d", rc);
     rig_sql(db2, "COMMIT");
     sqlite3_close(db2);
     rig_sql(r.db, "ATTACH '%s' AS alias", r.path);
@@ -101,13 +110,15 @@ static void on_update(void *arg, int op, const char *db, const char *table, sqli
 static void what_the_application_sees(void)
 {
     struct rig r;
-    rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE n(i INTEGER PRIMARY KEY, c); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3)");
+    rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE n(i INTEGER PRIMARY KEY, c); INSERT INTO t "
+                 "VALUES(1, 1), (2, 2), (3, 3)");
     rig_begin_judging(&r);
     sqlite3_update_hook(r.db, on_update, NULL);
     rig_sql(r.db, "UPDATE t SET b = b + 1");
     int changes = sqlite3_changes(r.db);
     rig_sql(r.db, "INSERT INTO t VALUES(70, 1)");
-    rig_check("changes and last_insert_rowid", changes == 3 && sqlite3_changes(r.db) == 1 && sqlite3_last_insert_rowid(r.db) == 70, "%d %d %lld",
+    rig_check("changes and last_insert_rowid",
+              changes == 3 && sqlite3_changes(r.db) == 1 && sqlite3_last_insert_rowid(r.db) == 70, "%d %d %lld",
               changes, sqlite3_changes(r.db), (long long)sqlite3_last_insert_rowid(r.db));
     rig_check("the update hook sees nothing of ours", seen_foreign == 0, "%d calls", seen_foreign);
     int rc = rig_sql(r.db, "PRAGMA count_changes = 1; INSERT INTO t VALUES(71, 1); PRAGMA count_changes = 0");
@@ -148,7 +159,8 @@ static void replaced_main(void)
     sqlite3_open(":memory:", &other);
     rig_sql(other, "CREATE TABLE t(a)");
     unsigned char *bytes = sqlite3_serialize(other, "main", &n, 0);
-    int rc = sqlite3_deserialize(r.db, "main", bytes, n, n, SQLITE_DESERIALIZE_FREEONCLOSE | SQLITE_DESERIALIZE_RESIZEABLE);
+    int rc =
+        sqlite3_deserialize(r.db, "main", bytes, n, n, SQLITE_DESERIALIZE_FREEONCLOSE | SQLITE_DESERIALIZE_RESIZEABLE);
     rc = rc == SQLITE_OK ? rig_sql(r.db, "INSERT INTO t VALUES(1)") : rc;
     rig_check("a deserialized main is written as before", rc == SQLITE_OK, "%d %s", rc, sqlite3_errmsg(r.db));
     rig_check("and is said to be uncaptured", r.uncaptured == 1, "%d notes", r.uncaptured);
@@ -195,7 +207,8 @@ static void early(void)
     second.db = rig_connect(&r);
     struct mm_hook *h = mm_hook_attach_early(second.db, rig_listen, &second, &err);
     rig_sql(second.db, "INSERT INTO t VALUES(1, 1); BEGIN; INSERT INTO t VALUES(2, 2); COMMIT");
-    rig_check("an early connection notes its commits", h != NULL && second.commits == 2, "%s %d", err.msg, second.commits);
+    rig_check("an early connection notes its commits", h != NULL && second.commits == 2, "%s %d", err.msg,
+              second.commits);
     rig_check_captured(&r, "an early connection is captured");
     sqlite3_close(second.db);
     rig_check("and closes", second.closed == 1, "%d", second.closed);
@@ -206,7 +219,8 @@ static void early(void)
     sqlite3_open(":memory:", &plain.db);
     h = mm_hook_attach_early(plain.db, rig_listen, &plain, &err);
     int rc = rig_sql(plain.db, "CREATE TABLE t(a); INSERT INTO t VALUES(1); DELETE FROM t");
-    rig_check("a database without bookkeeping is left alone", h != NULL && rc == SQLITE_OK && plain.uncaptured == 0, "%d %s", rc, plain.why);
+    rig_check("a database without bookkeeping is left alone", h != NULL && rc == SQLITE_OK && plain.uncaptured == 0,
+              "%d %s", rc, plain.why);
     sqlite3_close(plain.db);
 }
 
@@ -216,12 +230,16 @@ static void full_text(void)
         return;
     }
     struct rig r;
-    rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE VIRTUAL TABLE f USING fts5(b, content='t', content_rowid='a');"
-                 "CREATE TRIGGER ai AFTER INSERT ON t BEGIN INSERT INTO f(rowid, b) VALUES(new.a, new.b); END;"
-                 "CREATE VIRTUAL TABLE g USING fts5(x); CREATE VIRTUAL TABLE c USING fts5(x, content='', columnsize=0)");
+    rig_open(&r,
+             "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE VIRTUAL TABLE f USING fts5(b, content='t', "
+             "content_rowid='a');"
+             "CREATE TRIGGER ai AFTER INSERT ON t BEGIN INSERT INTO f(rowid, b) VALUES(new.a, new.b); END;"
+             "CREATE VIRTUAL TABLE g USING fts5(x); CREATE VIRTUAL TABLE c USING fts5(x, content='', columnsize=0)");
     rig_begin_judging(&r);
-    int rc = rig_sql(r.db, "INSERT INTO t VALUES(1, 'hello'); INSERT INTO g VALUES('world'); INSERT INTO c(rowid, x) VALUES(1, 'w');"
-                           "BEGIN; INSERT INTO g VALUES('w'); INSERT INTO t VALUES(2, 'x'); INSERT INTO c(rowid, x) VALUES(2, 'y'); COMMIT");
+    int rc = rig_sql(
+        r.db, "INSERT INTO t VALUES(1, 'hello'); INSERT INTO g VALUES('world'); INSERT INTO c(rowid, x) VALUES(1, 'w');"
+              "BEGIN; INSERT INTO g VALUES('w'); INSERT INTO t VALUES(2, 'x'); INSERT INTO c(rowid, x) VALUES(2, 'y'); "
+              "COMMIT");
     rig_check("full text beside us", rc == SQLITE_OK && r.uncaptured == 0, "%d %s %s", rc, sqlite3_errmsg(r.db), r.why);
     rig_check_captured(&r, "shadow tables are left out");
     rig_check("one outbox row for each commit of t", rig_outbox(&r) == 2, "%d", rig_outbox(&r));

@@ -14,10 +14,18 @@ static const char three_tables[] =
     "CREATE TABLE r(a TEXT NOT NULL PRIMARY KEY, b); INSERT INTO r VALUES('a', 1), ('z', 2)";
 
 static const char *const writes[] = {
-    "INSERT INTO t VALUES(100, 'x')", "INSERT INTO t(b) VALUES('auto')", "REPLACE INTO t VALUES(2, 'r')",
-    "UPDATE t SET b = 'u' WHERE a = 2", "UPDATE t SET a = 50 WHERE a = 2", "INSERT INTO w VALUES('m', 1)",
-    "INSERT INTO t SELECT a + 200, b FROM t", "INSERT INTO r VALUES('k', 5)", "REPLACE INTO w VALUES('c', 1)",
-    "DELETE FROM t WHERE a > 1", "UPDATE w SET b = b + 1", "DELETE FROM r",
+    "INSERT INTO t VALUES(100, 'x')",
+    "INSERT INTO t(b) VALUES('auto')",
+    "REPLACE INTO t VALUES(2, 'r')",
+    "UPDATE t SET b = 'u' WHERE a = 2",
+    "UPDATE t SET a = 50 WHERE a = 2",
+    "INSERT INTO w VALUES('m', 1)",
+    "INSERT INTO t SELECT a + 200, b FROM t",
+    "INSERT INTO r VALUES('k', 5)",
+    "REPLACE INTO w VALUES('c', 1)",
+    "DELETE FROM t WHERE a > 1",
+    "UPDATE w SET b = b + 1",
+    "DELETE FROM r",
 };
 
 enum { WRITES = sizeof writes / sizeof writes[0] };
@@ -68,10 +76,12 @@ static void inside(const char *name, const char *schema, const char *ddl_for_cop
 static void in_transaction(void)
 {
     const char *t = "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 'one'), (2, 'two'), (3, 'x')";
-    inside("ADD COLUMN between two writes", t, "ALTER TABLE t ADD COLUMN c DEFAULT 5",
-           "BEGIN; UPDATE t SET b = 'u' WHERE a = 1; INSERT INTO t VALUES(4, 'n'); ALTER TABLE t ADD COLUMN c DEFAULT 5;"
-           "UPDATE t SET c = 7 WHERE a = 2; UPDATE t SET c = 8 WHERE a = 1; DELETE FROM t WHERE a = 3; COMMIT");
-    inside("DROP COLUMN after writes", "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); INSERT INTO t VALUES(1, 2, 3), (2, 3, 4)",
+    inside(
+        "ADD COLUMN between two writes", t, "ALTER TABLE t ADD COLUMN c DEFAULT 5",
+        "BEGIN; UPDATE t SET b = 'u' WHERE a = 1; INSERT INTO t VALUES(4, 'n'); ALTER TABLE t ADD COLUMN c DEFAULT 5;"
+        "UPDATE t SET c = 7 WHERE a = 2; UPDATE t SET c = 8 WHERE a = 1; DELETE FROM t WHERE a = 3; COMMIT");
+    inside("DROP COLUMN after writes",
+           "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); INSERT INTO t VALUES(1, 2, 3), (2, 3, 4)",
            "ALTER TABLE t DROP COLUMN c",
            "BEGIN; UPDATE t SET b = 9, c = 9 WHERE a = 1; DELETE FROM t WHERE a = 2; INSERT INTO t VALUES(5, 6, 7);"
            "ALTER TABLE t DROP COLUMN c; INSERT INTO t VALUES(6, 6); COMMIT");
@@ -86,10 +96,11 @@ static void in_transaction(void)
     inside("rows of a table dropped in the same transaction are left out",
            "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE u(a INTEGER PRIMARY KEY)", "DROP TABLE t",
            "BEGIN; INSERT INTO t VALUES(1, 1); INSERT INTO u VALUES(1); DROP TABLE t; COMMIT");
-    inside("DROP of a foreign-key parent",
-           "CREATE TABLE p(x INTEGER PRIMARY KEY); CREATE TABLE k(y INTEGER PRIMARY KEY REFERENCES p ON DELETE CASCADE);"
-           "INSERT INTO p VALUES(1), (2); INSERT INTO k VALUES(1), (2)", "DROP TABLE p",
-           "PRAGMA foreign_keys = 1; DROP TABLE p");
+    inside(
+        "DROP of a foreign-key parent",
+        "CREATE TABLE p(x INTEGER PRIMARY KEY); CREATE TABLE k(y INTEGER PRIMARY KEY REFERENCES p ON DELETE CASCADE);"
+        "INSERT INTO p VALUES(1), (2); INSERT INTO k VALUES(1), (2)",
+        "DROP TABLE p", "PRAGMA foreign_keys = 1; DROP TABLE p");
     inside("rebuilt under the same name, same columns", t, "",
            "BEGIN; UPDATE t SET b = 'u' WHERE a = 1; CREATE TABLE n(a INTEGER PRIMARY KEY, b); COMMIT");
     inside("DDL rolled back to a savepoint", t, "",
@@ -138,7 +149,8 @@ static void late_hook(void)
     sqlite3_reset(reader);
     struct mm_hook *h = mm_hook_attach(second.db, true, rig_listen, &second, &err);
     rig_check("late attach", h != NULL, "%s", err.msg);
-    rig_check("a second attach gives the same", mm_hook_attach(second.db, true, rig_listen, &second, &err) == h, "it does not");
+    rig_check("a second attach gives the same", mm_hook_attach(second.db, true, rig_listen, &second, &err) == h,
+              "it does not");
     rig_check("our own hook is seen", mm_hook_taken(second.db, &err), "%s", err.msg);
     sqlite3_finalize(reader);
     sqlite3_step(st);
@@ -160,13 +172,17 @@ static void watch_all(void)
     rig_sql(db2, "CREATE TABLE moved(x); DROP TABLE moved");
     rig_begin_judging(&r);
     rig_sql(r.before, "CREATE TABLE n(a INTEGER PRIMARY KEY, b); CREATE TABLE nokey(a)");
-    int rc = rig_sql(r.db, "BEGIN; CREATE TABLE n(a INTEGER PRIMARY KEY, b); CREATE TABLE nokey(a); INSERT INTO nokey VALUES(1);"
-                           "INSERT INTO n VALUES(1, 2); SAVEPOINT s; CREATE TABLE gone(a INTEGER PRIMARY KEY);"
-                           "INSERT INTO gone VALUES(1); ROLLBACK TO s; INSERT INTO t VALUES(1, 1); COMMIT; UPDATE n SET b = 3");
+    int rc = rig_sql(
+        r.db, "BEGIN; CREATE TABLE n(a INTEGER PRIMARY KEY, b); CREATE TABLE nokey(a); INSERT INTO nokey VALUES(1);"
+              "INSERT INTO n VALUES(1, 2); SAVEPOINT s; CREATE TABLE gone(a INTEGER PRIMARY KEY);"
+              "INSERT INTO gone VALUES(1); ROLLBACK TO s; INSERT INTO t VALUES(1, 1); COMMIT; UPDATE n SET b = 3");
     rig_check_captured(&r, "watch_all and a new table");
-    const char *states = rig_query(db2, "SELECT group_concat(name || ' ' || state) FROM (SELECT * FROM __marmot__table ORDER BY name)");
-    rig_check("only what can be watched is watched", rc == SQLITE_OK && strcmp(states, "n joining,t watched") == 0, "%d %s", rc, states);
-    const char *kinds = rig_query(db2, "SELECT group_concat(kind, '') FROM (SELECT kind FROM __marmot__outbox ORDER BY id)");
+    const char *states =
+        rig_query(db2, "SELECT group_concat(name || ' ' || state) FROM (SELECT * FROM __marmot__table ORDER BY name)");
+    rig_check("only what can be watched is watched", rc == SQLITE_OK && strcmp(states, "n joining,t watched") == 0,
+              "%d %s", rc, states);
+    const char *kinds =
+        rig_query(db2, "SELECT group_concat(kind, '') FROM (SELECT kind FROM __marmot__outbox ORDER BY id)");
     rig_check("the watch message precedes the rows, once", strcmp(kinds, "100") == 0, "%s", kinds);
     rig_sql(db2, "CREATE TABLE later(a INTEGER PRIMARY KEY)");
     rig_sql(r.before, "CREATE TABLE later(a INTEGER PRIMARY KEY)");

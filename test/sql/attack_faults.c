@@ -11,14 +11,16 @@
 #include "test/lib/capture_rig.h"
 #include "test/lib/sqlite_api.h"
 
-static const char schema[] = "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 'one'), (2, 'two'), (3, 'three');"
-                             "CREATE TABLE w(a PRIMARY KEY, b) WITHOUT ROWID; INSERT INTO w VALUES('a', 1), ('c', 2), ('z', 3)";
+static const char schema[] =
+    "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 'one'), (2, 'two'), (3, 'three');"
+    "CREATE TABLE w(a PRIMARY KEY, b) WITHOUT ROWID; INSERT INTO w VALUES('a', 1), ('c', 2), ('z', 3)";
 
 static const char *const writes[] = {
     "INSERT INTO t VALUES(100, 'x')",
     "UPDATE t SET b = b || 'y' WHERE a < 3",
     "DELETE FROM t WHERE a > 2",
-    "BEGIN; INSERT INTO t VALUES(200, 'x'); SAVEPOINT s; UPDATE t SET b = 'q'; ROLLBACK TO s; DELETE FROM w WHERE b = 1; COMMIT",
+    "BEGIN; INSERT INTO t VALUES(200, 'x'); SAVEPOINT s; UPDATE t SET b = 'q'; ROLLBACK TO s; DELETE FROM w WHERE b = "
+    "1; COMMIT",
     "INSERT INTO t SELECT a + 1000, b FROM t",
     "REPLACE INTO w VALUES('c', 9), ('d', 10)",
 };
@@ -59,15 +61,17 @@ static void allocations(const char *sql, bool stale, bool persist)
             good = false;
             snprintf(why, sizeof why, "said to be uncaptured: %.400s", r.why);
         }
-        if (good && rig_sql(r.db, "DELETE FROM t; DELETE FROM w; INSERT INTO t VALUES(1, 'one'), (2, 'two'), (3, 'three');"
-                                  "INSERT INTO w VALUES('a', 1), ('c', 2), ('z', 3)") != SQLITE_OK) {
+        if (good &&
+            rig_sql(r.db, "DELETE FROM t; DELETE FROM w; INSERT INTO t VALUES(1, 'one'), (2, 'two'), (3, 'three');"
+                          "INSERT INTO w VALUES('a', 1), ('c', 2), ('z', 3)") != SQLITE_OK) {
             good = false;
             snprintf(why, sizeof why, "no recovery: %s", sqlite3_errmsg(r.db));
         }
     }
     char name[300];
-    snprintf(name, sizeof name, "%s%s: %.60s", persist ? "allocations fail from the nth on" : "each allocation fails once",
-             stale ? ", after DDL" : "", sql);
+    snprintf(name, sizeof name, "%s%s: %.60s",
+             persist ? "allocations fail from the nth on" : "each allocation fails once", stale ? ", after DDL" : "",
+             sql);
     rig_check(name, good && n < LIMIT, "at allocation %d: %s", n, why);
     sqlite3_close(db2);
     rig_close(&r);
@@ -94,7 +98,7 @@ static void interrupts(const char *sql, bool stale)
     struct rig r;
     char why[600] = "";
     bool good = true;
-    struct moment m = {0};
+    struct moment m = { 0 };
     rig_open(&r, schema);
     rig_begin_judging(&r);
     sqlite3 *db2 = rig_connect(&r);
@@ -102,7 +106,7 @@ static void interrupts(const char *sql, bool stale)
         if (stale) {
             rig_sql(db2, "CREATE TABLE z%d(a); DROP TABLE z%d", n, n);
         }
-        m = (struct moment){.db = r.db, .at = n};
+        m = (struct moment){ .db = r.db, .at = n };
         sqlite3_progress_handler(r.db, 1, progress, &m);
         rig_sql(r.db, "%s", sql);
         sqlite3_progress_handler(r.db, 0, NULL, NULL);
@@ -140,7 +144,7 @@ static void trap_now(sqlite3_context *ctx, int argc, sqlite3_value **argv)
 static void interrupt_before_row(bool transaction, bool stale)
 {
     struct rig r;
-    struct trap t = {&r, 0};
+    struct trap t = { &r, 0 };
     rig_open(&r, schema);
     sqlite3_create_function(r.db, "trap", 1, SQLITE_UTF8, &t, trap_now, NULL, NULL);
     rig_sql(r.db, "UPDATE t SET b = b || '.'");
@@ -149,11 +153,13 @@ static void interrupt_before_row(bool transaction, bool stale)
         rig_sql(r.db, "CREATE TABLE zz(a)");
     }
     t.armed = 1;
-    int rc = rig_sql(r.db, transaction ? "BEGIN; INSERT INTO t VALUES(50, trap(1)); COMMIT" : "INSERT INTO t VALUES(50, trap(1))");
+    int rc = rig_sql(r.db, transaction ? "BEGIN; INSERT INTO t VALUES(50, trap(1)); COMMIT"
+                                       : "INSERT INTO t VALUES(50, trap(1))");
     t.armed = 0;
     restore(r.db);
     char name[200];
-    snprintf(name, sizeof name, "interrupt before the row%s%s", transaction ? ", in a transaction" : "", stale ? ", after DDL" : "");
+    snprintf(name, sizeof name, "interrupt before the row%s%s", transaction ? ", in a transaction" : "",
+             stale ? ", after DDL" : "");
     char why[600];
     bool good = rig_judge(&r, why, sizeof why);
     rig_check(name, good && r.uncaptured == 0, "rc %d: %s%s", rc, why, r.why);
@@ -188,12 +194,18 @@ static void authorizers(bool kept)
     }
     sqlite3_set_authorizer(r.db, only_its_tables, NULL);
     int rc = rig_sql(r.db, "INSERT INTO t VALUES(100, 1)");
-    rig_check(kept ? "a join denied later is said" : "a denied join is said", r.uncaptured == 1 && strstr(r.why, "authorizer") != NULL,
-              "rc %d, %d notes, %s, outbox %d", rc, r.uncaptured, r.why, rig_outbox(&r));
+    rig_check(kept ? "a join denied later is said" : "a denied join is said",
+              r.uncaptured == 1 && strstr(r.why, "authorizer") != NULL, "rc %d, %d notes, %s, outbox %d", rc,
+              r.uncaptured, r.why, rig_outbox(&r));
     sqlite3_set_authorizer(r.db, NULL, NULL);
     rig_begin_judging(&r);
     rig_sql(r.db, "INSERT INTO t VALUES(101, 1)");
     rig_check_captured(&r, "captured again without the authorizer");
+    sqlite3_set_authorizer(r.db, only_its_tables, NULL);
+    rig_sql(r.db, "INSERT INTO t VALUES(103, 1)");
+    sqlite3_set_authorizer(r.db, NULL, NULL);
+    rig_check("the next loss is said again", r.uncaptured == 2, "%d notes", r.uncaptured);
+    rig_begin_judging(&r);
     sqlite3_set_authorizer(r.db, no_outbox, NULL);
     rc = rig_sql(r.db, "INSERT INTO t VALUES(102, 1)");
     sqlite3_set_authorizer(r.db, NULL, NULL);

@@ -29,7 +29,8 @@ static const char schema[] =
 
 static void value(char out[40])
 {
-    static const char *const some[] = {"NULL", "1", "2.0", "3.5", "'one'", "'ONE'", "''", "x'0102'", "x''", "-7", "9007199254740993"};
+    static const char *const some[] = { "NULL", "1",       "2.0", "3.5", "'one'",           "'ONE'",
+                                        "''",   "x'0102'", "x''", "-7",  "9007199254740993" };
     if (pick(3) == 0) {
         snprintf(out, 40, "%u", pick(100));
     } else {
@@ -45,13 +46,16 @@ static void statement(char *out, size_t n)
     value(u);
     unsigned a = pick(60);
     unsigned b = pick(60);
-    static const char *const or_what[] = {"", "OR REPLACE", "OR IGNORE", "OR FAIL", "OR ABORT", "OR ROLLBACK"};
+    static const char *const or_what[] = { "", "OR REPLACE", "OR IGNORE", "OR FAIL", "OR ABORT", "OR ROLLBACK" };
     const char *o = or_what[pick(4) == 0 ? pick(6) : 0];
     switch (pick(24)) {
-    case 0: case 1: case 2:
+    case 0:
+    case 1:
+    case 2:
         snprintf(out, n, "INSERT %s INTO t VALUES(%u, %s, %u)", o, a, v, b);
         break;
-    case 3: case 4:
+    case 3:
+    case 4:
         snprintf(out, n, "UPDATE %s t SET b = %s, c = %s WHERE a BETWEEN %u AND %u", o, v, u, a, a + 5);
         break;
     case 5:
@@ -63,7 +67,8 @@ static void statement(char *out, size_t n)
     case 7:
         snprintf(out, n, "INSERT INTO t(b) SELECT b FROM t WHERE a < %u", a / 4);
         break;
-    case 8: case 9:
+    case 8:
+    case 9:
         snprintf(out, n, "INSERT %s INTO w VALUES('k%u', %u, %u, %s)", o, a, b, a % 5, v);
         break;
     case 10:
@@ -75,7 +80,8 @@ static void statement(char *out, size_t n)
     case 12:
         snprintf(out, n, "DELETE FROM w WHERE n = %u", a % 5);
         break;
-    case 13: case 14:
+    case 13:
+    case 14:
         snprintf(out, n, "INSERT %s INTO s(k, v) VALUES('%s%u', %s)", o, pick(2) ? "k" : "K", a % 9, v);
         break;
     case 15:
@@ -119,7 +125,8 @@ static void transaction_control(sqlite3 *db, int *depth)
     case 0:
         rig_sql(db, "ROLLBACK");
         break;
-    case 1: case 2:
+    case 1:
+    case 2:
         rig_sql(db, "SAVEPOINT s%d", (*depth)++);
         break;
     case 3:
@@ -167,7 +174,7 @@ static bool run(uint64_t seed, int statements, char *why, size_t n)
     struct rig second;
     struct mm_err err;
     char sql[400];
-    int depth[2] = {0, 0};
+    int depth[2] = { 0, 0 };
     bool good = true;
     mm_err_init(&err);
     state = seed * 0x9E3779B97F4A7C15ULL + 1;
@@ -176,7 +183,7 @@ static bool run(uint64_t seed, int statements, char *why, size_t n)
     second = r;
     second.db = rig_connect(&r);
     mm_hook_attach_early(second.db, rig_listen, &second, &err);
-    sqlite3 *db[2] = {r.db, second.db};
+    sqlite3 *db[2] = { r.db, second.db };
     for (int k = 0; k < 2; k++) {
         rig_sql(db[k], "PRAGMA foreign_keys = %u; PRAGMA recursive_triggers = %u", pick(2), pick(2));
     }

@@ -21,7 +21,8 @@ static void savepoints(void)
     }
     rig_sql(r.db, "ROLLBACK TO s65; COMMIT");
     rig_check_captured(&r, "savepoints 70 deep");
-    rig_sql(r.db, "SAVEPOINT a; INSERT INTO t VALUES(1000, 1); ROLLBACK TO a; INSERT INTO t VALUES(1001, 1); RELEASE a");
+    rig_sql(r.db,
+            "SAVEPOINT a; INSERT INTO t VALUES(1000, 1); ROLLBACK TO a; INSERT INTO t VALUES(1001, 1); RELEASE a");
     rig_check_captured(&r, "ROLLBACK TO the transaction savepoint");
     rig_sql(r.db, "BEGIN; SAVEPOINT x; SAVEPOINT y; SAVEPOINT z; INSERT INTO t VALUES(2000, 1); ROLLBACK TO x;"
                   "INSERT INTO t VALUES(2001, 1); COMMIT");
@@ -42,7 +43,8 @@ static void savepoints(void)
 static void failing_statements(void)
 {
     struct rig r;
-    rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b CHECK(b < 100)); INSERT INTO t VALUES(1, 1), (2, 2), (3, 99)");
+    rig_open(&r,
+             "CREATE TABLE t(a INTEGER PRIMARY KEY, b CHECK(b < 100)); INSERT INTO t VALUES(1, 1), (2, 2), (3, 99)");
     rig_begin_judging(&r);
     int rc = rig_sql(r.db, "UPDATE t SET b = b + 1");
     rig_check("a failing statement fails", (rc & 0xff) == SQLITE_CONSTRAINT, "%d", rc);
@@ -97,7 +99,8 @@ static void retried_commit(void)
     sqlite3_prepare_v2(db2, "SELECT * FROM y", -1, &reader, NULL);
     sqlite3_step(reader);
     rig_sql(r.db, "ATTACH '%s' AS o", other);
-    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(1, 1); SAVEPOINT s; INSERT INTO t VALUES(2, 2); INSERT INTO o.y VALUES(2)");
+    rig_sql(r.db,
+            "BEGIN; INSERT INTO t VALUES(1, 1); SAVEPOINT s; INSERT INTO t VALUES(2, 2); INSERT INTO o.y VALUES(2)");
     int first = rig_sql(r.db, "COMMIT");
     int second = rig_sql(r.db, "COMMIT");
     rig_check("COMMIT is busy", first == SQLITE_BUSY && second == SQLITE_BUSY, "%d %d", first, second);
@@ -184,18 +187,21 @@ static void large(void)
     struct rig r;
     rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE u(a INTEGER PRIMARY KEY, b)");
     rig_begin_judging(&r);
-    rig_sql(r.db, "BEGIN; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30) INSERT INTO t SELECT i,"
-                  " randomblob(500000) FROM n; SAVEPOINT s; INSERT INTO u SELECT a, b FROM t; ROLLBACK TO s;"
-                  "UPDATE t SET b = 'cut' WHERE a %% 2; SAVEPOINT q; DELETE FROM t WHERE a > 25; ROLLBACK TO q;"
-                  "INSERT INTO u SELECT a, b FROM t; COMMIT");
+    rig_sql(
+        r.db,
+        "BEGIN; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30) INSERT INTO t SELECT i,"
+        " randomblob(500000) FROM n; SAVEPOINT s; INSERT INTO u SELECT a, b FROM t; ROLLBACK TO s;"
+        "UPDATE t SET b = 'cut' WHERE a %% 2; SAVEPOINT q; DELETE FROM t WHERE a > 25; ROLLBACK TO q;"
+        "INSERT INTO u SELECT a, b FROM t; COMMIT");
     rig_check_captured(&r, "40 MB, spilled and cut back");
     int parts = atoi(rig_query(r.db, "SELECT count(*) FROM __marmot__outbox"));
     rig_check("in parts", parts > 10, "%d", parts);
     rig_sql(r.db, "DELETE FROM u");
     rig_check_captured(&r, "and small again");
     int max = sqlite3_limit(r.db, SQLITE_LIMIT_LENGTH, 20000);
-    int rc = rig_sql(r.db, "DELETE FROM t; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
-                           " INSERT INTO t SELECT i, hex(zeroblob(20)) FROM n");
+    int rc =
+        rig_sql(r.db, "DELETE FROM t; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+                      " INSERT INTO t SELECT i, hex(zeroblob(20)) FROM n");
     rig_check("a lowered length limit", rc == SQLITE_TOOBIG || rc == SQLITE_OK, "%d", rc);
     sqlite3_limit(r.db, SQLITE_LIMIT_LENGTH, max);
     rig_check_captured(&r, "with a lowered length limit");
@@ -217,7 +223,8 @@ static void query_only(void)
     rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(1, 1); PRAGMA query_only = 1");
     int rc = rig_sql(r.db, "COMMIT");
     const char *msg = sqlite3_errmsg(r.db);
-    rig_check("query_only at COMMIT fails and says why", rc == SQLITE_READONLY && strstr(msg, "query_only") != NULL, "%d %s", rc, msg);
+    rig_check("query_only at COMMIT fails and says why", rc == SQLITE_READONLY && strstr(msg, "query_only") != NULL,
+              "%d %s", rc, msg);
     rig_sql(r.db, "PRAGMA query_only = 0");
     rig_check_captured(&r, "query_only: all rolled back");
     rig_close(&r);

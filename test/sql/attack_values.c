@@ -23,7 +23,7 @@ static void one(const char *name, const char *schema, const char *const *steps)
     rig_close(&r);
 }
 
-#define STEPS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define STEPS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
 static void types(void)
 {
@@ -37,7 +37,8 @@ static void types(void)
         STEPS("INSERT INTO t VALUES(1, 3, 3.0, 3.0), (2, 4.0, 4, 4)", "UPDATE t SET r = 5, n = 6.0, x = 7.0",
               "UPDATE t SET x = 1 WHERE a = 2", "DELETE FROM t WHERE a = 1"));
     one("UTF-16 database", "PRAGMA encoding = 'UTF-16le'; CREATE TABLE t(a TEXT NOT NULL PRIMARY KEY, b)",
-        STEPS("INSERT INTO t VALUES('häß', 'straße'), ('x', x'01')", "UPDATE t SET b = a || b", "DELETE FROM t WHERE a = 'x'"));
+        STEPS("INSERT INTO t VALUES('häß', 'straße'), ('x', x'01')", "UPDATE t SET b = a || b",
+              "DELETE FROM t WHERE a = 'x'"));
     one("large values", "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c)",
         STEPS("INSERT INTO t VALUES(1, zeroblob(3000000), hex(randomblob(700000)))", "UPDATE t SET c = 'small'",
               "UPDATE t SET b = randomblob(2000000)"));
@@ -48,23 +49,26 @@ static void keys(void)
     one("integer key that moves", "CREATE TABLE t(a INTEGER PRIMARY KEY, b)",
         STEPS("INSERT INTO t VALUES(1, 'x'), (2, 'y')", "UPDATE t SET a = a + 10", "UPDATE t SET a = 5 WHERE a = 11"));
     one("keys that swap", "CREATE TABLE t(a INTEGER PRIMARY KEY, b)",
-        STEPS("INSERT INTO t VALUES(1, 'x'), (2, 'y')",
-              "BEGIN; UPDATE t SET a = 99 WHERE a = 1; UPDATE t SET a = 1 WHERE a = 2; UPDATE t SET a = 2 WHERE a = 99; COMMIT"));
+        STEPS("INSERT INTO t VALUES(1, 'x'), (2, 'y')", "BEGIN; UPDATE t SET a = 99 WHERE a = 1; UPDATE t SET a = 1 "
+                                                        "WHERE a = 2; UPDATE t SET a = 2 WHERE a = 99; COMMIT"));
     one("text key, NOCASE", "CREATE TABLE t(a TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, b)",
         STEPS("INSERT INTO t VALUES('Key', 1)", "UPDATE t SET a = 'KEY'", "REPLACE INTO t VALUES('key', 2)"));
     one("composite key in another order", "CREATE TABLE t(v, b INT NOT NULL, a TEXT NOT NULL, PRIMARY KEY(a, b))",
-        STEPS("INSERT INTO t VALUES(1, 2, 'c'), (3, 4, 'd')", "UPDATE t SET v = 9 WHERE a = 'c'", "UPDATE t SET a = 'e', b = 7 WHERE v = 3",
-              "DELETE FROM t WHERE v = 9"));
+        STEPS("INSERT INTO t VALUES(1, 2, 'c'), (3, 4, 'd')", "UPDATE t SET v = 9 WHERE a = 'c'",
+              "UPDATE t SET a = 'e', b = 7 WHERE v = 3", "DELETE FROM t WHERE v = 9"));
     one("WITHOUT ROWID", "CREATE TABLE w(a PRIMARY KEY, b, c) WITHOUT ROWID",
-        STEPS("INSERT INTO w VALUES('m', 1, 2), ('n', 3, 4)", "UPDATE w SET b = 7 WHERE a = 'm'", "UPDATE w SET a = 'z' WHERE a = 'n'",
-              "REPLACE INTO w VALUES('m', 8, 9)", "DELETE FROM w WHERE a = 'z'"));
+        STEPS("INSERT INTO w VALUES('m', 1, 2), ('n', 3, 4)", "UPDATE w SET b = 7 WHERE a = 'm'",
+              "UPDATE w SET a = 'z' WHERE a = 'n'", "REPLACE INTO w VALUES('m', 8, 9)", "DELETE FROM w WHERE a = 'z'"));
     one("WITHOUT ROWID, stored in another order, REAL in the way",
         "CREATE TABLE w(b, k TEXT, r REAL, i INT, s REAL, x, PRIMARY KEY(k, i)) WITHOUT ROWID",
-        STEPS("INSERT INTO w VALUES(5, 'k', 6, 7, 3, 8), (9007199254740995, 'l', 1.5, 9007199254740993, 1, 9007199254740995)", "UPDATE w SET x = x + 1",
-              "UPDATE w SET b = b + 1, r = r + 1", "DELETE FROM w WHERE k = 'k'", "UPDATE w SET b = 'z'"));
+        STEPS("INSERT INTO w VALUES(5, 'k', 6, 7, 3, 8), (9007199254740995, 'l', 1.5, 9007199254740993, 1, "
+              "9007199254740995)",
+              "UPDATE w SET x = x + 1", "UPDATE w SET b = b + 1, r = r + 1", "DELETE FROM w WHERE k = 'k'",
+              "UPDATE w SET b = 'z'"));
     one("REPLACE by the key", "CREATE TABLE t(a INTEGER PRIMARY KEY, b)",
-        STEPS("INSERT INTO t VALUES(1, 'x'), (2, 'y')", "REPLACE INTO t VALUES(2, 'r')", "UPDATE OR REPLACE t SET a = 1 WHERE a = 2",
-              "INSERT OR IGNORE INTO t VALUES(1, 'no')", "INSERT INTO t VALUES(1, 'u') ON CONFLICT DO UPDATE SET b = b || 'u'"));
+        STEPS("INSERT INTO t VALUES(1, 'x'), (2, 'y')", "REPLACE INTO t VALUES(2, 'r')",
+              "UPDATE OR REPLACE t SET a = 1 WHERE a = 2", "INSERT OR IGNORE INTO t VALUES(1, 'no')",
+              "INSERT INTO t VALUES(1, 'u') ON CONFLICT DO UPDATE SET b = b || 'u'"));
     one("names that need quoting", "CREATE TABLE \"t \"\"x\"(\"a \"\"k\" INTEGER PRIMARY KEY, \"select\", \"rowid\")",
         STEPS("INSERT INTO \"t \"\"x\" VALUES(1, 2, 3)", "UPDATE \"t \"\"x\" SET \"select\" = 5, \"rowid\" = 4"));
 }
@@ -72,14 +76,19 @@ static void keys(void)
 static void columns(void)
 {
     one("STORED generated column", "CREATE TABLE t(g AS (b * 2) STORED, a INTEGER PRIMARY KEY, b, c)",
-        STEPS("INSERT INTO t(a, b, c) VALUES(1, 2, 3), (2, 3, 4)", "UPDATE t SET b = b + 1", "DELETE FROM t WHERE a = 1"));
+        STEPS("INSERT INTO t(a, b, c) VALUES(1, 2, 3), (2, 3, 4)", "UPDATE t SET b = b + 1",
+              "DELETE FROM t WHERE a = 1"));
     if (!rig_asserts() || sqlite3_libversion_number() >= 3047000) {
         one("VIRTUAL generated column at the end", "CREATE TABLE t(a INTEGER PRIMARY KEY, b REAL, c, g AS (b * 2))",
-            STEPS("INSERT INTO t(a, b, c) VALUES(1, 2, 3), (2, 3, 4)", "UPDATE t SET b = b + 1", "DELETE FROM t WHERE a = 1"));
+            STEPS("INSERT INTO t(a, b, c) VALUES(1, 2, 3), (2, 3, 4)", "UPDATE t SET b = b + 1",
+                  "DELETE FROM t WHERE a = 1"));
     }
-    one("columns younger than the row", "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3);"
-        "ALTER TABLE t ADD COLUMN c DEFAULT 5; ALTER TABLE t ADD COLUMN d TEXT NOT NULL DEFAULT 'dd'; ALTER TABLE t ADD COLUMN e",
-        STEPS("UPDATE t SET b = 9 WHERE a = 1", "UPDATE t SET c = NULL WHERE a = 2", "DELETE FROM t WHERE a = 3", "UPDATE t SET c = 6 WHERE a = 2"));
+    one("columns younger than the row",
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3);"
+        "ALTER TABLE t ADD COLUMN c DEFAULT 5; ALTER TABLE t ADD COLUMN d TEXT NOT NULL DEFAULT 'dd'; ALTER TABLE t "
+        "ADD COLUMN e",
+        STEPS("UPDATE t SET b = 9 WHERE a = 1", "UPDATE t SET c = NULL WHERE a = 2", "DELETE FROM t WHERE a = 3",
+              "UPDATE t SET c = 6 WHERE a = 2"));
     one("STRICT with ANY", "CREATE TABLE t(a INTEGER PRIMARY KEY, r REAL, x ANY) STRICT",
         STEPS("INSERT INTO t VALUES(1, 2, 3.0), (2, 2.5, '3')", "UPDATE t SET r = 7, x = 4.0"));
 }
@@ -91,13 +100,15 @@ static void old_values(void)
     rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 1);"
                  "ALTER TABLE t ADD COLUMN c DEFAULT 'young'");
     rig_sql(r.db, "DELETE FROM t");
-    const char *has = rig_query(r.db, "SELECT instr(data, CAST('young' AS BLOB)) > 0 FROM __marmot__outbox WHERE kind = 0");
+    const char *has =
+        rig_query(r.db, "SELECT instr(data, CAST('young' AS BLOB)) > 0 FROM __marmot__outbox WHERE kind = 0");
     rig_check("the default of a young column is in the old row", strcmp(has, "1") == 0, "%s", has);
     rig_sql(r.db, "INSERT INTO t VALUES(2, 2, 2)");
     int before = rig_outbox(&r);
     rig_sql(r.db, "UPDATE t SET b = b");
     rig_check("an UPDATE that changes nothing writes nothing", rig_outbox(&r) == before, "a row was written");
-    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(3, 3, 3); UPDATE t SET b = 4 WHERE a = 3; DELETE FROM t WHERE a = 3; COMMIT");
+    rig_sql(r.db,
+            "BEGIN; INSERT INTO t VALUES(3, 3, 3); UPDATE t SET b = 4 WHERE a = 3; DELETE FROM t WHERE a = 3; COMMIT");
     rig_check("a transaction without net change writes nothing", rig_outbox(&r) == before, "a row was written");
     rig_close(&r);
 }
@@ -105,7 +116,9 @@ static void old_values(void)
 static void blob_io(void)
 {
     struct rig r;
-    rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); INSERT INTO t VALUES(7, 1, zeroblob(10)), (8, 2, zeroblob(9))");
+    rig_open(
+        &r,
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); INSERT INTO t VALUES(7, 1, zeroblob(10)), (8, 2, zeroblob(9))");
     rig_begin_judging(&r);
     sqlite3_blob *b = NULL;
     int rc = sqlite3_blob_open(r.db, "main", "t", "c", 7, 1, &b);
