@@ -203,12 +203,22 @@ struct mm_hook *mm_hook_attach_early(sqlite3 *db, mm_hook_listener *listener, vo
 
 /* A "DELETE FROM t" prepared before the hook was set would truncate unseen:
 ** a changed schema makes it be prepared again. A view has no pages, so that
-** dropping it minds no running SELECT. */
+** dropping it minds no running SELECT. Both in one transaction: a process that
+** dies between them must not leave the view behind. */
 static void move_cookie(sqlite3 *db, struct mm_err *err)
 {
+    if (mm_db_exec(db, err, "SAVEPOINT __marmot__cookie") != SQLITE_OK) {
+        return;
+    }
     mm_db_exec(db, err,
                "CREATE VIEW main.__marmot__cookie AS SELECT 1;"
-               "DROP VIEW main.__marmot__cookie;");
+               "DROP VIEW main.__marmot__cookie;"
+               "RELEASE __marmot__cookie");
+    if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
+        struct mm_err second;
+        mm_err_init(&second);
+        mm_db_exec(db, &second, "ROLLBACK TO __marmot__cookie; RELEASE __marmot__cookie");
+    }
 }
 
 struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listener, void *arg, struct mm_err *err)
