@@ -56,11 +56,38 @@ static void in_child(void)
     mm_identity_after_fork();
 }
 
+/* For exit() without close. A handler, not a destructor: destructors come after
+** the handlers of libraries that our threads still use. Hosts that run nothing
+** at their end lose nothing either: what is pending lies in the outbox. */
+static void at_exit(void)
+{
+    int64_t until = mm_clock_mono_ms() + MM_DRAIN_MS;
+    for (;;) {
+        struct mm_node *n = NULL;
+        mm_registry_lock();
+        for (struct mm_registry_file *e = entries; e != NULL && n == NULL; e = e->next) {
+            if (e->users == 0) {
+                n = e->node;
+                e->node = NULL;
+            }
+        }
+        mm_registry_unlock();
+        if (n == NULL) {
+            return;
+        }
+        int64_t left = until - mm_clock_mono_ms();
+        mm_node_close(n, left > 0 ? (int)left : 0);
+    }
+}
+
 int mm_registry_open(struct mm_err *err)
 {
     int rc = mm_gate_install(in_child);
     if (rc != 0) {
         return mm_err_set(err, SQLITE_NOMEM, "cannot install the fork handlers: %s", strerror(rc));
+    }
+    if (atexit(at_exit) != 0) {
+        return mm_err_nomem(err);
     }
     return SQLITE_OK;
 }
@@ -435,27 +462,4 @@ void mm_registry_release(struct mm_node *n)
         }
     }
     mm_registry_unlock();
-}
-
-/* For exit() without close. Hosts that run nothing at their end lose nothing
-** either: what is pending lies in the outbox. */
-__attribute__((destructor)) static void at_exit(void)
-{
-    int64_t until = mm_clock_mono_ms() + MM_DRAIN_MS;
-    for (;;) {
-        struct mm_node *n = NULL;
-        mm_registry_lock();
-        for (struct mm_registry_file *e = entries; e != NULL && n == NULL; e = e->next) {
-            if (e->users == 0) {
-                n = e->node;
-                e->node = NULL;
-            }
-        }
-        mm_registry_unlock();
-        if (n == NULL) {
-            return;
-        }
-        int64_t left = until - mm_clock_mono_ms();
-        mm_node_close(n, left > 0 ? (int)left : 0);
-    }
 }

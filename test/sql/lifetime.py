@@ -135,7 +135,7 @@ def application_hook(ws):
     seen = []
     hook_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p,
                                  ctypes.c_int64, ctypes.c_int64)
-    hook = hook_type(lambda *a: seen.append(a[2]))
+    hook = hook_type(lambda *a: seen.append(a[4]))
     system.lib.sqlite3_preupdate_hook(system.db, hook, None)
     rc, message = system.load()
     check("loading beside an application's hook", rc == 0, message)
@@ -144,7 +144,7 @@ def application_hook(ws):
     check("marmot_init refuses there", rc == 1 and "marmot_init: the application uses the preupdate hook" in message and
           "take it off" in message, "%d %s" % (rc, message))
     run("INSERT INTO t VALUES (1)")
-    check("and the application's hook is untouched", len(seen) == 1, seen)
+    check("and the application's hook is untouched", seen.count(b"t") == 1, seen)
     system.lib.sqlite3_preupdate_hook(system.db, None, None)
     check("without it marmot_init serves", run("SELECT marmot_init('%s')" % OFFLINE) == 0,
           system.lib.sqlite3_errmsg(system.db).decode())
@@ -367,6 +367,13 @@ def exits(ws):
         ran = subprocess.run([PYTHON, "-c", EXIT % end, EXTENSION, path, OFFLINE], capture_output=True, text=True, timeout=60,
                              check=False)
         check("a process that ends " + name, ran.returncode == code, "%d %s" % (ran.returncode, ran.stderr))
+    codes = []
+    for k in range(30):
+        early = os.path.join(ws.dir, "early.db")
+        ran = subprocess.run([PYTHON, "-c", EXIT % ("import time, ctypes; time.sleep(%g); ctypes.CDLL(None).exit(7)" % (
+            k * 0.0004)), EXTENSION, early, OFFLINE], capture_output=True, text=True, timeout=60, check=False)
+        codes.append(ran.returncode)
+    check("processes that end while their node starts", codes == [7] * 30, codes)
     db = connect(path, load=False)
     rows, captures = one(db, "SELECT count(*) FROM t"), one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0")
     check("nothing captured was lost", rows == captures == len(ends), "%d rows, %d captured" % (rows, captures))
