@@ -200,6 +200,27 @@ static void check_snapshot(const struct mm_config *c, struct mm_err *err)
     need(err, strcmp(store, "file") == 0, "snapshot.file.path", c->snapshot.file_path, "snapshot.store is file");
 }
 
+/* Keys that are read, checked and stored, but whose parts are not built yet. */
+static const char *const not_yet[] = {
+    "replicate",         "sleep_timeout",        "join",
+    "autoincrement",     "outbox_full",          "replication_log.update_existing",
+    "nats.cluster_addr", "nats.cluster_peers",   "nats.leaf_servers",
+    "snapshot.store",    "snapshot.interval",    "snapshot.nats.replicas",
+    "prometheus.enable", "snapshot.nats.bucket",
+};
+
+static void warn_not_yet(struct mm_config *c, struct mm_err *err)
+{
+    for (size_t i = 0; i < sizeof not_yet / sizeof *not_yet && err->rc == SQLITE_OK; i++) {
+        const struct mm_config_key *k = mm_config_key_find(not_yet[i]);
+        bool set = mm_config_key_is_text(k) ? k->text[0] != '+' && strcmp(mm_config_get_text(c, k), k->text) != 0
+                                            : mm_config_get_int(c, k) != k->number;
+        if (set) {
+            mm_config_warn(c, err, "configuration key %s has no effect in this version", k->path);
+        }
+    }
+}
+
 int mm_config_settle(struct mm_config *c, struct mm_err *err)
 {
     derive_names(c, err);
@@ -211,6 +232,7 @@ int mm_config_settle(struct mm_config *c, struct mm_err *err)
     }
     check_nats(c, err);
     check_snapshot(c, err);
+    warn_not_yet(c, err);
     if (err->rc == SQLITE_OK && c->log.replicas % 2 == 0) {
         mm_config_warn(c, err, "replication_log.replicas %lld: an even number stands no more failures than one less",
                        (long long)c->log.replicas);

@@ -41,7 +41,7 @@ const struct mm_config_key mm_config_keys[] = {
     { INT("outbox_keep_bytes", outbox_keep_bytes, 0, INT64_MAX, 1, 256 * MIB) },
     { INT("outbox_max_bytes", outbox_max_bytes, 4096, INT64_MAX, 1, 1024 * MIB) },
     { CHOICE("outbox_full", outbox_full, "warn,slow,refuse") },
-    { INT("replication_log.shards", log.shards, 1, 1024, 1, 1) },
+    { INT("replication_log.shards", log.shards, 1, 64, 1, 1) },
     { INT("replication_log.max_entries", log.max_entries, 16, INT64_MAX, 1, 1000000) },
     { INT("replication_log.max_bytes", log.max_bytes, -1, INT64_MAX, 1, -1) },
     { INT("replication_log.replicas", log.replicas, 1, 5, 1, 1) },

@@ -13,65 +13,6 @@
 
 /* --- one turn of the loop --- */
 
-/* watch_all covers tables that come later, also those that nobody wrote yet. */
-static void watch_new_tables(struct mm_node *n, struct mm_err *err)
-{
-    struct mm_repl *r = &n->r;
-    n->watch_all = mm_db_int(r->db, err, 0, "SELECT watch_all FROM main.__marmot__head WHERE one = 1") != 0;
-    if (!n->watch_all || err->rc != SQLITE_OK) {
-        return;
-    }
-    int count = 0;
-    char **list = mm_table_list(r->db, &count, err);
-    bool begun = false;
-    for (int k = 0; k < count && err->rc == SQLITE_OK; k++) {
-        struct mm_target *t = mm_targets_get(r->targets, list[k], err);
-        if (t == NULL || t->state != MM_WATCH_NONE || t->def == NULL) {
-            continue;
-        }
-        if (!begun) {
-            mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
-            begun = true;
-        }
-        if (t->def->supported) {
-            mm_watch_add(r->db, list[k], err);
-        } else {
-            mm_watch_set(r->db, list[k], MM_UNSUPPORTED, t->def->why, err);
-        }
-    }
-    if (begun) {
-        mm_db_exec(r->db, err, "COMMIT");
-        if (!sqlite3_get_autocommit(r->db)) {
-            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-        }
-        mm_targets_forget(r->targets);
-    }
-    for (int k = 0; k < count; k++) {
-        free(list[k]);
-    }
-    free(list);
-}
-
-/* What the application did since the last turn. Busy: again next time. */
-static void look_at_database(struct mm_node *n)
-{
-    struct mm_repl *r = &n->r;
-    struct mm_err err;
-    mm_err_init(&err);
-    mm_gate_enter();
-    if (mm_targets_refresh(r->targets, &err) || r->tables_changed) {
-        r->tables_changed = true;
-        watch_new_tables(n, &err);
-        mm_targets_forget(r->targets);
-    }
-    mm_repl_read_outbox(r, &err);
-    mm_gate_leave();
-    if (err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_BUSY && (err.rc & 0xff) != SQLITE_LOCKED) {
-        n->verdict = MM_NODE_BLOCKED;
-        n->problem = err;
-    }
-}
-
 static void take_from_bus(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
@@ -132,9 +73,7 @@ static int apply(struct mm_node *n)
             mm_log(MM_LOG_WARN, "folding will be tried again: %s", err.msg);
             remember(n, &err);
         }
-        struct mm_err again;
-        mm_err_init(&again);
-        mm_repl_reload(&n->r, &again);
+        n->r.reload_needed = true;
         follow_again(n, err.rc != SQLITE_OK ? 200 : 0);
     }
     mm_gate_leave();
@@ -145,11 +84,10 @@ static int apply(struct mm_node *n)
     case MM_APPLY_BLOCKED:
         for (int k = 0; k < n->r.nshard; k++) {
             if (n->r.shard[k].blocked_seq != 0) {
-                n->problem.rc = SQLITE_MISMATCH;
-                (void)snprintf(n->problem.msg, sizeof n->problem.msg, "%s", n->r.shard[k].why);
+                mm_applier_drop(n->applier, n->r.shard[k].n);
+                n->r.shard[k].following = false;
             }
         }
-        n->verdict = MM_NODE_BLOCKED;
         break;
     case MM_APPLY_LOST:
         n->verdict = MM_NODE_DIVERGED;
@@ -212,7 +150,7 @@ static void flush(struct mm_node *n, bool now)
             r->kept_bytes = over && !more ? 0 : r->kept_bytes;
         } else if (!sqlite3_get_autocommit(r->db)) {
             sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-            mm_repl_reload(r, &err);
+            r->reload_needed = true;
             follow_again(n, 0);
         }
     }
@@ -231,6 +169,14 @@ static enum mm_node_state current_state(struct mm_node *n)
         caught_up = caught_up && s->following && s->checked && s->replay == NULL && s->pos.seq >= s->sync_seq;
         full = full || s->full;
     }
+    for (int k = 0; k < n->r.nshard; k++) {
+        if (n->r.shard[k].blocked_seq != 0) {
+            return MM_NODE_BLOCKED;
+        }
+    }
+    if (n->outbox_problem.rc != SQLITE_OK) {
+        return MM_NODE_BLOCKED;
+    }
     if (n->verdict != MM_NODE_LIVE) {
         return n->verdict;
     }
@@ -247,6 +193,12 @@ static void tell(struct mm_node *n)
 {
     enum mm_node_state s = current_state(n);
     const char *why = n->problem.rc != SQLITE_OK ? n->problem.msg : "";
+    for (int k = 0; s == MM_NODE_BLOCKED && k < n->r.nshard; k++) {
+        why = n->r.shard[k].blocked_seq != 0 ? n->r.shard[k].why : why;
+    }
+    if (s == MM_NODE_BLOCKED && n->outbox_problem.rc != SQLITE_OK) {
+        why = n->outbox_problem.msg;
+    }
     if (s == MM_NODE_STARTING && n->nothing_watched) {
         why = "no table is watched: call marmot_watch_all() or marmot_watch(table)";
     } else if (s == MM_NODE_LOG_FULL) {
@@ -293,9 +245,13 @@ static void loop(struct mm_worker *w, struct mm_node *n)
     struct mm_err err;
     for (;;) {
         mm_worker_drain(w);
-        look_at_database(n);
         int wait = MM_TICK_MS;
-        if (mm_node_link(n)) {
+        bool sound = !n->r.reload_needed || mm_node_reload(n);
+        if (sound) {
+            mm_node_look(n);
+            sound = !n->r.reload_needed;
+        }
+        if (sound && mm_node_link(n)) {
             take_from_bus(n);
             wait = smaller(wait, apply(n));
             publish(n);
@@ -306,8 +262,10 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         wait = smaller(wait, mm_node_link_timeout(n));
         mm_node_repair_step(n);
         tell(n);
-        mm_node_sync_step(n);
-        flush(n, false);
+        if (sound) {
+            mm_node_sync_step(n);
+            flush(n, false);
+        }
         if (mm_worker_stopping(w)) {
             bool linked = mm_bus_connected(n->r.bus) && n->linked;
             if (!linked || !anything_pending(n) || mm_clock_mono_ms() >= n->drain_until_ms) {
@@ -318,7 +276,9 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         mm_err_init(&err);
         mm_bus_wait(n->r.bus, wait, &err);
     }
-    flush(n, true);
+    if (!n->r.reload_needed) {
+        flush(n, true);
+    }
 }
 
 static void wait_standby(struct mm_worker *w, int ms)
@@ -362,10 +322,8 @@ static void body(struct mm_worker *w, void *arg)
         wait_standby(w, mm_node_sync_waiting(n) ? 20 : MM_STANDBY_MS);
     }
     if (!mm_worker_stopping(w) || n->r.bus != NULL) {
-        mm_gate_enter();
-        mm_err_init(&err);
-        mm_repl_reload(&n->r, &err); /* while standing by, another process moved on */
-        mm_gate_leave();
+        n->r.reload_needed = true; /* while standing by, another process moved on */
+        mm_node_sync_restart(n);
         loop(w, n);
     }
     mm_node_close_all(n);
@@ -461,5 +419,8 @@ void mm_node_after_fork(struct mm_node *n)
 {
     if (n->server != NULL) {
         mm_server_each_fd(n->server, close_fd);
+    }
+    if (n->r.bus != NULL) {
+        mm_bus_each_fd(n->r.bus, close_fd);
     }
 }

@@ -1,5 +1,5 @@
 /* What the files of the node share. node.c owns the thread and its loop,
-** node_open.c what it opens and closes, node_link.c the server, the connection and the joining, node_sync.c the
+** node_open.c what it opens and closes, node_look.c what the application did, node_link.c the server, the connection and the joining, node_sync.c the
 ** waiting callers, node_repair.c blocked shards, node_status.c what is told. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
@@ -21,6 +21,7 @@ enum {
     MM_CONFLICT_MS = 5000, /* joining, after a verdict: somebody may have mended it */
     MM_STANDBY_MS = 200,   /* how soon another process takes over */
     MM_TRIM_ROWS = 5000,   /* outbox rows deleted in one transaction */
+    MM_PART_HEAD = 4096,   /* bytes of a message around a part of a transaction, at most */
     MM_CONNECT_MS = 2000,
     MM_REQUESTS_MS = 20, /* other processes' requests are looked for this often at most */
     MM_STATUS_MS = 50,   /* the status is at most this old while much happens */
@@ -75,9 +76,11 @@ struct mm_node {
     int64_t remote_seen, next_requests_ms;
     char *settings;
     bool watch_all;
-    bool linked;                /* the connection's cluster and streams were checked */
-    enum mm_node_state verdict; /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
-    struct mm_err problem;      /* why not live */
+    bool linked;                  /* the connection's cluster and streams were checked */
+    enum mm_node_state verdict;   /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
+    struct mm_err problem;        /* why not live */
+    struct mm_err outbox_problem; /* the outbox cannot be read: nothing is published until it can */
+    bool watch_due;               /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
     bool offered; /* a connection was tried at least once */
@@ -92,6 +95,11 @@ int mm_node_open_repl(struct mm_node *n, struct mm_err *err); /* database, bookk
 int mm_node_open_bus(struct mm_node *n, struct mm_err *err);  /* does not connect */
 void mm_node_close_all(struct mm_node *n);
 
+/* node_look.c. What the application did since the last turn; busy: next time. */
+void mm_node_look(struct mm_node *n);
+/* True when what is in memory is that of the database again. */
+bool mm_node_reload(struct mm_node *n);
+
 /* node_link.c. Returns true when there is a connection whose streams are
 ** followed. May wait for the network; the gate is not held there. */
 bool mm_node_link(struct mm_node *n);
@@ -100,6 +108,7 @@ int mm_node_link_timeout(const struct mm_node *n);
 
 /* node_sync.c */
 void mm_node_sync_step(struct mm_node *n);    /* begins and ends what waits */
+void mm_node_sync_restart(struct mm_node *n); /* this process takes over: what waits begins anew */
 void mm_node_sync_standby(struct mm_node *n); /* asks the process that replicates */
 bool mm_node_sync_waiting(struct mm_node *n);
 

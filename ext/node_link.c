@@ -80,6 +80,18 @@ static struct mm_join_options join_options(const struct mm_node *n)
     };
 }
 
+static bool parts_fit(const struct mm_node *n, struct mm_err *err)
+{
+    size_t most = mm_bus_max_payload(n->r.bus);
+    if (most > 0 && (size_t)n->r.part_size + MM_PART_HEAD > most) {
+        mm_err_set(err, SQLITE_TOOBIG,
+                   "replication_log.part_size %lld does not fit the server's max_payload of %zu bytes: set part_size "
+                   "to %zu at most, on every node of the cluster, or raise max_payload",
+                   (long long)n->r.part_size, most, most > MM_PART_HEAD ? most - MM_PART_HEAD : 0);
+    }
+    return err->rc == SQLITE_OK;
+}
+
 /* Joins, or checks that the server is still the one that was joined. */
 static bool join(struct mm_node *n)
 {
@@ -90,7 +102,10 @@ static bool join(struct mm_node *n)
         return false;
     }
     mm_gate_enter();
-    enum mm_join_result result = n->r.joined ? mm_join_check(&n->r, &o, &err) : mm_join_run(&n->r, &o, &err);
+    enum mm_join_result result = parts_fit(n, &err) ? MM_JOIN_LATER : MM_JOIN_CONFLICT;
+    if (err.rc == SQLITE_OK) {
+        result = n->r.joined ? mm_join_check(&n->r, &o, &err) : mm_join_run(&n->r, &o, &err);
+    }
     if (result == MM_JOIN_DONE) {
         struct mm_err again;
         mm_err_init(&again);
@@ -156,7 +171,8 @@ static void follow(struct mm_node *n)
         struct mm_shard *s = &r->shard[k];
         struct mm_err err;
         mm_err_init(&err);
-        if (s->following || mm_clock_mono_ms() < n->next_follow_ms || !mm_bus_connected(r->bus)) {
+        if (s->following || s->blocked_seq != 0 || mm_clock_mono_ms() < n->next_follow_ms ||
+            !mm_bus_connected(r->bus)) {
             continue;
         }
         if (s->replay != NULL) { /* broken off in the middle: once more from the beginning */
@@ -205,7 +221,7 @@ int mm_node_link_timeout(const struct mm_node *n)
     int64_t left = at - mm_clock_mono_ms();
     bool open = false;
     for (int k = 0; k < n->r.nshard; k++) {
-        open = open || !n->r.shard[k].following;
+        open = open || (!n->r.shard[k].following && n->r.shard[k].blocked_seq == 0);
     }
     return !open && n->linked ? -1 : left > 0 ? (int)left : 1;
 }

@@ -8,7 +8,6 @@
 #include "base/gate.h"
 #include "base/own.h"
 #include "node_int.h"
-#include "store/meta.h"
 
 /* One process replicates a file. POSIX locks, not flock: a child of a fork
 ** does not inherit them, and they go with the process however it ends. */
@@ -89,15 +88,9 @@ int mm_node_open_repl(struct mm_node *n, struct mm_err *err)
             mm_pending_set_all_columns(s->pending, r->all_columns);
         }
     }
-    char *cluster = mm_meta_text(r->db, MM_META_CLUSTER, err);
-    r->joined = mm_meta_int(r->db, MM_META_JOINED, 0, err) != 0;
-    (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster != NULL ? cluster : "");
-    sqlite3_free(cluster);
     if (err->rc == SQLITE_OK) {
         mm_targets_refresh(r->targets, err);
         mm_repl_reload(r, err);
-        r->epoch = r->shard[0].pos.epoch > 0 ? r->shard[0].pos.epoch : 1;
-        r->tables_changed = true;
     }
     return err->rc;
 }

@@ -29,6 +29,12 @@ int mm_node_sync(struct mm_node *n, int64_t up_to_outbox_id, int timeout_ms, str
 {
     struct mm_sync y;
     struct timespec until;
+    if (!n->config->publish) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "publish is false in the configuration: local changes are not sent, so there is "
+                   "nothing to wait for");
+        return 0;
+    }
     memset(&y, 0, sizeof y);
     mm_err_init(&y.err);
     y.up_to = up_to_outbox_id;
@@ -184,6 +190,16 @@ void mm_node_sync_step(struct mm_node *n)
         }
     }
     finish_requests(n);
+}
+
+void mm_node_sync_restart(struct mm_node *n)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    for (struct mm_sync *y = n->syncs; y != NULL; y = y->next) {
+        y->begun = false;
+        y->request = 0;
+    }
+    (void)pthread_mutex_unlock(&n->mu);
 }
 
 void mm_node_sync_standby(struct mm_node *n)

@@ -51,7 +51,7 @@ CREATE TABLE __marmot__table (
     first_name   TEXT NOT NULL,               -- decides the shard: a rename does not move it
     state        TEXT NOT NULL,               -- watched, unwatched, unsupported, stale, joining
     why          TEXT,
-    joined_seq   INTEGER NOT NULL DEFAULT 0   -- joining later: folded up to here already
+    joined_seq   INTEGER NOT NULL DEFAULT 0   -- first sequence not folded into it yet, 0 = not joined
 ) WITHOUT ROWID;
 
 -- The replicated state of each shard (SPEC 4).

@@ -23,7 +23,9 @@ static void in_parent(void)
 
 static void in_child(void)
 {
+    /* Made anew: its writer is known by a thread id that the child has not. */
     (void)pthread_rwlock_unlock(&gate);
+    gate = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
     atomic_store(&forked, true);
     if (child_cb != NULL) {
         child_cb();

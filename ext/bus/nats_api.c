@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +65,18 @@ static int look_up(void *handle, struct mm_err *err)
     return SQLITE_OK;
 }
 
+/* OpenSSL's handler at exit() would take it away under our threads: the flag of
+** its first initialisation (OPENSSL_INIT_NO_ATEXIT) decides for the process. */
+static void keep_openssl(void)
+{
+    int (*init)(uint64_t options, const void *settings) = NULL;
+    void *p = dlsym(api.handle, "OPENSSL_init_crypto");
+    if (p != NULL) {
+        memcpy(&init, &p, sizeof init);
+        (void)init(0x00080000, NULL);
+    }
+}
+
 /* nats_Open sets SIGPIPE to SIG_IGN and seeds rand() of the whole process:
 ** both belong to the host. */
 static natsStatus open_quietly(void)
@@ -73,6 +86,7 @@ static natsStatus open_quietly(void)
     bool have_pipe = sigaction(SIGPIPE, NULL, &pipe_was) == 0;
     char *random_was = initstate(1, throwaway, sizeof throwaway);
 
+    keep_openssl();
     natsStatus s = api.nats_Open(-1);
 
     if (random_was != NULL) {

@@ -285,7 +285,7 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item 
 {
     struct mm_msg *m = &it->msg;
     if (it->d.seq != s->replay_seq + 1) {
-        return mm_err_set(err, SQLITE_MISMATCH, "the log of shard %d no longer begins at its first message", s->n);
+        return mm_join_replay_failed(a->r, s, err);
     }
     s->replay_seq = it->d.seq;
     if (it->bad.rc == SQLITE_OK && m->kind == MM_MSG_FOUNDED) {
@@ -330,16 +330,23 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     struct mm_repl *r = a->r;
     enum mm_applier_result result = MM_APPLIED;
     int64_t until = mm_clock_mono_us() + MM_BATCH_US;
-    mm_targets_refresh(r->targets, err);
+    if (mm_targets_refresh(r->targets, err)) {
+        r->tables_changed = true;
+        mm_repl_rekey(r, err);
+    }
     mm_repl_read_outbox(r, err);
     while (a->head != NULL && err->rc == SQLITE_OK && result == MM_APPLIED && mm_clock_mono_us() < until) {
         struct mm_shard *s = shard_of(a, a->head);
         if (s->verify_seq != 0) {
             break; /* its sums are of this very place */
         }
+        if (s->blocked_seq != 0) {
+            mm_item_free(mm_applier_take(a)); /* it is followed again when somebody has decided */
+            continue;
+        }
         if (s->replay != NULL) {
             replay_item(a, s, a->head, err);
-            if (err->rc == SQLITE_OK && s->replay_seq >= s->pos.seq) {
+            if (err->rc == SQLITE_OK && s->replay != NULL && s->replay_seq >= s->pos.seq) {
                 mm_join_replay_done(r, s, err);
             }
             mm_item_free(mm_applier_take(a));

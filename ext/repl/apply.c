@@ -182,7 +182,7 @@ static bool wanted(const struct mm_target *t, const struct mm_apply_how *how)
         return mm_watch_captures(t->state) && t->def != NULL;
     }
     if (how->replay) {
-        return t->state == MM_JOINING && how->seq > t->joined_seq;
+        return t->state == MM_JOINING && t->joined_seq > 0 && how->seq >= t->joined_seq;
     }
     return t->state == MM_WATCHED;
 }
@@ -265,12 +265,12 @@ int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn
 {
     struct mm_arena a;
     mm_arena_init(&a, (size_t)256 << 20);
-    for (size_t k = 0; k < images->ntab && err->rc == SQLITE_OK; k++) {
+    for (size_t k = images->ntab; k-- > 0 && err->rc == SQLITE_OK;) { /* backwards: the oldest shape last */
         const struct mm_tab *tab = &images->tab[k];
         struct mm_target *t = mm_targets_get(targets, tab->name, err);
         struct mm_view v;
-        if (t == NULL || t->def == NULL) {
-            continue; /* dropped since: nothing to put back */
+        if (t == NULL || t->def == NULL || !mm_watch_captures(t->state)) {
+            continue; /* dropped since, or unwatched: the redo leaves it alone as well */
         }
         if (!view_alloc(&v, &a, tab, t)) {
             mm_err_nomem(err);

@@ -15,7 +15,7 @@ struct mm_apply_how {
     int64_t seq, node;       /* of the message, for the conflict log */
     bool pending;            /* a redo: all captured tables; conflicts are not recorded */
     bool all;                /* of an UPDATE every column that was sent counts as changed */
-    bool replay;             /* only tables that are joining, beyond their joined_seq */
+    bool replay;             /* only tables that are joining, from their joined_seq on */
     struct mm_image *images; /* collects before-images; NULL: not wanted */
     bool conflict;           /* set when some row was not as expected */
     int64_t rows, skipped;   /* counted */

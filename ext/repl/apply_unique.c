@@ -141,6 +141,9 @@ static int compare_value(const struct mm_value *a, const struct mm_value *b, enu
         if (x != y) {
             return x < y ? -1 : 1;
         }
+        if (x == 0 && a->type == SQLITE_TEXT && coll == MM_COLL_NOCASE) {
+            break; /* as SQLite: no further than a NUL */
+        }
     }
     return a->len < b->len ? -1 : a->len > b->len;
 }

@@ -81,7 +81,7 @@ int mm_image_unpack(struct mm_txn *txn, const void *data, size_t len, struct mm_
     if (!mm_varint_get(&p, end, &names) || names > (uint64_t)(end - p)) {
         return mm_err_set(err, SQLITE_CORRUPT, "stored before-images are malformed");
     }
-    return mm_change_read(txn, p + names, (size_t)(end - p) - names, p, names, mm_targets_coll, targets, err);
+    return mm_change_read_first(txn, p + names, (size_t)(end - p) - names, p, names, mm_targets_coll, targets, err);
 }
 
 void mm_image_of_captured(struct mm_txn *txn)

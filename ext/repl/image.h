@@ -4,7 +4,8 @@
 **
 ** Threads: none of its own. Form: varint length of the names, the names, then
 ** a changeset as in store/change.h in which INSERT says "this row stood here"
-** and DELETE "nothing stood under this key". Each key appears once. */
+** and DELETE "nothing stood under this key". Of several for one key the first
+** counts. */
 #ifndef MM_REPL_IMAGE_H
 #define MM_REPL_IMAGE_H
 

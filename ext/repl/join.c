@@ -46,7 +46,7 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
         why = mm_join_difference(&ours, table);
     }
     t->state = why == NULL ? MM_WATCHED : MM_STALE;
-    t->joined_seq = why == NULL ? seq : 0;
+    t->joined_seq = why == NULL ? seq + 1 : 0;
     mm_watch_set(r->db, t->name, t->state, why, err);
     mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
     if (why != NULL) {
@@ -307,7 +307,7 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
         struct mm_target *t = mm_targets_get(r->targets, name, err);
         if (t != NULL && find_table(table, n, name) != NULL) {
             mm_watch_set(r->db, t->name, MM_WATCHED, NULL, err);
-            mm_watch_set_joined_seq(r->db, t->name, 1, err);
+            mm_watch_set_joined_seq(r->db, t->name, t->shard == 1 ? 2 : 1, err);
         }
         mm_watchlist_add(r->db, name, mm_targets_shard(r->targets, name, err), 1, err);
     }

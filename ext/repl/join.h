@@ -55,6 +55,9 @@ int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 /* True when some table of the shard waits for that. */
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
+/* The log does not reach back to its first message: the joining tables of the
+** shard are stale. */
+int mm_join_replay_failed(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 /* A founded or watch message: tables whose base equals it take part. */
 int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, struct mm_err *err);
 /* A part; true when the transaction is whole (body and txn hold it). */

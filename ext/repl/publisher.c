@@ -243,7 +243,11 @@ void mm_publisher_ack(struct mm_repl *r, const struct mm_ack *ack)
 void mm_publisher_check(struct mm_repl *r, struct mm_shard *s)
 {
     (void)r;
-    if (s->next == 0 || mm_pending_count(s->pending) == 0) {
+    if (mm_pending_count(s->pending) == 0) {
+        s->flight = 0; /* acknowledgements that never came are of no use any more */
+        return;
+    }
+    if (s->next == 0 && s->large.count == 0 && s->flight == 0) {
         return;
     }
     const struct mm_pend *oldest = mm_pending_at(s->pending, 0);
@@ -260,5 +264,5 @@ int mm_publisher_timeout(const struct mm_shard *s)
     if (mm_pending_count(s->pending) > s->next && s->wait_until_ms > now) {
         return (int)(s->wait_until_ms - now);
     }
-    return s->next > 0 ? 500 : -1;
+    return s->next > 0 || s->flight > 0 ? 500 : -1;
 }

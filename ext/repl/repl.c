@@ -1,9 +1,11 @@
 #include "repl/control.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/meta.h"
 
 enum { NAMES_MAX = 64 << 20 };
 #define DATA_MAX ((size_t)1 << 30)
@@ -39,7 +41,8 @@ static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, struct m
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         struct mm_shard *s = &r->shard[k];
         const struct mm_origin *o = mm_accept_last(s->accept, r->node, row->incarnation, err);
-        if (o == NULL || row->id <= o->outbox) {
+        if (o == NULL || row->id <= o->outbox ||
+            (r->moved_before && o->seq == 0 && mm_origin_txid_known(r->db, s->n, r->node, row->txid, err))) {
             continue;
         }
         if (row->kind == MM_OUTBOX_TXN) {
@@ -67,6 +70,7 @@ int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err)
             push_row(r, &row, &names, &data, err);
         }
         if (err->rc != SQLITE_OK) {
+            r->reload_needed = true; /* it may be pending in one shard and not in another */
             break;
         }
         r->kept_bytes += (int64_t)(names.len + data.len);
@@ -77,11 +81,32 @@ int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err)
     return err->rc;
 }
 
+/* Whether this database has joined, and what: another process may have done it. */
+static int read_membership(struct mm_repl *r, struct mm_err *err)
+{
+    char *cluster = mm_meta_text(r->db, MM_META_CLUSTER, err);
+    r->joined = mm_meta_int(r->db, MM_META_JOINED, 0, err) != 0;
+    r->moved_before = mm_meta_int(r->db, MM_META_MOVED, 0, err) != 0;
+    (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster != NULL ? cluster : "");
+    sqlite3_free(cluster);
+    return err->rc;
+}
+
 int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
 {
-    for (int k = 0; k < r->nshard; k++) {
+    if (err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    r->reload_needed = true;
+    read_membership(r, err);
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         struct mm_shard *s = &r->shard[k];
-        mm_position_get(r->db, s->n, &s->pos, err);
+        struct mm_position pos;
+        mm_position_get(r->db, s->n, &pos, err);
+        if (err->rc != SQLITE_OK) {
+            break;
+        }
+        s->pos = pos;
         mm_accept_reset(s->accept);
         mm_pending_reset(s->pending);
         mm_accept_close(s->replay);
@@ -95,7 +120,25 @@ int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
         s->verify_seq = 0;
     }
     mm_targets_forget(r->targets);
-    r->echoed_written = mm_outbox_echoed_upto(r->outbox, err);
+    int64_t echoed = mm_outbox_echoed_upto(r->outbox, err);
+    if (err->rc == SQLITE_OK) {
+        r->epoch = r->shard[0].pos.epoch > 0 ? r->shard[0].pos.epoch : 1;
+        r->echoed_written = r->outbox_read = echoed;
+        r->tables_changed = true; /* a table may wait for the log to be read again */
+        r->reload_needed = false;
+        mm_repl_read_outbox(r, err);
+    }
+    return err->rc;
+}
+
+int mm_repl_rekey(struct mm_repl *r, struct mm_err *err)
+{
+    if (err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    for (int k = 0; k < r->nshard; k++) {
+        mm_pending_reset(r->shard[k].pending);
+    }
     r->outbox_read = r->echoed_written;
     return mm_repl_read_outbox(r, err);
 }
@@ -144,6 +187,7 @@ int mm_repl_move_incarnation(struct mm_repl *r, int64_t old, struct mm_err *err)
     if (first != NULL) {
         mm_outbox_move(r->outbox, old, first->id, derive(old, first->txid), err);
     }
+    mm_meta_set_int(r->db, MM_META_MOVED, 1, err);
     return mm_head_set_incarnation(r->db, (fresh & INT64_MAX) | 1, err);
 }
 

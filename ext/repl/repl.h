@@ -80,12 +80,19 @@ struct mm_repl {
     int64_t outbox_read;    /* highest outbox id among the pending ones read */
     int64_t echoed_written; /* watermark that the database holds */
     int64_t kept_bytes;     /* estimate of echoed rows still in the outbox */
+    bool reload_needed;     /* what is in memory is not to be trusted: mm_repl_reload before anything else */
+    bool moved_before;      /* this file was set back once: look for txids that were accepted earlier */
     bool tables_changed;    /* the watch list or a state was changed: publish the news */
 };
 
-/* Positions, origins and pending from the database; forgets all else. */
+/* Positions, origins and pending from the database; forgets all else. Until it
+** has succeeded, reload_needed stays set. */
 int mm_repl_reload(struct mm_repl *r, struct mm_err *err);
-/* New outbox rows become pending. Inside a transaction, or alone. */
+/* The keys of what is pending by the definitions as they are now (after a
+** schema change). The publisher goes on where it is. */
+int mm_repl_rekey(struct mm_repl *r, struct mm_err *err);
+/* New outbox rows become pending. Inside a transaction, or alone. An error
+** sets reload_needed. */
 int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err);
 /* Highest outbox id below which everything is echoed and folded in memory. */
 int64_t mm_repl_echoed(struct mm_repl *r);

@@ -1,6 +1,8 @@
 /* A table that is watched later than its database joined: read from the log. */
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/db.h"
 #include "base/log.h"
 #include "repl/join.h"
 
@@ -9,6 +11,9 @@ static int part_shard(const struct mm_shard *s)
 {
     return -s->n;
 }
+
+static const char unexplained[] = "the log no longer holds the message with which the cluster began to watch it: start "
+                                  "anew from a copy of another node's database";
 
 struct look {
     struct mm_repl *r;
@@ -53,10 +58,61 @@ bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err 
     return err->rc == SQLITE_OK && l.found > 0;
 }
 
+/* The founding stands in shard 1 alone, whatever shard its tables are in. */
+static int replay_founding(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    uint8_t *data = NULL;
+    size_t len = 0;
+    struct mm_arena a;
+    struct mm_msg m;
+    struct mm_err bad;
+    mm_arena_init(&a, (size_t)64 << 20);
+    mm_err_init(&bad);
+    if (mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err) &&
+        mm_wire_decode(&m, data, len, false, &a, &bad) == SQLITE_OK && m.kind == MM_MSG_FOUNDED) {
+        mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+        mm_join_replayed(r, s, &m, 0, err);
+        mm_db_exec(r->db, err, "COMMIT");
+        if (!sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+            mm_targets_forget(r->targets);
+        }
+    }
+    free(data);
+    mm_arena_free(&a);
+    return err->rc;
+}
+
 int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
+    if (s->n > 1) {
+        replay_founding(r, s, err);
+    }
     s->replay = mm_accept_open(r->db, s->n, true, err);
     s->replay_seq = 0;
+    return err->rc;
+}
+
+static int give_up(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    if (t->shard == l->s->n && t->state == MM_JOINING) {
+        t->state = MM_STALE;
+        t->joined_seq = 0;
+        mm_watch_set(l->r->db, t->name, MM_STALE, unexplained, err);
+        mm_watch_set_joined_seq(l->r->db, t->name, 0, err);
+    }
+    return err->rc;
+}
+
+int mm_join_replay_failed(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    struct look l = { r, s, 0 };
+    mm_targets_each(r->targets, give_up, &l, err);
+    mm_accept_close(s->replay);
+    s->replay = NULL;
+    s->following = s->checked = false;
+    r->tables_changed = true;
     return err->rc;
 }
 
@@ -76,8 +132,8 @@ int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg 
             t->state = MM_STALE;
             mm_log(MM_LOG_WARN, "table %s stays out: %s", t->name, why);
         } else if (err->rc == SQLITE_OK) {
-            t->joined_seq = seq;
-            mm_watch_set_joined_seq(r->db, t->name, seq, err);
+            t->joined_seq = seq + 1;
+            mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
         }
         r->tables_changed = true;
     }
@@ -118,8 +174,8 @@ bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_
 static int mark(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
-    if (t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq > 0 && t->joined_seq < l->s->replay_seq) {
-        t->joined_seq = l->s->replay_seq;
+    if (t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq > 0 && t->joined_seq <= l->s->replay_seq) {
+        t->joined_seq = l->s->replay_seq + 1;
         mm_watch_set_joined_seq(l->r->db, t->name, t->joined_seq, err);
     }
     return err->rc;
@@ -138,8 +194,6 @@ int mm_join_replay_mark(struct mm_repl *r, struct mm_err *err)
 
 static int finish(void *arg, struct mm_target *t, struct mm_err *err)
 {
-    static const char unexplained[] = "the log no longer holds the message with which the cluster began to watch it: "
-                                      "start anew from a copy of another node's database";
     struct look *l = arg;
     if (t->shard != l->s->n || t->state != MM_JOINING || mm_watchlist_seq(l->r->db, t->name, err) == 0) {
         return err->rc;

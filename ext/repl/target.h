@@ -15,7 +15,7 @@ struct mm_target {
     char *first_name;     /* "" when it has no watch row */
     struct mm_table *def; /* NULL: no such table here */
     enum mm_watch_state state;
-    int64_t joined_seq; /* while joining: folded up to this sequence */
+    int64_t joined_seq; /* first sequence not folded into it yet, 0 = not joined */
     int shard;
     uint8_t *policy;                                 /* enum mm_policy of each local column; NULL: all are 'last' */
     sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */

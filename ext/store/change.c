@@ -28,6 +28,7 @@ struct reader {
     const char *names, *names_end;
     mm_coll_of *coll;
     void *coll_arg;
+    bool first_only;
     struct group *group;
     uint32_t ngroup, group_cap;
     uint32_t cur; /* group of the records that follow */
@@ -256,7 +257,9 @@ static void note_delete(struct reader *r, struct mm_value *old)
         if (fresh) {
             e->before = old;
         }
-        e->after = NULL;
+        if (fresh || !r->first_only) {
+            e->after = NULL;
+        }
     }
 }
 
@@ -264,7 +267,7 @@ static void note_insert(struct reader *r, struct mm_value *new)
 {
     bool fresh;
     struct entry *e = find_entry(r, new, &fresh);
-    if (e != NULL) {
+    if (e != NULL && (fresh || !r->first_only)) {
         e->replaced = e->before != NULL;
         e->after = new;
     }
@@ -371,8 +374,8 @@ static void collect(struct reader *r)
     free(count);
 }
 
-int mm_change_read(struct mm_txn *txn, const void *data, size_t len, const void *names, size_t names_len,
-                   mm_coll_of *coll, void *coll_arg, struct mm_err *err)
+static int read_all(struct mm_txn *txn, const void *data, size_t len, const void *names, size_t names_len,
+                    bool first_only, mm_coll_of *coll, void *coll_arg, struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
         return err->rc;
@@ -387,6 +390,7 @@ int mm_change_read(struct mm_txn *txn, const void *data, size_t len, const void 
     r.names_end = r.names + names_len;
     r.coll = coll;
     r.coll_arg = coll_arg;
+    r.first_only = first_only;
     mm_buf_init(&r.keys, KEYS_MAX);
     txn->tab = NULL;
     txn->ntab = 0;
@@ -407,6 +411,18 @@ int mm_change_read(struct mm_txn *txn, const void *data, size_t len, const void 
     free(r.entry);
     free(r.group);
     return err->rc;
+}
+
+int mm_change_read(struct mm_txn *txn, const void *data, size_t len, const void *names, size_t names_len,
+                   mm_coll_of *coll, void *coll_arg, struct mm_err *err)
+{
+    return read_all(txn, data, len, names, names_len, false, coll, coll_arg, err);
+}
+
+int mm_change_read_first(struct mm_txn *txn, const void *data, size_t len, const void *names, size_t names_len,
+                         mm_coll_of *coll, void *coll_arg, struct mm_err *err)
+{
+    return read_all(txn, data, len, names, names_len, true, coll, coll_arg, err);
 }
 
 bool mm_change_key(struct mm_buf *b, const struct mm_tab *tab, const struct mm_value *row, const uint8_t *coll)

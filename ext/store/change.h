@@ -54,6 +54,11 @@ typedef enum mm_coll mm_coll_of(void *arg, const char *table, const char *column
 int mm_change_read(struct mm_txn *txn, const void *data, size_t len, const void *names, size_t names_len,
                    mm_coll_of *coll, void *coll_arg, struct mm_err *err);
 
+/* The same for before-images (repl/image.h): of several records of one key the
+** first counts, the others are left out. */
+int mm_change_read_first(struct mm_txn *txn, const void *data, size_t len, const void *names, size_t names_len,
+                         mm_coll_of *coll, void *coll_arg, struct mm_err *err);
+
 /* The canonical key of a row's change (`before` if there is one, else
 ** `after`), table name included: equal bytes = same row of the same table.
 ** False for keyless tables and keys with a NULL. */

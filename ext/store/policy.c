@@ -6,7 +6,7 @@
 #include "base/db.h"
 #include "store/outbox.h"
 
-static const char *const names[MM_POLICY_COUNT] = {"last", "delta", "max", "min"};
+static const char *const names[MM_POLICY_COUNT] = { "last", "delta", "max", "min" };
 
 const char *mm_policy_name(enum mm_policy p)
 {

@@ -38,6 +38,14 @@ static uint8_t fold_byte(uint8_t c)
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c;
 }
 
+/* SQLite's NOCASE looks no further than a NUL, but at the lengths (main.c,
+** nocaseCollatingFunc). */
+static uint32_t nocase_len(const uint8_t *p, uint32_t len)
+{
+    const uint8_t *nul = len > 0 ? memchr(p, 0, len) : NULL;
+    return nul != NULL ? (uint32_t)(nul - p) : len;
+}
+
 void mm_value_key(struct mm_buf *b, const struct mm_value *v, enum mm_coll coll)
 {
     int64_t i = v->u.i;
@@ -61,11 +69,12 @@ void mm_value_key(struct mm_buf *b, const struct mm_value *v, enum mm_coll coll)
         mm_buf_byte(b, 't');
         mm_varint_put(b, len);
         if (coll == MM_COLL_NOCASE) {
-            uint8_t *to = mm_buf_reserve(b, len);
-            for (uint32_t k = 0; to != NULL && k < len; k++) {
+            uint32_t n = nocase_len(v->u.p, len);
+            uint8_t *to = mm_buf_reserve(b, n);
+            for (uint32_t k = 0; to != NULL && k < n; k++) {
                 to[k] = fold_byte(v->u.p[k]);
             }
-            b->len += to != NULL ? len : 0;
+            b->len += to != NULL ? n : 0;
         } else {
             mm_buf_add(b, v->u.p, len);
         }
@@ -105,6 +114,12 @@ static bool text_equal(const struct mm_value *a, const struct mm_value *b, enum 
     }
     if (la != lb) {
         return false;
+    }
+    if (coll == MM_COLL_NOCASE) {
+        la = nocase_len(a->u.p, la);
+        if (la != nocase_len(b->u.p, lb)) {
+            return false;
+        }
     }
     for (uint32_t k = 0; k < la; k++) {
         uint8_t ca = a->u.p[k];

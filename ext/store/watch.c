@@ -73,6 +73,7 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
         return err->rc;
     }
     mm_watch_set(db, table, MM_JOINING, NULL, err);
+    mm_watch_set_joined_seq(db, table, 0, err);
     struct mm_buf b;
     mm_buf_init(&b, 1 << 20);
     mm_buf_byte(&b, MM_CONTROL_WATCH);

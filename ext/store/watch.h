@@ -28,8 +28,8 @@ enum mm_watch_state mm_watch_get(sqlite3 *db, const char *table, char **first_na
 /* Sets state and reason (NULL clears it); makes the row when there is none. */
 int mm_watch_set(sqlite3 *db, const char *table, enum mm_watch_state s, const char *why, struct mm_err *err);
 
-/* While a table joins later than its database: everything up to this sequence
-** is folded into it already (0 = nothing). */
+/* The first sequence that is not folded into the table yet, while it joins; 0 =
+** it has not joined (its content was not found equal). */
 int64_t mm_watch_joined_seq(sqlite3 *db, const char *table, struct mm_err *err);
 int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct mm_err *err);
 

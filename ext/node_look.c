@@ -1,0 +1,82 @@
+#include <stdlib.h>
+
+#include "base/db.h"
+#include "base/gate.h"
+#include "node_int.h"
+
+/* watch_all covers tables that come later, also those that nobody wrote yet. */
+static void watch_new_tables(struct mm_node *n, struct mm_err *err)
+{
+    struct mm_repl *r = &n->r;
+    n->watch_all = mm_db_int(r->db, err, 0, "SELECT watch_all FROM main.__marmot__head WHERE one = 1") != 0;
+    if (!n->watch_all || err->rc != SQLITE_OK) {
+        return;
+    }
+    int count = 0;
+    char **list = mm_table_list(r->db, &count, err);
+    bool begun = false;
+    for (int k = 0; k < count && err->rc == SQLITE_OK; k++) {
+        struct mm_target *t = mm_targets_get(r->targets, list[k], err);
+        if (t == NULL || t->state != MM_WATCH_NONE || t->def == NULL) {
+            continue;
+        }
+        if (!begun) {
+            mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+            begun = true;
+        }
+        if (t->def->supported) {
+            mm_watch_add(r->db, list[k], err);
+        } else {
+            mm_watch_set(r->db, list[k], MM_UNSUPPORTED, t->def->why, err);
+        }
+    }
+    if (begun) {
+        mm_db_exec(r->db, err, "COMMIT");
+        if (!sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        }
+        mm_targets_forget(r->targets);
+    }
+    for (int k = 0; k < count; k++) {
+        free(list[k]);
+    }
+    free(list);
+}
+
+void mm_node_look(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_gate_enter();
+    if (mm_targets_refresh(r->targets, &err)) {
+        r->tables_changed = n->watch_due = true;
+        mm_repl_rekey(r, &err);
+    }
+    if (n->watch_due || r->tables_changed) {
+        n->watch_due = true;
+        watch_new_tables(n, &err);
+        mm_targets_forget(r->targets);
+        n->watch_due = err.rc != SQLITE_OK;
+    }
+    mm_repl_read_outbox(r, &err);
+    mm_gate_leave();
+    bool passing = (err.rc & 0xff) == SQLITE_BUSY || (err.rc & 0xff) == SQLITE_LOCKED;
+    if (!passing || n->outbox_problem.rc == SQLITE_OK) {
+        n->outbox_problem = err;
+    }
+    if (passing) {
+        mm_err_init(&n->outbox_problem);
+    }
+}
+
+bool mm_node_reload(struct mm_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_gate_enter();
+    mm_repl_reload(&n->r, &err);
+    mm_gate_leave();
+    n->outbox_problem = err;
+    return err.rc == SQLITE_OK && !n->r.reload_needed;
+}
