@@ -11,23 +11,26 @@ void mm_hook_say_uncaptured(struct mm_hook *h, const char *why)
     }
 }
 
-/* True while main is the file of the attach and holds an outbox. */
-static bool bookkeeping(struct mm_hook *h)
+/* True while main is the file of the attach and holds an outbox. What cannot
+** be found out is an error. */
+static bool bookkeeping(struct mm_hook *h, struct mm_err *err)
 {
     const char *file = sqlite3_db_filename(h->db, "main");
     if (strcmp(file != NULL ? file : "", h->filename) != 0) {
         mm_hook_say_uncaptured(h, "main is no longer the file of marmot_init: open that file on a new connection");
         return false;
     }
-    if (sqlite3_table_column_metadata(h->db, "main", "__marmot__head", NULL, NULL, NULL, NULL, NULL, NULL) !=
-        SQLITE_OK) {
-        if (h->booked) {
-            mm_hook_say_uncaptured(h, "the bookkeeping of main is gone: call marmot_init");
-        }
-        return false;
+    int rc = sqlite3_table_column_metadata(h->db, "main", "__marmot__head", NULL, NULL, NULL, NULL, NULL, NULL);
+    if (rc == SQLITE_OK) {
+        h->booked = true;
+        return true;
     }
-    h->booked = true;
-    return true;
+    if (rc != SQLITE_ERROR) { /* which would be: no such table */
+        mm_err_set(err, rc, "looking for the bookkeeping: %s", sqlite3_errstr(rc));
+    } else if (h->booked) {
+        mm_hook_say_uncaptured(h, "the bookkeeping of main is gone: call marmot_init");
+    }
+    return false;
 }
 
 /* The join itself; the second statement of the same text is stepped too when
@@ -82,7 +85,10 @@ bool mm_hook_join(struct mm_hook *h, const char *table)
 {
     struct mm_err err;
     mm_err_init(&err);
-    if (!bookkeeping(h)) {
+    if (!bookkeeping(h, &err)) {
+        if (err.rc != SQLITE_OK) {
+            join_failed(h, table, &err);
+        }
         return false;
     }
     bool moved = step_join(h, MM_KEPT_JOIN, &err);
