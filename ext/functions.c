@@ -1,5 +1,8 @@
 #include "functions.h"
 
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,14 +16,16 @@
 #include "registry.h"
 #include "setup.h"
 #include "store/meta.h"
+#include "verifying.h"
 #include "watching.h"
 
 enum {
-    MAX_ARGS = 2,
+    MAX_ARGS = 3,
     TEXT_MAX = 1 << 20,    /* a configuration or a name beyond this is refused unread */
     ANSWER_MAX = 64 << 20, /* JSON answers */
     SYNC_DEFAULT_MS = 10000,
-    SYNC_MAX_MS = 24 * 60 * 60 * 1000,
+    VERIFY_DEFAULT_MS = 30000,
+    WAIT_MAX_MS = 24 * 60 * 60 * 1000,
 };
 
 /* One call: what a body may look at. Bodies set the result or err. */
@@ -115,12 +120,38 @@ static void body_unwatch(struct call *c)
     }
 }
 
+/* Takes effect when its message has come back: the node is told. */
+static void body_policy(struct call *c)
+{
+    if (mm_watching_policy(c->db, text_arg(c, 0), text_arg(c, 1), text_arg(c, 2), &c->err) != SQLITE_OK) {
+        return;
+    }
+    struct mm_err none;
+    mm_err_init(&none);
+    struct mm_node *n = mm_registry_acquire(c->db, &none);
+    if (n != NULL) {
+        mm_node_wake(n);
+        mm_registry_release(n);
+    }
+    sqlite3_result_int(c->ctx, 1);
+}
+
+/* The first argument; -1 with err set when it is no time. */
+static int timeout_arg(struct call *c, int none)
+{
+    int64_t timeout = c->argc > 0 ? sqlite3_value_int64(c->argv[0]) : none;
+    if (timeout < 0 || timeout > WAIT_MAX_MS) {
+        mm_err_set(&c->err, SQLITE_ERROR, "timeout_ms %lld is out of range: give 0 to %d", (long long)timeout,
+                   (int)WAIT_MAX_MS);
+        return -1;
+    }
+    return (int)timeout;
+}
+
 static void body_sync(struct call *c)
 {
-    int64_t timeout = c->argc > 0 ? sqlite3_value_int64(c->argv[0]) : SYNC_DEFAULT_MS;
-    if (timeout < 0 || timeout > SYNC_MAX_MS) {
-        mm_err_set(&c->err, SQLITE_ERROR, "timeout_ms %lld is out of range: give 0 to %d", (long long)timeout,
-                   (int)SYNC_MAX_MS);
+    int timeout = timeout_arg(c, SYNC_DEFAULT_MS);
+    if (timeout < 0) {
         return;
     }
     if (sqlite3_get_autocommit(c->db) == 0) {
@@ -135,10 +166,67 @@ static void body_sync(struct call *c)
     }
     int64_t last = mm_setup_last(c->db, &c->err);
     if (c->err.rc == SQLITE_OK) {
-        int done = mm_node_sync(n, last, (int)timeout, &c->err);
+        int done = mm_node_sync(n, last, timeout, &c->err);
         sqlite3_result_int(c->ctx, done == 1);
     }
     mm_registry_release(n);
+}
+
+static void body_verify(struct call *c)
+{
+    int timeout = timeout_arg(c, VERIFY_DEFAULT_MS);
+    struct mm_node *n = timeout >= 0 ? mm_registry_acquire(c->db, &c->err) : NULL;
+    if (n == NULL) {
+        return;
+    }
+    struct mm_buf b;
+    mm_buf_init(&b, ANSWER_MAX);
+    mm_verifying_run(c->db, n, timeout, &b, &c->err);
+    mm_registry_release(n);
+    result_buf(c, &b);
+}
+
+/* '<shard>:<seq>', digits alone. */
+static bool message_id(struct call *c, int *shard, int64_t *seq)
+{
+    const char *text = text_arg(c, 0);
+    char *end = NULL;
+    errno = 0;
+    long n = isdigit((unsigned char)text[0]) ? strtol(text, &end, 10) : 0;
+    if (n >= 1 && n <= INT_MAX && *end == ':' && isdigit((unsigned char)end[1])) {
+        *shard = (int)n;
+        *seq = strtoll(end + 1, &end, 10);
+        if (errno == 0 && *end == '\0' && *seq >= 1) {
+            return true;
+        }
+    }
+    mm_err_set(&c->err, SQLITE_ERROR,
+               "'%.60s' is no message: give '<shard>:<sequence>', as marmot_status() shows it as blocked_id", text);
+    return false;
+}
+
+static void repair(struct call *c, int (*with)(struct mm_node *, int, int64_t, struct mm_err *))
+{
+    int shard = 0;
+    int64_t seq = 0;
+    struct mm_node *n = message_id(c, &shard, &seq) ? mm_registry_acquire(c->db, &c->err) : NULL;
+    if (n == NULL) {
+        return;
+    }
+    if (with(n, shard, seq, &c->err) == SQLITE_OK) {
+        sqlite3_result_int(c->ctx, 1);
+    }
+    mm_registry_release(n);
+}
+
+static void body_retry(struct call *c)
+{
+    repair(c, mm_node_retry);
+}
+
+static void body_skip(struct call *c)
+{
+    repair(c, mm_node_skip);
 }
 
 static void body_status(struct call *c)
@@ -225,6 +313,16 @@ static const struct mm_function functions[] = {
       body_watch },
     { "marmot_unwatch", "marmot_unwatch(table)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_unwatch },
     { "marmot_sync", "marmot_sync([timeout_ms])", 0, 1, { SQLITE_INTEGER }, SQLITE_DIRECTONLY, body_sync },
+    { "marmot_policy",
+      "marmot_policy(table, column, rule)",
+      3,
+      3,
+      { SQLITE_TEXT, SQLITE_TEXT, SQLITE_TEXT },
+      SQLITE_DIRECTONLY,
+      body_policy },
+    { "marmot_verify", "marmot_verify([timeout_ms])", 0, 1, { SQLITE_INTEGER }, SQLITE_DIRECTONLY, body_verify },
+    { "marmot_retry", "marmot_retry(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_retry },
+    { "marmot_skip", "marmot_skip(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_skip },
     { "marmot_status", "marmot_status()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_status },
     { "marmot_stop", "marmot_stop()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_stop },
     { "marmot_cleanup", "marmot_cleanup(['discard'])", 0, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_cleanup },

@@ -387,7 +387,7 @@ void mm_node_close(struct mm_node *n, int drain_ms)
     }
     (void)pthread_mutex_destroy(&n->mu);
     (void)pthread_cond_destroy(&n->told);
-    free(n->shards_json);
+    free(n->shards);
     free(n->tables_json);
     mm_config_free(n->config);
     free(n->path);

@@ -70,6 +70,26 @@ int mm_node_skip(struct mm_node *n, int shard, int64_t seq, struct mm_err *err);
 ** marmot_init returns. */
 int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_err *err);
 
+/* One shard, as the thread saw it last. */
+struct mm_node_shard {
+    int n;
+    char stream[256], subject[256];
+    int64_t position, end;               /* sequences: folded here, in the stream */
+    const char *state;                   /* constant: current, behind, waiting, joining, blocked */
+    int64_t blocked_seq;                 /* 0 = none */
+    int64_t folded, ignored, duplicates; /* messages since the start */
+    int64_t skipped;                     /* rows of tables that are not watched here, since the start */
+};
+/* Returns a copy (caller frees with free()); NULL with *count 0 before the
+** thread has looked for the first time, or with err set. */
+struct mm_node_shard *mm_node_shards(struct mm_node *n, int *count, struct mm_err *err);
+
+/* Transactions that are not echoed, and their bytes. */
+void mm_node_pending(struct mm_node *n, int64_t *rows, int64_t *bytes);
+
+/* True with err set when the node is in a state that waiting does not end. */
+bool mm_node_hopeless(struct mm_node *n, struct mm_err *err);
+
 /* In the child of a fork: closes descriptors that must not be shared. */
 void mm_node_after_fork(struct mm_node *n);
 

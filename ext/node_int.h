@@ -1,6 +1,6 @@
 /* What the files of the node share. node.c owns the thread and its loop,
 ** node_open.c what it opens and closes, node_look.c what the application did, node_link.c the server, the connection and the joining, node_sync.c the
-** waiting callers, node_repair.c blocked shards, node_status.c what is told. Nobody else includes this. */
+** waiting callers, node_repair.c blocked shards, node_status.c what is told, node_view.c copies of it. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
 
@@ -62,7 +62,9 @@ struct mm_node {
     uint64_t next_sync;
     struct mm_repair *repair; /* one at a time: the caller's, NULL = none */
     char last_error[512];
-    char *shards_json, *tables_json;
+    struct mm_node_shard *shards; /* nshards of them, NULL before the first look */
+    int nshards;
+    char *tables_json;
     int64_t incarnation, epoch, pending_rows, pending_bytes;
     char url[256];
     int server_pid;

@@ -49,31 +49,50 @@ void mm_node_tell(struct mm_node *n, enum mm_node_state s, const char *why)
     }
 }
 
-static char *shards_json(const struct mm_repl *r)
+/* Returns nshard of them (free()), NULL when there are none. */
+static struct mm_node_shard *look_at_shards(const struct mm_repl *r)
 {
-    struct mm_buf b;
-    mm_buf_init(&b, 1 << 20);
-    mm_buf_byte(&b, '[');
-    for (int k = 0; r->shard != NULL && k < r->nshard; k++) {
+    struct mm_node_shard *list = r->shard != NULL ? calloc((size_t)r->nshard, sizeof *list) : NULL;
+    for (int k = 0; list != NULL && k < r->nshard; k++) {
         const struct mm_shard *s = &r->shard[k];
-        const char *state = s->blocked_seq != 0            ? "blocked"
-                            : !s->following || !s->checked ? "waiting"
-                            : s->replay != NULL            ? "joining"
-                            : s->pos.seq >= s->end_seq     ? "current"
-                                                           : "behind";
-        mm_buf_printf(
-            &b, "%s{\"n\":%d,\"position\":%lld,\"end\":%lld,\"state\":\"%s\",\"blocked_id\":", k > 0 ? "," : "", s->n,
-            (long long)s->pos.seq, (long long)(s->end_seq > s->pos.seq ? s->end_seq : s->pos.seq), state);
+        struct mm_node_shard *to = &list[k];
+        to->n = s->n;
+        memcpy(to->stream, s->stream, sizeof to->stream);
+        memcpy(to->subject, s->subject, sizeof to->subject);
+        to->position = s->pos.seq;
+        to->end = s->end_seq > s->pos.seq ? s->end_seq : s->pos.seq;
+        to->state = s->blocked_seq != 0            ? "blocked"
+                    : !s->following || !s->checked ? "waiting"
+                    : s->replay != NULL            ? "joining"
+                    : s->pos.seq >= s->end_seq     ? "current"
+                                                   : "behind";
+        to->blocked_seq = s->blocked_seq;
+        to->folded = s->folded;
+        to->ignored = s->ignored;
+        to->duplicates = s->duplicates;
+        to->skipped = s->skipped;
+    }
+    return list;
+}
+
+/* mu held. */
+static void shards_json(const struct mm_node *n, struct mm_buf *b)
+{
+    mm_buf_byte(b, '[');
+    for (int k = 0; k < n->nshards; k++) {
+        const struct mm_node_shard *s = &n->shards[k];
+        mm_buf_printf(b,
+                      "%s{\"n\":%d,\"position\":%lld,\"end\":%lld,\"state\":\"%s\",\"blocked_id\":", k > 0 ? "," : "",
+                      s->n, (long long)s->position, (long long)s->end, s->state);
         if (s->blocked_seq != 0) {
-            mm_buf_printf(&b, "\"%d:%lld\"", s->n, (long long)s->blocked_seq);
+            mm_buf_printf(b, "\"%d:%lld\"", s->n, (long long)s->blocked_seq);
         } else {
-            mm_buf_str(&b, "null");
+            mm_buf_str(b, "null");
         }
-        mm_buf_printf(&b, ",\"folded\":%lld,\"ignored\":%lld,\"duplicates\":%lld,\"skipped_rows\":%lld}",
+        mm_buf_printf(b, ",\"folded\":%lld,\"ignored\":%lld,\"duplicates\":%lld,\"skipped_rows\":%lld}",
                       (long long)s->folded, (long long)s->ignored, (long long)s->duplicates, (long long)s->skipped);
     }
-    mm_buf_byte(&b, ']');
-    return mm_buf_take(&b);
+    mm_buf_byte(b, ']');
 }
 
 struct tables {
@@ -130,7 +149,7 @@ void mm_node_publish_status(struct mm_node *n)
     struct mm_repl *r = &n->r;
     struct mm_err err;
     mm_err_init(&err);
-    char *shards = shards_json(r);
+    struct mm_node_shard *shards = look_at_shards(r);
     char *tables = r->tables_changed && r->targets != NULL ? tables_json(r) : NULL;
     int64_t rows = 0;
     int64_t bytes = 0;
@@ -145,8 +164,11 @@ void mm_node_publish_status(struct mm_node *n)
         bytes += mm_pending_bytes(r->shard[k].pending);
     }
     (void)pthread_mutex_lock(&n->mu);
-    free(n->shards_json);
-    n->shards_json = shards;
+    if (shards != NULL) {
+        free(n->shards);
+        n->shards = shards;
+        n->nshards = r->nshard;
+    }
     if (tables != NULL) {
         free(n->tables_json);
         n->tables_json = tables;
@@ -193,9 +215,10 @@ int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_
     } else {
         mm_buf_str(out, ",\"remedy\":");
         mm_buf_json(out, states[n->state].remedy);
-        mm_buf_printf(out, ",\"outbox\":{\"rows\":%lld,\"bytes\":%lld},\"shards\":%s,\"tables\":%s",
-                      (long long)n->pending_rows, (long long)n->pending_bytes,
-                      n->shards_json != NULL ? n->shards_json : "[]", n->tables_json != NULL ? n->tables_json : "[]");
+        mm_buf_printf(out, ",\"outbox\":{\"rows\":%lld,\"bytes\":%lld},\"shards\":", (long long)n->pending_rows,
+                      (long long)n->pending_bytes);
+        shards_json(n, out);
+        mm_buf_printf(out, ",\"tables\":%s", n->tables_json != NULL ? n->tables_json : "[]");
         mm_buf_str(out, ",\"url\":");
         mm_buf_json(out, url);
         mm_buf_printf(out, ",\"server_pid\":%d,\"warnings\":%s,\"last_error\":", n->server_pid, warnings);

@@ -8,6 +8,7 @@
 #include "capture/tables.h"
 #include "store/meta.h"
 #include "store/outbox.h"
+#include "store/policy.h"
 #include "store/watch.h"
 
 /* Names longer than this are not compared for likeness; a name is a suggestion
@@ -39,6 +40,21 @@ static int edits(const char *a, const char *b)
     return row[nb];
 }
 
+/* The most similar of n names; NULL when none is similar. */
+static const char *nearest_of(const char *name, const char *const *names, int n)
+{
+    const char *nearest = NULL;
+    int least = NEAR_EDITS + 1;
+    for (int k = 0; k < n; k++) {
+        int d = edits(name, names[k]);
+        if (d < least && (size_t)d * 3 <= strlen(names[k]) + 1) {
+            least = d;
+            nearest = names[k];
+        }
+    }
+    return nearest;
+}
+
 static void free_names(char **names, int n)
 {
     for (int k = 0; k < n; k++) {
@@ -51,15 +67,7 @@ static int no_such_table(sqlite3 *db, const char *table, struct mm_err *err)
 {
     int n = 0;
     char **names = mm_table_list(db, &n, err);
-    const char *nearest = NULL;
-    int least = NEAR_EDITS + 1;
-    for (int k = 0; k < n; k++) {
-        int d = edits(table, names[k]);
-        if (d < least && (size_t)d * 3 <= strlen(names[k]) + 1) {
-            least = d;
-            nearest = names[k];
-        }
-    }
+    const char *nearest = nearest_of(table, (const char *const *)names, n);
     if (nearest != NULL) {
         mm_err_set(err, SQLITE_ERROR, "there is no table '%.100s' in the main database: did you mean '%.100s'?", table,
                    nearest);
@@ -93,10 +101,9 @@ static int touch_schema(sqlite3 *db, struct mm_err *err)
     return mm_db_exec(db, err, "CREATE VIEW main.__marmot__touch AS SELECT 1; DROP VIEW main.__marmot__touch");
 }
 
-static int finish(sqlite3 *db, bool own, struct mm_err *err)
+static int end(sqlite3 *db, bool own, struct mm_err *err)
 {
-    if (err->rc == SQLITE_OK && touch_schema(db, err) == SQLITE_OK &&
-        mm_db_exec(db, err, own ? "COMMIT" : "RELEASE __marmot__watching") == SQLITE_OK) {
+    if (err->rc == SQLITE_OK && mm_db_exec(db, err, own ? "COMMIT" : "RELEASE __marmot__watching") == SQLITE_OK) {
         return SQLITE_OK;
     }
     if (sqlite3_get_autocommit(db) == 0) {
@@ -105,6 +112,12 @@ static int finish(sqlite3 *db, bool own, struct mm_err *err)
         mm_db_exec(db, &second, own ? "ROLLBACK" : "ROLLBACK TO __marmot__watching; RELEASE __marmot__watching");
     }
     return err->rc;
+}
+
+static int finish(sqlite3 *db, bool own, struct mm_err *err)
+{
+    touch_schema(db, err);
+    return end(db, own, err);
 }
 
 /* Loads the table by the name that the schema has for it. */
@@ -187,4 +200,80 @@ int mm_watching_add_all(sqlite3 *db, struct mm_err *err)
     }
     free_names(names, n);
     return finish(db, own, err) == SQLITE_OK ? watched : -1;
+}
+
+static int no_such_column(sqlite3 *db, const struct mm_table *t, const char *column, struct mm_err *err)
+{
+    int64_t generated = mm_db_int(db, err, 0,
+                                  "SELECT 1 FROM pragma_table_xinfo(%Q, 'main') WHERE name = %Q COLLATE NOCASE"
+                                  " AND hidden <> 0",
+                                  t->name, column);
+    if (generated != 0) {
+        return mm_err_set(
+            err, SQLITE_ERROR,
+            "column '%.100s' of table '%.100s' is generated and never travels: set the rule of the columns "
+            "that it is computed from",
+            column, t->name);
+    }
+    const char **names = calloc((size_t)t->ncol, sizeof *names);
+    if (names == NULL) {
+        return mm_err_nomem(err);
+    }
+    for (int k = 0; k < t->ncol; k++) {
+        names[k] = t->col[k].name;
+    }
+    const char *nearest = nearest_of(column, names, t->ncol);
+    if (nearest != NULL) {
+        mm_err_set(err, SQLITE_ERROR, "table '%.100s' has no column '%.100s': did you mean '%.100s'?", t->name, column,
+                   nearest);
+    } else {
+        mm_err_set(err, SQLITE_ERROR, "table '%.100s' has no column '%.100s': see PRAGMA table_info", t->name, column);
+    }
+    free(names);
+    return err->rc;
+}
+
+static void set_policy(sqlite3 *db, const struct mm_table *t, const char *column, enum mm_policy p, struct mm_err *err)
+{
+    if (!mm_watch_captures(mm_watch_get(db, t->name, NULL, err))) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "table '%.100s' is not watched, so its changes meet no others: call marmot_watch('%.100s') first",
+                   t->name, t->name);
+    }
+    int k = 0;
+    while (k < t->ncol && sqlite3_stricmp(t->col[k].name, column) != 0) {
+        k++;
+    }
+    if (k == t->ncol) {
+        no_such_column(db, t, column, err);
+    } else if (t->keyless) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "table '%.100s' has no key, so two nodes never change the same row of it: give it a PRIMARY KEY",
+                   t->name);
+    } else if (t->col[k].pk != 0) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "column '%.100s' is in the key of table '%.100s', and another key is another row: name a column "
+                   "outside of the key",
+                   t->col[k].name, t->name);
+    } else {
+        mm_policy_request(db, t->name, t->col[k].name, p, err);
+    }
+}
+
+int mm_watching_policy(sqlite3 *db, const char *table, const char *column, const char *rule, struct mm_err *err)
+{
+    enum mm_policy p = mm_policy_of(rule);
+    if (p == MM_POLICY_COUNT) {
+        return mm_err_set(err, SQLITE_ERROR, "unknown rule '%.40s': give 'last', 'delta', 'max' or 'min'", rule);
+    }
+    bool own = sqlite3_get_autocommit(db) != 0;
+    if (begin(db, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    struct mm_table *t = load(db, table, err);
+    if (t != NULL) {
+        set_policy(db, t, column, p, err);
+    }
+    mm_table_free(t);
+    return end(db, own, err);
 }

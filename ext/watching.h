@@ -1,8 +1,10 @@
-/* marmot_watch, marmot_watch_all, marmot_unwatch: which tables take part.
+/* marmot_watch, marmot_watch_all, marmot_unwatch: which tables take part; and
+** marmot_policy: how concurrent changes of their columns meet.
 **
 ** Threads: that of the connection. Each is all or nothing: one transaction of
-** its own, or a savepoint in the application's. Each changes the schema cookie,
-** so that every other connection and process looks at the list again. */
+** its own, or a savepoint in the application's. The first three change the
+** schema cookie, so that every other connection and process looks at the list
+** again. */
 #ifndef MM_WATCHING_H
 #define MM_WATCHING_H
 
@@ -17,5 +19,9 @@ int mm_watching_remove(sqlite3 *db, const char *table, struct mm_err *err);
 /* Every table that can be watched, now and later; the others are recorded with
 ** their cause. Returns the number of watched tables, -1 with err set. */
 int mm_watching_add_all(sqlite3 *db, struct mm_err *err);
+
+/* Asks for a rule ('last', 'delta', 'max', 'min') of a column; it holds from the
+** place of its message in the log on, for every node. */
+int mm_watching_policy(sqlite3 *db, const char *table, const char *column, const char *rule, struct mm_err *err);
 
 #endif

@@ -55,7 +55,7 @@ static sqlite3_stmt *scan(sqlite3 *db, const uint8_t *id, int shards, int64_t se
     sqlite3_stmt *st = mm_db_prepare(
         db, err, 0,
         "WITH RECURSIVE shard(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM shard WHERE n < ?2),"
-        " node(id) AS (%s)"
+        " node(id) AS (%s UNION SELECT ?3)"
         " SELECT node.id, shard.n, v.name, v.seq, v.rows, lower(hex(v.content)),"
         "  v.content IS (SELECT o.content FROM main.__marmot__verify o WHERE o.id = ?1 AND o.shard = shard.n"
         "                AND o.node = ?3 AND o.name = v.name)"
@@ -71,10 +71,10 @@ static sqlite3_stmt *scan(sqlite3 *db, const uint8_t *id, int shards, int64_t se
     return st;
 }
 
-int64_t mm_verify_missing(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, struct mm_err *err)
+int64_t mm_verify_missing(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t self, struct mm_err *err)
 {
     int64_t missing = 0;
-    sqlite3_stmt *st = scan(db, id, shards, 0, err);
+    sqlite3_stmt *st = scan(db, id, shards, self, err);
     while (mm_db_step(st, err)) {
         missing += sqlite3_column_type(st, 2) == SQLITE_NULL;
     }

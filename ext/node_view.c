@@ -1,0 +1,42 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "node_int.h"
+
+struct mm_node_shard *mm_node_shards(struct mm_node *n, int *count, struct mm_err *err)
+{
+    struct mm_node_shard *copy = NULL;
+    *count = 0;
+    (void)pthread_mutex_lock(&n->mu);
+    if (n->nshards > 0) {
+        copy = calloc((size_t)n->nshards, sizeof *copy);
+        if (copy != NULL) {
+            memcpy(copy, n->shards, (size_t)n->nshards * sizeof *copy);
+            *count = n->nshards;
+        } else {
+            mm_err_nomem(err);
+        }
+    }
+    (void)pthread_mutex_unlock(&n->mu);
+    return copy;
+}
+
+void mm_node_pending(struct mm_node *n, int64_t *rows, int64_t *bytes)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    *rows = n->pending_rows;
+    *bytes = n->pending_bytes;
+    (void)pthread_mutex_unlock(&n->mu);
+}
+
+bool mm_node_hopeless(struct mm_node *n, struct mm_err *err)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    enum mm_node_state s = n->state;
+    bool hopeless = s == MM_NODE_BLOCKED || s == MM_NODE_DIVERGED || s == MM_NODE_JOIN_CONFLICT || s == MM_NODE_STOPPED;
+    if (hopeless) {
+        mm_err_set(err, SQLITE_ERROR, "the node is %s, so it cannot go on: %s", mm_node_state_name(s), n->why);
+    }
+    (void)pthread_mutex_unlock(&n->mu);
+    return hopeless;
+}

@@ -1,0 +1,80 @@
+#include "verifying.h"
+
+#include <poll.h>
+#include <stdbool.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "node.h"
+#include "store/verify.h"
+#include "store/watch.h"
+
+enum { POLL_MS = 20 };
+
+static int check_watched(sqlite3 *db, struct mm_err *err)
+{
+    int n = 0;
+    bool any = false;
+    struct mm_watch_entry *list = mm_watch_list(db, &n, err);
+    for (int k = 0; k < n; k++) {
+        any = any || mm_watch_captures(list[k].state);
+    }
+    mm_watch_list_free(list, n);
+    if (!any) {
+        mm_err_set(
+            err, SQLITE_ERROR,
+            "no table is watched, so there is nothing to compare: call marmot_watch_all() or marmot_watch(table) "
+            "first");
+    }
+    return err->rc;
+}
+
+/* What a caller could wait for in vain. A reading statement would show this
+** connection the database as it was before the answers came. */
+static int check_possible(sqlite3 *db, const struct mm_node *n, struct mm_err *err)
+{
+    if (sqlite3_get_autocommit(db) == 0) {
+        return mm_err_set(err, SQLITE_ERROR,
+                          "this connection is inside a transaction, which cannot see the answers come: COMMIT first");
+    }
+    if (sqlite3_txn_state(db, "main") != SQLITE_TXN_NONE) {
+        return mm_err_set(err, SQLITE_ERROR,
+                          "a statement of this connection is still reading, so it cannot see the answers come: finish "
+                          "it, and call this function in a SELECT of its own");
+    }
+    if (!mm_node_config(n)->publish) {
+        return mm_err_set(err, SQLITE_ERROR, "publish is false in the configuration: this node cannot ask the others");
+    }
+    return check_watched(db, err);
+}
+
+static int ask(sqlite3 *db, int shards, uint8_t id[MM_VERIFY_ID], struct mm_err *err)
+{
+    if (mm_db_exec(db, err, "BEGIN IMMEDIATE") != SQLITE_OK) {
+        return err->rc;
+    }
+    mm_verify_request(db, shards, id, err);
+    mm_db_exec(db, err, "COMMIT");
+    if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
+        struct mm_err second;
+        mm_err_init(&second);
+        mm_db_exec(db, &second, "ROLLBACK");
+    }
+    return err->rc;
+}
+
+int mm_verifying_run(sqlite3 *db, struct mm_node *n, int timeout_ms, struct mm_buf *out, struct mm_err *err)
+{
+    uint8_t id[MM_VERIFY_ID];
+    int shards = (int)mm_node_config(n)->log.shards;
+    int64_t until = mm_clock_mono_ms() + timeout_ms;
+    if (check_possible(db, n, err) != SQLITE_OK || mm_node_hopeless(n, err) || ask(db, shards, id, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    mm_node_wake(n);
+    while (mm_verify_missing(db, id, shards, mm_node_id(n), err) > 0 && !mm_node_hopeless(n, err) &&
+           mm_clock_mono_ms() < until) {
+        (void)poll(NULL, 0, POLL_MS);
+    }
+    return mm_verify_json(db, id, shards, mm_node_id(n), out, err);
+}
