@@ -101,6 +101,7 @@ CREATE TABLE __marmot__part (
     txid         BLOB NOT NULL,
     count        INTEGER NOT NULL,
     sha256       BLOB NOT NULL,
+    total        INTEGER NOT NULL,            -- bytes of all parts up to this one
     at           INTEGER NOT NULL,            -- the server's time stamp, ms since 1970
     data         BLOB NOT NULL,
     PRIMARY KEY (shard, node, incarnation, number)

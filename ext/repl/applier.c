@@ -126,7 +126,9 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
         return err->rc;
     }
     mm_pending_undo(s->pending, echo ? 0 : mm_pending_overlap(s->pending, txn, err), err);
-    struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = it->msg.node, .all = true };
+    /* A message names what was changed; a transaction of the outbox has whole rows. */
+    bool all = it->msg.kind == MM_MSG_TXN || !echo || r->all_columns;
+    struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = it->msg.node, .all = all };
     mm_apply_txn(r->db, r->targets, txn, &how, err);
     s->skipped += how.skipped;
     return err->rc;
@@ -163,9 +165,20 @@ static bool join_parts(struct mm_applier *a, struct mm_shard *s, struct mm_item 
     return true;
 }
 
+/* An own large transaction comes back: read from the outbox. What is done
+** already, exactly as it names it, need not even be read. */
+static bool own_parts(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_pend_scratch *own,
+                      struct mm_txn *txn, struct mm_err *err)
+{
+    mm_part_drop(a->r->db, s->n, it->msg.node, it->msg.incarnation, err);
+    mm_pending_read(s->pending, mm_pending_at(s->pending, 0), &own->txn, &own->names, &own->data, err);
+    *txn = own->txn;
+    return err->rc == SQLITE_OK;
+}
+
 /* Returns true when the message with this part is a whole transaction now. */
 static bool take_part(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_buf *body,
-                      struct mm_txn *txn, struct mm_err *err)
+                      struct mm_pend_scratch *own, struct mm_txn *txn, struct mm_err *err)
 {
     const struct mm_msg *m = &it->msg;
     struct mm_part_head h;
@@ -186,9 +199,11 @@ static bool take_part(struct mm_applier *a, struct mm_shard *s, struct mm_item *
         mm_part_drop(a->r->db, s->n, m->node, m->incarnation, err);
         return false;
     }
-    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, m->part.number, it->d.time_ms, m->part.data, m->part.len,
-                err);
-    return err->rc == SQLITE_OK && m->part.number == m->part.count - 1 && join_parts(a, s, it, &h, body, txn, err);
+    bool echo = is_echo(a->r, s, m); /* the outbox holds it */
+    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, it->d.time_ms, m->part.data, m->part.len,
+                echo ? 0 : m->part.len, err);
+    return err->rc == SQLITE_OK && m->part.number == m->part.count - 1 &&
+           (echo ? own_parts(a, s, it, own, txn, err) : join_parts(a, s, it, &h, body, txn, err));
 }
 
 /* The log gives a number of ours to a transaction that we do not have: this
@@ -266,11 +281,14 @@ static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *
         s->duplicates++;
     } else if (m->kind == MM_MSG_PART) {
         struct mm_buf body;
+        struct mm_pend_scratch own;
         struct mm_txn txn = { 0 };
         mm_buf_init(&body, MM_WIRE_TXN_MAX);
-        if (take_part(a, s, it, &body, &txn, err)) {
+        mm_pend_scratch_init(&own);
+        if (take_part(a, s, it, &body, &own, &txn, err)) {
             fold_accepted(a, s, it, &txn, err);
         }
+        mm_pend_scratch_free(&own);
         mm_buf_free(&body);
     } else {
         fold_accepted(a, s, it, &m->txn, err);

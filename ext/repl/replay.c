@@ -153,11 +153,12 @@ bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_
     }
     if (m->part.number == 0) {
         mm_part_drop(r->db, at, m->node, m->incarnation, err);
+        memset(&h, 0, sizeof h);
         memcpy(h.txid, m->txid, sizeof h.txid);
         memcpy(h.sha256, m->part.sha256, sizeof h.sha256);
         h.count = m->part.count;
     }
-    mm_part_add(r->db, at, m->node, m->incarnation, &h, m->part.number, 0, m->part.data, m->part.len, err);
+    mm_part_add(r->db, at, m->node, m->incarnation, &h, 0, m->part.data, m->part.len, m->part.len, err);
     if (err->rc != SQLITE_OK || m->part.number != m->part.count - 1) {
         return false;
     }

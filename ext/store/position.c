@@ -181,13 +181,11 @@ bool mm_origin_txid_known(sqlite3 *db, int shard, int64_t node, const uint8_t tx
 int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h, struct mm_err *err)
 {
     memset(h, 0, sizeof *h);
+    /* The newest row knows all: nothing here may read the data of the others. */
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
-                                     "SELECT txid, count, sha256, (SELECT count(*) FROM main.__marmot__part q"
-                                     " WHERE q.shard = ?1 AND q.node = ?2 AND q.incarnation = ?3),"
-                                     " (SELECT sum(length(data)) FROM main.__marmot__part q"
-                                     " WHERE q.shard = ?1 AND q.node = ?2 AND q.incarnation = ?3)"
-                                     " FROM main.__marmot__part WHERE shard = ?1 AND node = ?2"
-                                     " AND incarnation = ?3 AND number = 0");
+                                     "SELECT txid, count, sha256, number, total FROM main.__marmot__part"
+                                     " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3 ORDER BY number DESC"
+                                     " LIMIT 1");
     int found = 0;
     if (st != NULL) {
         bind_origin(st, shard, node, incarnation);
@@ -195,7 +193,7 @@ int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struc
     }
     if (found) {
         h->count = sqlite3_column_int(st, 1);
-        h->held = sqlite3_column_int(st, 3);
+        h->held = sqlite3_column_int(st, 3) + 1;
         h->bytes = sqlite3_column_int64(st, 4);
         if (!copy_blob(h->txid, sizeof h->txid, st, 0) || !copy_blob(h->sha256, sizeof h->sha256, st, 2)) {
             mm_err_set(err, SQLITE_CORRUPT, "a stored part of node %lld is not readable", (long long)node);
@@ -205,20 +203,22 @@ int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struc
     return found && err->rc == SQLITE_OK;
 }
 
-int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h, int number,
-                int64_t at_ms, const void *data, size_t len, struct mm_err *err)
+int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h, int64_t at_ms,
+                const void *data, size_t len, size_t stored, struct mm_err *err)
 {
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
                                      "INSERT OR REPLACE INTO main.__marmot__part(shard, node, incarnation, number,"
-                                     " txid, count, sha256, at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+                                     " txid, count, sha256, total, at, data)"
+                                     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
     if (st != NULL) {
         bind_origin(st, shard, node, incarnation);
-        sqlite3_bind_int(st, 4, number);
+        sqlite3_bind_int(st, 4, h->held);
         sqlite3_bind_blob(st, 5, h->txid, sizeof h->txid, SQLITE_STATIC);
         sqlite3_bind_int(st, 6, h->count);
         sqlite3_bind_blob(st, 7, h->sha256, sizeof h->sha256, SQLITE_STATIC);
-        sqlite3_bind_int64(st, 8, at_ms);
-        sqlite3_bind_blob64(st, 9, len > 0 ? data : "", len, SQLITE_STATIC);
+        sqlite3_bind_int64(st, 8, h->bytes + (int64_t)len);
+        sqlite3_bind_int64(st, 9, at_ms);
+        sqlite3_bind_blob64(st, 10, stored > 0 ? data : "", stored, SQLITE_STATIC);
         mm_db_run(st, err);
     }
     mm_db_finalize(st);
