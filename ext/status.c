@@ -1,34 +1,33 @@
 #include "status.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buf.h"
-#include "base/err.h"
-#include "capture/tables.h"
-#include "registry.h"
-#include "store/meta.h"
-#include "store/watch.h"
+#include "status_int.h"
 
-enum { TEXT_MAX = 1 << 20 }; /* bytes of the names of a key */
-
-/* A scan's copied content: nrow times ncol texts, NULL = NULL. */
-struct rows {
-    int ncol;
-    size_t nrow, cap;
-    char **cell;
-};
-
-/* One virtual table: its columns, and who fills the rows. */
+/* One virtual table: its columns ('i' integer, 't' text), and who fills the rows. */
 struct view {
     const char *name;
     const char *declaration;
-    int ncol;
-    int (*fill)(sqlite3 *db, struct rows *r, struct mm_err *err);
+    const char *types;
+    mm_status_fill *fill;
 };
 
-static void free_rows(struct rows *r)
+static const struct view views[] = {
+    { "marmot_tables", "CREATE TABLE x(name TEXT, capture TEXT, key TEXT, state TEXT, why TEXT)", "ttttt",
+      mm_status_tables },
+    { "marmot_streams",
+      "CREATE TABLE x(shard INTEGER, stream TEXT, subject TEXT, position INTEGER, \"end\" INTEGER, state TEXT)",
+      "ittiit", mm_status_streams },
+    { "marmot_conflicts",
+      "CREATE TABLE x(id INTEGER, shard INTEGER, seq INTEGER, node INTEGER, time TEXT, kind TEXT, \"table\" TEXT, key "
+      "TEXT,"
+      " lost TEXT, won TEXT)",
+      "iiiitttttt", mm_status_conflicts },
+    { "marmot_metrics", "CREATE TABLE x(name TEXT, labels TEXT, value INTEGER, help TEXT)", "ttit", mm_status_metrics },
+};
+
+static void free_rows(struct mm_status_rows *r)
 {
     for (size_t k = 0; k < r->nrow * (size_t)r->ncol; k++) {
         free(r->cell[k]);
@@ -36,11 +35,11 @@ static void free_rows(struct rows *r)
     free(r->cell);
     r->cell = NULL;
     r->nrow = 0;
+    r->bytes = 0;
     r->cap = 0;
 }
 
-/* Appends one row of copies. */
-static int add_row(struct rows *r, const char *const *text, struct mm_err *err)
+int mm_status_add(struct mm_status_rows *r, const char *const *text, struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
         return err->rc;
@@ -63,97 +62,10 @@ static int add_row(struct rows *r, const char *const *text, struct mm_err *err)
         if (text[k] != NULL && row[k] == NULL) {
             return mm_err_nomem(err);
         }
+        r->bytes += text[k] != NULL ? strlen(text[k]) : 0;
     }
     return SQLITE_OK;
 }
-
-/* The key's columns in their order, with commas; NULL for a table without. */
-static char *key_text(const struct mm_table *t, struct mm_err *err)
-{
-    struct mm_buf b;
-    mm_buf_init(&b, TEXT_MAX);
-    for (int place = 1; place <= t->ncol; place++) {
-        for (int k = 0; k < t->ncol; k++) {
-            if (t->col[k].pk == place) {
-                mm_buf_str(&b, b.len > 0 ? ", " : "");
-                mm_buf_str(&b, t->col[k].name);
-            }
-        }
-    }
-    if (b.len == 0) {
-        mm_buf_free(&b);
-        return NULL;
-    }
-    char *text = mm_buf_take(&b);
-    if (text == NULL) {
-        mm_err_nomem(err);
-    }
-    return text;
-}
-
-static const struct mm_watch_entry *entry_of(const struct mm_watch_entry *list, int n, const char *name)
-{
-    for (int k = 0; k < n; k++) {
-        if (sqlite3_stricmp(list[k].name, name) == 0) {
-            return &list[k];
-        }
-    }
-    return NULL;
-}
-
-static int one_table(sqlite3 *db, struct rows *r, const char *name, const struct mm_watch_entry *e, struct mm_err *err)
-{
-    struct mm_table *t = mm_table_load(db, name, err);
-    if (t == NULL) {
-        return err->rc;
-    }
-    char why[256];
-    const char *state = mm_watch_state_name(e != NULL ? e->state : t->supported ? MM_WATCH_NONE : MM_UNSUPPORTED);
-    const char *cause = e != NULL && e->why != NULL ? e->why : t->why;
-    bool captured = e != NULL && mm_watch_captures(e->state);
-    if (captured && mm_registry_uncaptured(db, why, sizeof why)) {
-        captured = false;
-        cause = cause != NULL ? cause : why;
-    }
-    char *key = key_text(t, err);
-    const char *text[] = { t->name, captured ? "hook" : "none", key, state, cause };
-    add_row(r, text, err);
-    free(key);
-    mm_table_free(t);
-    return err->rc;
-}
-
-static int fill_tables(sqlite3 *db, struct rows *r, struct mm_err *err)
-{
-    int nwatch = 0;
-    struct mm_watch_entry *watch = mm_meta_exists(db, err) ? mm_watch_list(db, &nwatch, err) : NULL;
-    int n = 0;
-    char **name = err->rc == SQLITE_OK ? mm_table_list(db, &n, err) : NULL;
-    for (int k = 0; k < n; k++) {
-        one_table(db, r, name[k], entry_of(watch, nwatch, name[k]), err);
-    }
-    for (int k = 0; k < nwatch && err->rc == SQLITE_OK; k++) {
-        bool there = false;
-        for (int j = 0; j < n && !there; j++) {
-            there = sqlite3_stricmp(name[j], watch[k].name) == 0;
-        }
-        if (!there) {
-            const char *text[] = { watch[k].name, "none", NULL, mm_watch_state_name(watch[k].state),
-                                   watch[k].why != NULL ? watch[k].why : "there is no such table in this database" };
-            add_row(r, text, err);
-        }
-    }
-    for (int k = 0; k < n; k++) {
-        free(name[k]);
-    }
-    free(name);
-    mm_watch_list_free(watch, nwatch);
-    return err->rc;
-}
-
-static const struct view views[] = {
-    { "marmot_tables", "CREATE TABLE x(name TEXT, capture TEXT, key TEXT, state TEXT, why TEXT)", 5, fill_tables },
-};
 
 struct vtab {
     sqlite3_vtab base;
@@ -163,7 +75,7 @@ struct vtab {
 
 struct cursor {
     sqlite3_vtab_cursor base;
-    struct rows rows;
+    struct mm_status_rows rows;
     size_t at;
 };
 
@@ -210,7 +122,7 @@ static int x_open(sqlite3_vtab *base, sqlite3_vtab_cursor **out)
         return SQLITE_NOMEM;
     }
     memset(c, 0, sizeof *c);
-    c->rows.ncol = ((struct vtab *)base)->view->ncol;
+    c->rows.ncol = (int)strlen(((struct vtab *)base)->view->types);
     *out = &c->base;
     return SQLITE_OK;
 }
@@ -257,8 +169,11 @@ static int x_eof(sqlite3_vtab_cursor *base)
 static int x_column(sqlite3_vtab_cursor *base, sqlite3_context *ctx, int col)
 {
     const struct cursor *c = (struct cursor *)base;
+    const struct vtab *v = (struct vtab *)base->pVtab;
     const char *text = c->rows.cell[c->at * (size_t)c->rows.ncol + (size_t)col];
-    if (text != NULL) {
+    if (text != NULL && v->view->types[col] == 'i') {
+        sqlite3_result_int64(ctx, strtoll(text, NULL, 10));
+    } else if (text != NULL) {
         sqlite3_result_text(ctx, text, -1, SQLITE_TRANSIENT);
     }
     return SQLITE_OK;

@@ -3,7 +3,15 @@
 ** between two rows.
 **
 ** Threads: that of the connection that runs the statement.
-** Now: marmot_tables (name, capture, key, state, why). */
+**
+**   marmot_tables     name, capture, key, state, why
+**   marmot_streams    shard, stream, subject, position, end, state: of the node
+**                     that this process runs, empty when it runs none
+**   marmot_conflicts  id, shard, seq, node, time, kind, table, key, lost, won: as
+**                     this node met them, newest first, the last 64 MiB
+**   marmot_metrics    name, labels, value, help: as an exporter of Prometheus
+**                     writes them, labels without braces; empty like streams
+*/
 #ifndef MM_STATUS_H
 #define MM_STATUS_H
 

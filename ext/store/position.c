@@ -267,3 +267,54 @@ int mm_ignored_add(sqlite3 *db, int shard, int64_t seq, int64_t node, const char
                       " VALUES (%d, %lld, %lld, %lld, %Q)",
                       shard, (long long)seq, (long long)node, (long long)mm_clock_wall_ms(), reason);
 }
+
+int mm_conflict_each(sqlite3 *db, mm_conflict_seen *one_seen, void *arg, struct mm_err *err)
+{
+    bool more = true;
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT id, at, shard, seq, node, kind, name, key, lost, won"
+                                     " FROM main.__marmot__conflict ORDER BY id DESC");
+    while (more && mm_db_step(st, err)) {
+        const char *text[5];
+        for (int k = 0; k < 5; k++) {
+            text[k] = (const char *)sqlite3_column_text(st, 5 + k);
+            if (text[k] == NULL) { /* NOT NULL in the schema */
+                mm_err_nomem(err);
+            }
+        }
+        struct mm_conflict_row row = { sqlite3_column_int64(st, 0),
+                                       sqlite3_column_int64(st, 1),
+                                       { sqlite3_column_int(st, 2), sqlite3_column_int64(st, 3),
+                                         sqlite3_column_int64(st, 4), text[0], text[1], text[2], text[3], text[4] } };
+        more = err->rc == SQLITE_OK && one_seen(arg, &row, err);
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
+int mm_conflict_kinds(sqlite3 *db, mm_conflict_kind_seen *one_seen, void *arg, struct mm_err *err)
+{
+    sqlite3_stmt *st =
+        mm_db_prepare(db, err, 0, "SELECT kind, count(*) FROM main.__marmot__conflict GROUP BY kind ORDER BY kind");
+    while (mm_db_step(st, err)) {
+        const char *kind = (const char *)sqlite3_column_text(st, 0);
+        if (kind != NULL) {
+            one_seen(arg, kind, sqlite3_column_int64(st, 1));
+        } else {
+            mm_err_nomem(err);
+        }
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
+/* Only the oldest are dropped, so ids count. */
+int64_t mm_conflict_total(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT max(id) FROM main.__marmot__conflict");
+}
+
+int64_t mm_ignored_count(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT count(*) FROM main.__marmot__ignored");
+}

@@ -86,6 +86,21 @@ struct mm_conflict {
     const char *won;  /* JSON */
 };
 int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, struct mm_err *err);
+
+struct mm_conflict_row {
+    int64_t id;
+    int64_t at; /* ms since 1970 */
+    struct mm_conflict c;
+};
+/* Newest first, until it answers false or there is an error. */
+typedef bool mm_conflict_seen(void *arg, const struct mm_conflict_row *row, struct mm_err *err);
+int mm_conflict_each(sqlite3 *db, mm_conflict_seen *one_seen, void *arg, struct mm_err *err);
+/* How many records of each kind there are; and how many there ever were. */
+typedef void mm_conflict_kind_seen(void *arg, const char *kind, int64_t count);
+int mm_conflict_kinds(sqlite3 *db, mm_conflict_kind_seen *one_seen, void *arg, struct mm_err *err);
+int64_t mm_conflict_total(sqlite3 *db, struct mm_err *err);
+
 int mm_ignored_add(sqlite3 *db, int shard, int64_t seq, int64_t node, const char *reason, struct mm_err *err);
+int64_t mm_ignored_count(sqlite3 *db, struct mm_err *err);
 
 #endif

@@ -1,0 +1,96 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "capture/tables.h"
+#include "registry.h"
+#include "status_int.h"
+#include "store/meta.h"
+#include "store/watch.h"
+
+enum { TEXT_MAX = 1 << 20 }; /* bytes of the names of a key */
+
+/* The key's columns in their order, with commas; NULL for a table without. */
+static char *key_text(const struct mm_table *t, struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, TEXT_MAX);
+    for (int place = 1; place <= t->ncol; place++) {
+        for (int k = 0; k < t->ncol; k++) {
+            if (t->col[k].pk == place) {
+                mm_buf_str(&b, b.len > 0 ? ", " : "");
+                mm_buf_str(&b, t->col[k].name);
+            }
+        }
+    }
+    if (b.len == 0) {
+        mm_buf_free(&b);
+        return NULL;
+    }
+    char *text = mm_buf_take(&b);
+    if (text == NULL) {
+        mm_err_nomem(err);
+    }
+    return text;
+}
+
+static const struct mm_watch_entry *entry_of(const struct mm_watch_entry *list, int n, const char *name)
+{
+    for (int k = 0; k < n; k++) {
+        if (sqlite3_stricmp(list[k].name, name) == 0) {
+            return &list[k];
+        }
+    }
+    return NULL;
+}
+
+static int one_table(sqlite3 *db, struct mm_status_rows *r, const char *name, const struct mm_watch_entry *e,
+                     struct mm_err *err)
+{
+    struct mm_table *t = mm_table_load(db, name, err);
+    if (t == NULL) {
+        return err->rc;
+    }
+    char why[256];
+    const char *state = mm_watch_state_name(e != NULL ? e->state : t->supported ? MM_WATCH_NONE : MM_UNSUPPORTED);
+    const char *cause = e != NULL && e->why != NULL ? e->why : t->why;
+    bool captured = e != NULL && mm_watch_captures(e->state);
+    if (captured && mm_registry_uncaptured(db, why, sizeof why)) {
+        captured = false;
+        cause = cause != NULL ? cause : why;
+    }
+    char *key = key_text(t, err);
+    const char *text[] = { t->name, captured ? "hook" : "none", key, state, cause };
+    mm_status_add(r, text, err);
+    free(key);
+    mm_table_free(t);
+    return err->rc;
+}
+
+int mm_status_tables(sqlite3 *db, struct mm_status_rows *r, struct mm_err *err)
+{
+    int nwatch = 0;
+    struct mm_watch_entry *watch = mm_meta_exists(db, err) ? mm_watch_list(db, &nwatch, err) : NULL;
+    int n = 0;
+    char **name = err->rc == SQLITE_OK ? mm_table_list(db, &n, err) : NULL;
+    for (int k = 0; k < n; k++) {
+        one_table(db, r, name[k], entry_of(watch, nwatch, name[k]), err);
+    }
+    for (int k = 0; k < nwatch && err->rc == SQLITE_OK; k++) {
+        bool there = false;
+        for (int j = 0; j < n && !there; j++) {
+            there = sqlite3_stricmp(name[j], watch[k].name) == 0;
+        }
+        if (!there) {
+            const char *text[] = { watch[k].name, "none", NULL, mm_watch_state_name(watch[k].state),
+                                   watch[k].why != NULL ? watch[k].why : "there is no such table in this database" };
+            mm_status_add(r, text, err);
+        }
+    }
+    for (int k = 0; k < n; k++) {
+        free(name[k]);
+    }
+    free(name);
+    mm_watch_list_free(watch, nwatch);
+    return err->rc;
+}
