@@ -11,6 +11,7 @@ enum {
     PART_MAX = 1 << 20,
     NET_LOOK_MAX = 256 << 10, /* beyond it, a look whether all cancels out costs more than it saves */
     NET_ARENA_MAX = 64 << 20,
+    REGROUP_AT = 16 << 10, /* bytes of names: all of them stand in part 0 */
 };
 
 /* A COMMIT that SQLite refused left its row in the open transaction. */
@@ -175,7 +176,7 @@ static void add_watches(struct mm_hook *h, struct mm_err *err)
     }
 }
 
-static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err)
+static void put_grouped(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err)
 {
     const uint8_t *d = mm_spill_bytes(data, err);
     const uint8_t *n = mm_spill_bytes(names, err);
@@ -185,6 +186,26 @@ static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names
     }
     add_watches(h, err);
     put_parts(h, d, mm_spill_len(data), n, mm_spill_len(names), err);
+}
+
+static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err)
+{
+    if (mm_spill_len(names) < REGROUP_AT) {
+        put_grouped(h, data, names, err);
+        return;
+    }
+    struct mm_spill by_table;
+    struct mm_spill by_table_names;
+    mm_spill_init(&by_table);
+    mm_spill_init(&by_table_names);
+    const uint8_t *d = mm_spill_bytes(data, err);
+    const uint8_t *n = mm_spill_bytes(names, err);
+    if (err->rc == SQLITE_OK &&
+        mm_hook_regroup(d, mm_spill_len(data), n, mm_spill_len(names), &by_table, &by_table_names, err) == SQLITE_OK) {
+        put_grouped(h, &by_table, &by_table_names, err);
+    }
+    mm_spill_free(&by_table);
+    mm_spill_free(&by_table_names);
 }
 
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err)

@@ -3,7 +3,8 @@
 ** hook.c attaches and detaches, hook_kept.c keeps statements on the
 ** application's connection, hook_cache.c knows the tables, hook_row.c turns
 ** one row change into bytes, hook_txn.c follows transactions and savepoints,
-** hook_flush.c writes the outbox, hook_settle.c mends what a schema change in
+** hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
+** hook_settle.c mends what a schema change in
 ** the same transaction made stale. Nobody outside capture/ includes this. */
 #ifndef MM_CAPTURE_HOOK_INT_H
 #define MM_CAPTURE_HOOK_INT_H
@@ -149,6 +150,12 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err);
 /* hook_settle.c: after a schema change, the buffer by the definitions as they
 ** are now, into `data` and `names`. False when it can stay as it is. */
 bool mm_hook_settle(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err);
+
+/* hook_regroup.c: a buffer whose tables take turns, with one header and one set
+** of names for each table. Order holds within a table; across tables it never
+** counts. Returns err->rc. */
+int mm_hook_regroup(const uint8_t *bytes, uint64_t len, const uint8_t *names, uint64_t names_len, struct mm_spill *out,
+                    struct mm_spill *out_names, struct mm_err *err);
 
 struct mm_hook_vtab {
     sqlite3_vtab base;
