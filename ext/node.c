@@ -23,6 +23,10 @@ static void take_from_bus(struct mm_node *n)
     }
     while (mm_applier_room(n->applier) && mm_bus_next(r->bus, &d)) {
         struct mm_shard *s = &r->shard[d.shard - 1];
+        if (!s->following) { /* of a reading that was given up */
+            mm_bus_release(&d);
+            continue;
+        }
         if (d.kind == MM_DELIVERY_LOST) {
             mm_applier_drop(n->applier, d.shard);
             s->following = s->checked = false;
@@ -101,6 +105,16 @@ static int apply(struct mm_node *n)
     return mm_applier_due(n->applier) ? 0 : -1;
 }
 
+static bool anything_pending(struct mm_node *n)
+{
+    for (int k = 0; k < n->r.nshard; k++) {
+        if (mm_pending_count(n->r.shard[k].pending) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void publish(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
@@ -112,15 +126,16 @@ static void publish(struct mm_node *n)
         mm_publisher_pump(r, &r->shard[k], &err);
     }
     mm_gate_leave();
-    if (err.rc != SQLITE_OK) {
+    int rc = err.rc & 0xff;
+    bool never = rc == SQLITE_TOOBIG || rc == SQLITE_MISUSE || rc == SQLITE_CORRUPT || rc == SQLITE_MISMATCH;
+    if (rc != SQLITE_OK) {
         remember(n, &err);
-        if (mm_bus_connected(r->bus) && (err.rc & 0xff) != SQLITE_BUSY) {
-            mm_log(MM_LOG_WARN, "publishing: %s", err.msg);
-            n->next_follow_ms = mm_clock_mono_ms();
-            for (int k = 0; k < r->nshard; k++) {
-                mm_publisher_back(&r->shard[k], err.msg, true);
-            }
+        n->publish_problem = never ? err : n->publish_problem;
+        for (int k = 0; mm_bus_connected(r->bus) && k < r->nshard; k++) {
+            mm_publisher_back(&r->shard[k], err.msg, true);
         }
+    } else if (!anything_pending(n)) {
+        mm_err_init(&n->publish_problem);
     }
 }
 
@@ -174,7 +189,7 @@ static enum mm_node_state current_state(struct mm_node *n)
             return MM_NODE_BLOCKED;
         }
     }
-    if (n->outbox_problem.rc != SQLITE_OK) {
+    if (n->outbox_problem.rc != SQLITE_OK || n->publish_problem.rc != SQLITE_OK) {
         return MM_NODE_BLOCKED;
     }
     if (n->verdict != MM_NODE_LIVE) {
@@ -195,6 +210,9 @@ static void tell(struct mm_node *n)
     const char *why = n->problem.rc != SQLITE_OK ? n->problem.msg : "";
     for (int k = 0; s == MM_NODE_BLOCKED && k < n->r.nshard; k++) {
         why = n->r.shard[k].blocked_seq != 0 ? n->r.shard[k].why : why;
+    }
+    if (s == MM_NODE_BLOCKED && n->publish_problem.rc != SQLITE_OK) {
+        why = n->publish_problem.msg;
     }
     if (s == MM_NODE_BLOCKED && n->outbox_problem.rc != SQLITE_OK) {
         why = n->outbox_problem.msg;
@@ -223,16 +241,6 @@ static void tell(struct mm_node *n)
         n->next_status_ms = now + MM_STATUS_MS;
         mm_node_publish_status(n);
     }
-}
-
-static bool anything_pending(struct mm_node *n)
-{
-    for (int k = 0; k < n->r.nshard; k++) {
-        if (mm_pending_count(n->r.shard[k].pending) > 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static int smaller(int a, int b)

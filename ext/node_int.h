@@ -78,11 +78,12 @@ struct mm_node {
     int64_t remote_seen, next_requests_ms;
     char *settings;
     bool watch_all;
-    bool linked;                  /* the connection's cluster and streams were checked */
-    enum mm_node_state verdict;   /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
-    struct mm_err problem;        /* why not live */
-    struct mm_err outbox_problem; /* the outbox cannot be read: nothing is published until it can */
-    bool watch_due;               /* new tables are still to be watched */
+    bool linked;                   /* the connection's cluster and streams were checked */
+    enum mm_node_state verdict;    /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
+    struct mm_err problem;         /* why not live */
+    struct mm_err publish_problem; /* something pending can never be sent as it is */
+    struct mm_err outbox_problem;  /* the outbox cannot be read: nothing is published until it can */
+    bool watch_due;                /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
     bool offered; /* a connection was tried at least once */

@@ -149,6 +149,8 @@ void mm_node_close_all(struct mm_node *n)
         mm_accept_close(s->accept);
         mm_pending_close(s->pending);
         mm_buf_free(&s->large.body);
+        mm_buf_free(&s->answer);
+        mm_join_replay_forget(s);
     }
     free(r->shard);
     mm_targets_close(r->targets);

@@ -320,6 +320,10 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item 
         mm_join_replayed(a->r, s, m, it->d.seq, err);
         return mm_accept_take(s->replay, m, err);
     }
+    if (m->kind == MM_MSG_POLICY) {
+        mm_join_replay_policy(s, m, err);
+        return mm_accept_take(s->replay, m, err);
+    }
     struct mm_txn joined = { 0 };
     struct mm_buf body;
     mm_buf_init(&body, MM_WIRE_TXN_MAX);
@@ -329,7 +333,9 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item 
     }
     if (txn != NULL && err->rc == SQLITE_OK) {
         mm_pending_undo(s->pending, mm_pending_overlap(s->pending, txn, err), err);
-        struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = m->node, .all = true, .replay = true };
+        struct mm_apply_how how = {
+            .shard = s->n, .seq = it->d.seq, .node = m->node, .all = true, .policies = &s->policies, .replay = true
+        };
         mm_apply_txn(a->r->db, a->r->targets, txn, &how, err);
         mm_accept_take(s->replay, m, err);
     }
@@ -368,6 +374,9 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
                 mm_join_replay_done(r, s, err);
             }
             mm_item_free(mm_applier_take(a));
+            if (s->replay == NULL) {
+                mm_applier_drop(a, s->n); /* it is followed again from its position */
+            }
             continue;
         }
         enum place place = place_of(s, a->head, err);

@@ -10,6 +10,7 @@ struct mm_item {
     struct mm_delivery d;
     struct mm_arena arena;
     struct mm_msg msg;
+    size_t cost;       /* bytes that it holds */
     struct mm_err bad; /* of decoding */
 };
 

@@ -30,7 +30,7 @@ struct mm_item *mm_applier_take(struct mm_applier *a)
         a->tail = NULL;
     }
     a->count--;
-    a->bytes -= it->d.len;
+    a->bytes -= it->cost;
     return it;
 }
 
@@ -54,7 +54,7 @@ void mm_applier_drop(struct mm_applier *a, int shard)
         }
         a->tail = it;
         a->count++;
-        a->bytes += it->d.len;
+        a->bytes += it->cost;
     }
 }
 
@@ -98,6 +98,7 @@ int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *e
     }
     a->tail = it;
     a->count++;
-    a->bytes += d->len;
+    it->cost = d->len + it->arena.used;
+    a->bytes += it->cost;
     return SQLITE_OK;
 }

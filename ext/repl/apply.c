@@ -45,6 +45,21 @@ static const char *map_columns(struct mm_view *v)
     return keys == 0 ? NULL : other_key;
 }
 
+/* A replay folds by the policies of its place in the log. */
+static const uint8_t *policies_of(struct mm_arena *a, const struct mm_target *t, const struct mm_policies *p)
+{
+    uint8_t *policy = mm_arena_alloc(a, (size_t)t->def->ncol);
+    for (size_t k = 0; policy != NULL && k < p->n; k++) {
+        if (sqlite3_stricmp(p->entry[k].table, t->name) == 0) {
+            int at = mm_target_column(t, p->entry[k].column);
+            if (at >= 0) {
+                policy[at] = (uint8_t)p->entry[k].policy;
+            }
+        }
+    }
+    return policy;
+}
+
 static bool view_alloc(struct mm_view *v, struct mm_arena *a, const struct mm_tab *tab, struct mm_target *t)
 {
     size_t ncol = t->def != NULL ? (size_t)t->def->ncol : 0;
@@ -203,6 +218,9 @@ int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *t
         if (!view_alloc(&v, &a, tab, t)) {
             mm_err_nomem(err);
             break;
+        }
+        if (how->policies != NULL && t->def != NULL) {
+            v.columns.policy = policies_of(&a, t, how->policies);
         }
         const char *why = map_columns(&v);
         if (why == NULL) {

@@ -10,15 +10,25 @@
 
 #include "repl/image.h"
 
+/* Policies as of some place in the log. */
+struct mm_policies {
+    struct mm_policy_entry {
+        char *table, *column; /* one allocation, at table */
+        int policy;           /* enum mm_policy */
+    } * entry;
+    size_t n;
+};
+
 struct mm_apply_how {
     int shard;
-    int64_t seq, node;       /* of the message, for the conflict log */
-    bool pending;            /* a redo: all captured tables; conflicts are not recorded */
-    bool all;                /* of an UPDATE every column that was sent counts as changed */
-    bool replay;             /* only tables that are joining, from their joined_seq on */
-    struct mm_image *images; /* collects before-images; NULL: not wanted */
-    bool conflict;           /* set when some row was not as expected */
-    int64_t rows, skipped;   /* counted */
+    int64_t seq, node;                  /* of the message, for the conflict log */
+    bool pending;                       /* a redo: all captured tables; conflicts are not recorded */
+    bool all;                           /* of an UPDATE every column that was sent counts as changed */
+    const struct mm_policies *policies; /* of a replay; NULL: those in force */
+    bool replay;                        /* only tables that are joining, from their joined_seq on */
+    struct mm_image *images;            /* collects before-images; NULL: not wanted */
+    bool conflict;                      /* set when some row was not as expected */
+    int64_t rows, skipped;              /* counted */
 };
 
 int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *txn, struct mm_apply_how *how,

@@ -130,7 +130,15 @@ static int compare_value(const struct mm_value *a, const struct mm_value *b, enu
         long double y = b->type == SQLITE_INTEGER ? (long double)b->u.i : (long double)b->u.r;
         return x < y ? -1 : 1;
     }
-    uint32_t n = a->len < b->len ? a->len : b->len;
+    uint32_t la = a->len;
+    uint32_t lb = b->len;
+    while (a->type == SQLITE_TEXT && coll == MM_COLL_RTRIM && la > 0 && a->u.p[la - 1] == ' ') {
+        la--;
+    }
+    while (a->type == SQLITE_TEXT && coll == MM_COLL_RTRIM && lb > 0 && b->u.p[lb - 1] == ' ') {
+        lb--;
+    }
+    uint32_t n = la < lb ? la : lb;
     for (uint32_t k = 0; k < n; k++) {
         uint8_t x = a->u.p[k];
         uint8_t y = b->u.p[k];
@@ -145,7 +153,7 @@ static int compare_value(const struct mm_value *a, const struct mm_value *b, enu
             break; /* as SQLite: no further than a NUL */
         }
     }
-    return a->len < b->len ? -1 : a->len > b->len;
+    return la < lb ? -1 : la > lb;
 }
 
 static int compare_plans(const void *x, const void *y, void *arg)

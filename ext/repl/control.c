@@ -192,44 +192,56 @@ int mm_control_fold(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *
     return err->rc;
 }
 
-struct answer {
+struct sums {
     struct mm_repl *r;
     struct mm_shard *s;
-    struct mm_buf b;
 };
 
 static int sum_table(void *arg, struct mm_target *t, struct mm_err *err)
 {
-    struct answer *a = arg;
+    struct sums *a = arg;
+    struct mm_buf *b = &a->s->answer;
     struct mm_msg_table sum;
     if (t->shard != a->s->n || t->state != MM_WATCHED || t->def == NULL) {
         return err->rc;
     }
     mm_join_base(a->r, t, &sum, err);
-    mm_buf_add(&a->b, t->name, strlen(t->name) + 1);
-    put_u64(&a->b, sum.schema_hash);
-    mm_buf_add(&a->b, sum.content, sizeof sum.content);
-    put_u64(&a->b, (uint64_t)sum.rows);
+    mm_buf_add(b, t->name, strlen(t->name) + 1);
+    put_u64(b, sum.schema_hash);
+    mm_buf_add(b, sum.content, sizeof sum.content);
+    put_u64(b, (uint64_t)sum.rows);
     return err->rc;
 }
 
-int mm_control_answer(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+static int compute_answer(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
-    struct answer a = { .r = r, .s = s };
-    mm_buf_init(&a.b, ANSWER_MAX);
-    mm_buf_byte(&a.b, MM_CONTROL_VERIFIED);
-    mm_buf_byte(&a.b, (uint8_t)s->n);
-    mm_buf_add(&a.b, s->verify_id, MM_VERIFY_ID);
-    put_u64(&a.b, (uint64_t)s->verify_seq);
+    struct sums a = { r, s };
+    mm_buf_free(&s->answer);
+    mm_buf_init(&s->answer, ANSWER_MAX);
+    mm_buf_byte(&s->answer, MM_CONTROL_VERIFIED);
+    mm_buf_byte(&s->answer, (uint8_t)s->n);
+    mm_buf_add(&s->answer, s->verify_id, MM_VERIFY_ID);
+    put_u64(&s->answer, (uint64_t)s->verify_seq);
     mm_db_exec(r->db, err, "BEGIN"); /* one snapshot for all tables and for what is pending */
     mm_targets_each(r->targets, sum_table, &a, err);
     if (!sqlite3_get_autocommit(r->db)) {
         sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL);
     }
-    mm_buf_check(&a.b, err, "a verify answer");
+    mm_buf_check(&s->answer, err, "a verify answer");
+    if (err->rc != SQLITE_OK) {
+        mm_buf_free(&s->answer);
+    }
+    return err->rc;
+}
+
+int mm_control_answer(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    if (s->answer.len == 0) {
+        compute_answer(r, s, err);
+    }
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     if (err->rc == SQLITE_OK) {
-        mm_outbox_put_control(r->db, a.b.data, a.b.len, err);
+        mm_outbox_put_control(r->db, s->answer.data, s->answer.len, err);
     }
     mm_db_exec(r->db, err, "COMMIT");
     if (!sqlite3_get_autocommit(r->db)) {
@@ -237,7 +249,7 @@ int mm_control_answer(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
     }
     if (err->rc == SQLITE_OK) {
         s->verify_seq = 0;
+        mm_buf_free(&s->answer);
     }
-    mm_buf_free(&a.b);
     return err->rc;
 }

@@ -305,7 +305,8 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
     for (size_t k = 0; k < founded->control.ntable && err->rc == SQLITE_OK; k++) {
         const char *name = founded->control.table[k].name;
         struct mm_target *t = mm_targets_get(r->targets, name, err);
-        if (t != NULL && find_table(table, n, name) != NULL) {
+        bool wanted = mm_watch_captures(mm_watch_get(r->db, name, NULL, err)); /* it may have changed meanwhile */
+        if (t != NULL && wanted && find_table(table, n, name) != NULL) {
             mm_watch_set(r->db, t->name, MM_WATCHED, NULL, err);
             mm_watch_set_joined_seq(r->db, t->name, t->shard == 1 ? 2 : 1, err);
         }
@@ -329,6 +330,7 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
     }
     mm_targets_forget(r->targets);
     r->joined = err->rc == SQLITE_OK;
+    r->reload_needed = !r->joined;
     r->epoch = founded->epoch;
     r->tables_changed = true;
     return err->rc;

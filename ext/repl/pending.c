@@ -181,16 +181,28 @@ static uint64_t hash_bytes(const uint8_t *b, size_t n)
     return h ^ (h >> 31);
 }
 
-/* Collations of a table's columns as this node has them. */
-static uint8_t *column_colls(struct mm_targets *targets, const struct mm_tab *tab)
+/* The message's table as this node names it: its name, and of each column the
+** place in the key and the collation. What differs in case is the same table. */
+static bool local_view(struct mm_targets *targets, const struct mm_tab *tab, struct mm_tab *view, uint8_t **coll,
+                       struct mm_err *err)
 {
-    uint8_t *coll = calloc((size_t)tab->ncol + 1, 1);
-    for (uint32_t k = 0; coll != NULL && k < tab->ncol; k++) {
-        if (tab->pk[k] != 0) {
-            coll[k] = (uint8_t)mm_targets_coll(targets, tab->name, tab->col[k]);
-        }
+    const struct mm_target *t = mm_targets_get(targets, tab->name, err);
+    *view = *tab;
+    view->pk = calloc((size_t)tab->ncol + 1, 1);
+    *coll = calloc((size_t)tab->ncol + 1, 1);
+    if (t == NULL || view->pk == NULL || *coll == NULL) {
+        free(view->pk);
+        free(*coll);
+        mm_err_nomem(err);
+        return false;
     }
-    return coll;
+    view->name = t->def != NULL ? t->def->name : tab->name;
+    for (uint32_t k = 0; k < tab->ncol; k++) {
+        int at = t->def != NULL ? mm_target_column(t, tab->col[k]) : -1;
+        view->pk[k] = at >= 0 ? t->def->col[at].pk : t->def == NULL ? tab->pk[k] : 0;
+        (*coll)[k] = at >= 0 ? t->def->col[at].coll : (uint8_t)MM_COLL_BINARY;
+    }
+    return true;
 }
 
 /* Tables whose rows are not independent of each other overlap as a whole. */
@@ -213,27 +225,25 @@ static int each_key(struct mm_targets *targets, int shard, const struct mm_txn *
         if (mm_targets_shard(targets, tab->name, err) != shard) {
             continue;
         }
-        if (tab->nrow > 0 && whole_table(targets, tab->name, err)) {
-            mm_buf_clear(&b);
-            mm_buf_add(&b, tab->name, strlen(tab->name) + 1);
-            if (mm_buf_check(&b, err, "a key") == SQLITE_OK) {
-                call(arg, hash_bytes(b.data, b.len), err);
-            }
-            continue;
-        }
-        uint8_t *coll = column_colls(targets, tab);
-        if (coll == NULL) {
-            mm_err_nomem(err);
+        struct mm_tab view;
+        uint8_t *coll;
+        if (!local_view(targets, tab, &view, &coll, err)) {
             break;
         }
-        for (size_t j = 0; j < tab->nrow && err->rc == SQLITE_OK; j++) {
+        bool whole = whole_table(targets, tab->name, err);
+        for (size_t j = 0; j < (whole && tab->nrow > 0 ? 1 : tab->nrow) && err->rc == SQLITE_OK; j++) {
             const struct mm_row *row = &tab->row[j];
             mm_buf_clear(&b);
-            mm_change_key(&b, tab, row->before != NULL ? row->before : row->after, coll);
+            if (whole) {
+                mm_buf_add(&b, view.name, strlen(view.name) + 1);
+            } else {
+                mm_change_key(&b, &view, row->before != NULL ? row->before : row->after, coll);
+            }
             if (mm_buf_check(&b, err, "a key") == SQLITE_OK) {
                 call(arg, hash_bytes(b.data, b.len), err);
             }
         }
+        free(view.pk);
         free(coll);
     }
     mm_buf_free(&b);

@@ -144,7 +144,7 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
     m->txn.arena = &a;
     mm_pending_read(s->pending, e, &m->txn, &names, &data, err);
     leave_out(r, &m->txn, err);
-    if (err->rc == SQLITE_OK && e->bytes <= r->part_size - MESSAGE_SLACK) {
+    if (err->rc == SQLITE_OK && (e->bytes <= r->part_size - MESSAGE_SLACK || m->txn.ntab == 0)) {
         m->kind = MM_MSG_TXN;
         if (send(r, s, s->next, m, err) == SQLITE_OK) {
             s->next++;

@@ -118,6 +118,7 @@ int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
         s->flight = 0;
         s->large.count = 0;
         s->verify_seq = 0;
+        mm_buf_free(&s->answer);
     }
     mm_targets_forget(r->targets);
     int64_t echoed = mm_outbox_echoed_upto(r->outbox, err);

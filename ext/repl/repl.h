@@ -39,6 +39,7 @@ struct mm_shard {
     /* A late joiner's second reading of the log, from its first message on. */
     struct mm_accept *replay;
     int64_t replay_seq;
+    struct mm_policies policies; /* as the second reading has met them */
 
     /* Publisher. */
     size_t next; /* index of the first pending one not sent */
@@ -56,6 +57,7 @@ struct mm_shard {
 
     int64_t verify_seq; /* of a verify message that waits for this node's answer, 0 = none */
     uint8_t verify_id[16];
+    struct mm_buf answer; /* computed, not written yet */
 
     int64_t blocked_seq;
     int64_t skip_seq;                             /* marmot_skip: this message is passed over here */

@@ -88,6 +88,8 @@ int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *e
     if (s->n > 1) {
         replay_founding(r, s, err);
     }
+    mm_join_replay_forget(s);
+    mm_part_drop_shard(r->db, part_shard(s), err);
     s->replay = mm_accept_open(r->db, s->n, true, err);
     s->replay_seq = 0;
     return err->rc;
@@ -140,6 +142,35 @@ int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg 
     return err->rc;
 }
 
+void mm_join_replay_forget(struct mm_shard *s)
+{
+    for (size_t k = 0; k < s->policies.n; k++) {
+        free(s->policies.entry[k].table);
+    }
+    free(s->policies.entry);
+    s->policies = (struct mm_policies){ NULL, 0 };
+}
+
+/* A later entry for the same column wins: they are read in order. */
+int mm_join_replay_policy(struct mm_shard *s, const struct mm_msg *m, struct mm_err *err)
+{
+    size_t n = strlen(m->control.policy_table) + 1;
+    size_t c = strlen(m->control.policy_column) + 1;
+    struct mm_policy_entry *p = realloc(s->policies.entry, (s->policies.n + 1) * sizeof *p);
+    char *text = malloc(n + c);
+    if (p != NULL) {
+        s->policies.entry = p;
+    }
+    if (p == NULL || text == NULL) {
+        free(text);
+        return mm_err_nomem(err);
+    }
+    memcpy(text, m->control.policy_table, n);
+    memcpy(text + n, m->control.policy_column, c);
+    p[s->policies.n++] = (struct mm_policy_entry){ text, text + n, m->control.policy };
+    return SQLITE_OK;
+}
+
 bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_arena *arena,
                          struct mm_buf *body, struct mm_txn *txn, struct mm_err *err)
 {
@@ -157,6 +188,10 @@ bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_
         memcpy(h.txid, m->txid, sizeof h.txid);
         memcpy(h.sha256, m->part.sha256, sizeof h.sha256);
         h.count = m->part.count;
+    }
+    if (h.bytes + (int64_t)m->part.len > (int64_t)MM_WIRE_TXN_MAX) {
+        mm_part_drop(r->db, at, m->node, m->incarnation, err);
+        return false; /* as the first reading did */
     }
     mm_part_add(r->db, at, m->node, m->incarnation, &h, 0, m->part.data, m->part.len, m->part.len, err);
     if (err->rc != SQLITE_OK || m->part.number != m->part.count - 1) {
@@ -210,6 +245,8 @@ int mm_join_replay_done(struct mm_repl *r, struct mm_shard *s, struct mm_err *er
     struct look l = { r, s, 0 };
     mm_join_replay_mark(r, err);
     mm_targets_each(r->targets, finish, &l, err);
+    mm_join_replay_forget(s);
+    mm_part_drop_shard(r->db, part_shard(s), err);
     mm_accept_close(s->replay);
     s->replay = NULL;
     s->following = s->checked = false;

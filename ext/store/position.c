@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/db.h"
 
+enum { IGNORED_KEPT = 10000, IGNORED_STEP = 64 };
+
 const char mm_position_sql_nodes[] = "SELECT DISTINCT node FROM main.__marmot__origin";
 
 static bool copy_blob(void *to, size_t n, sqlite3_stmt *st, int col)
@@ -247,6 +249,11 @@ int mm_part_drop(sqlite3 *db, int shard, int64_t node, int64_t incarnation, stru
                       (long long)node, (long long)incarnation);
 }
 
+int mm_part_drop_shard(sqlite3 *db, int shard, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "DELETE FROM main.__marmot__part WHERE shard = %d", shard);
+}
+
 int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, struct mm_err *err)
 {
     mm_db_exec(db, err,
@@ -262,10 +269,17 @@ int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, 
 
 int mm_ignored_add(sqlite3 *db, int shard, int64_t seq, int64_t node, const char *reason, struct mm_err *err)
 {
-    return mm_db_exec(db, err,
-                      "INSERT OR REPLACE INTO main.__marmot__ignored(shard, seq, node, at, reason)"
-                      " VALUES (%d, %lld, %lld, %lld, %Q)",
-                      shard, (long long)seq, (long long)node, (long long)mm_clock_wall_ms(), reason);
+    mm_db_exec(db, err,
+               "INSERT OR REPLACE INTO main.__marmot__ignored(shard, seq, node, at, reason)"
+               " VALUES (%d, %lld, %lld, %lld, %Q)",
+               shard, (long long)seq, (long long)node, (long long)mm_clock_wall_ms(), reason);
+    if (seq % IGNORED_STEP == 0) { /* bounded, but not counted anew for each message */
+        mm_db_exec(db, err,
+                   "DELETE FROM main.__marmot__ignored WHERE shard = %d AND seq <= (SELECT seq FROM"
+                   " main.__marmot__ignored WHERE shard = %d ORDER BY seq DESC LIMIT 1 OFFSET %d)",
+                   shard, shard, (int)IGNORED_KEPT);
+    }
+    return err->rc;
 }
 
 int mm_conflict_each(sqlite3 *db, mm_conflict_seen *one_seen, void *arg, struct mm_err *err)
