@@ -82,7 +82,8 @@ struct mm_stream_info {
 /* 1 and info, or 0 when there is no such stream (not an error). */
 int mm_bus_stream_info(struct mm_bus *b, const char *stream, struct mm_stream_info *info, int timeout_ms,
                        struct mm_err *err);
-/* Creates; an identical one is fine (1); one of another configuration: 0, no error. */
+/* Creates; an identical one is fine (1); one of another configuration, or another stream that has the subject: 0,
+** no error. */
 int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, struct mm_stream_info *info,
                          int timeout_ms, struct mm_err *err);
 /* One stored message by sequence: 1 and the payload (headers dropped) appended

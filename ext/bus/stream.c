@@ -6,7 +6,7 @@
 #include "base/sqlite.h"
 #include "bus/inner.h"
 
-enum { STREAM_NOT_FOUND = 10059, MESSAGE_NOT_FOUND = 10037, STREAM_OTHER_CONFIG = 10058 };
+enum { STREAM_NOT_FOUND = 10059, MESSAGE_NOT_FOUND = 10037, STREAM_OTHER_CONFIG = 10058, SUBJECT_TAKEN = 10065 };
 
 static int read_info(const struct mm_answer *a, struct mm_stream_info *info, struct mm_err *err)
 {
@@ -72,7 +72,8 @@ int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, str
     (void)snprintf(call, sizeof call, "STREAM.CREATE.%s", c->name);
     struct mm_answer a;
     int made = 0;
-    if (mm_bus_api(b, call, body, &a, timeout_ms, err) == SQLITE_OK && a.code != STREAM_OTHER_CONFIG) {
+    if (mm_bus_api(b, call, body, &a, timeout_ms, err) == SQLITE_OK && a.code != STREAM_OTHER_CONFIG &&
+        a.code != SUBJECT_TAKEN) {
         if (a.code != 0) {
             mm_answer_fail(&a, c->name, err);
         } else {
