@@ -86,6 +86,7 @@ libmarmot.so: build/release/libmarmot.so
 # --- Generated --------------------------------------------------------------
 
 build/gen/marmot.pb-c.h build/gen/marmot.pb-c.c &: proto/marmot.proto
+	@command -v protoc-c >/dev/null || { echo "protoc-c is missing: make deps installs what the build needs" >&2; exit 1; }
 	@mkdir -p build/gen
 	protoc-c --c_out=build/gen --proto_path=proto $<
 
