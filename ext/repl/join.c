@@ -155,7 +155,9 @@ static enum mm_join_result open_stream(struct mm_repl *r, const struct mm_join_o
         err->rc == SQLITE_OK) {
         found = mm_bus_stream_info(r->bus, s->stream, info, MM_REQUEST_MS, err);
         if (!found) {
-            mm_err_set(err, SQLITE_CANTOPEN, "stream %s cannot be created: its subject %s belongs to another stream",
+            mm_err_set(err, SQLITE_CANTOPEN,
+                       "stream %s cannot be created: its subject %s belongs to another stream (Marmot v0.8 or another "
+                       "program): set cluster to another name in the configuration",
                        s->stream, s->subject);
             return MM_JOIN_CONFLICT;
         }
