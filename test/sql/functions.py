@@ -55,6 +55,11 @@ def argument_counts(db):
             ("marmot_unwatch('t', 't')", "marmot_unwatch(table)"),
             ("marmot_sync(1, 2)", "marmot_sync([timeout_ms])"),
             ("marmot_status(1)", "marmot_status()"),
+            ("marmot_policy('t', 'x')", "marmot_policy(table, column, rule)"),
+            ("marmot_policy('t', 'x', 'max', 1)", "marmot_policy(table, column, rule)"),
+            ("marmot_verify(1, 2)", "marmot_verify([timeout_ms])"),
+            ("marmot_retry()", "marmot_retry(id)"),
+            ("marmot_skip('1:2', 'now')", "marmot_skip(id)"),
             ("marmot_stop(1)", "marmot_stop()"),
             ("marmot_cleanup('discard', 1)", "marmot_cleanup(['discard'])"),
             ("marmot_version(1)", "marmot_version()"),
@@ -65,8 +70,10 @@ def argument_counts(db):
 
 def argument_types(db):
     text = [("marmot_init", "%s"), ("marmot_watch_all", "%s"), ("marmot_watch", "%s"), ("marmot_watch", "'t', %s"),
-            ("marmot_unwatch", "%s"), ("marmot_cleanup", "%s")]
-    number = [("marmot_sync", "%s"), ("marmot_id", "%s")]
+            ("marmot_unwatch", "%s"), ("marmot_cleanup", "%s"), ("marmot_policy", "%s, 'x', 'max'"),
+            ("marmot_policy", "'t', %s, 'max'"), ("marmot_policy", "'t', 'x', %s"), ("marmot_retry", "%s"),
+            ("marmot_skip", "%s")]
+    number = [("marmot_sync", "%s"), ("marmot_id", "%s"), ("marmot_verify", "%s")]
     values = {"1": "an integer", "1.5": "a real", "'x'": "text", "x'00'": "a blob", "NULL": "NULL"}
     for wanted, calls in (("text", text), ("an integer", number)):
         for function, form in calls:
@@ -81,6 +88,15 @@ def argument_types(db):
 def values_out_of_range(db):
     fails("negative time-out", db, "SELECT marmot_sync(-1)", "-1 is out of range", "0 to 86400000")
     fails("huge time-out", db, "SELECT marmot_sync(9223372036854775807)", "out of range")
+    fails("negative time-out of verify", db, "SELECT marmot_verify(-1)", "-1 is out of range", "0 to 86400000")
+    for rule in ("sum", "DELTA", ""):
+        fails("unknown rule '%s'" % rule, db, "SELECT marmot_policy('t', 'x', '%s')" % rule, "unknown rule '%s'" % rule,
+              "'last', 'delta', 'max' or 'min'")
+    for text in ("", "1", "1:", ":1", "0:1", "1:0", "-1:1", "1:-1", " 1:1", "1: 1", "1:1 ", "1:1x", "a:b", "1:2:3",
+                 "99999999999:1", "1:99999999999999999999", "9" * 30):
+        for function in ("marmot_retry", "marmot_skip"):
+            fails("%s of '%s'" % (function, text), db, "SELECT %s('%s')" % (function, text), "'%s' is no message" % text,
+                  "<shard>:<sequence>", "blocked_id")
     fails("ids of 64 bits", db, "SELECT marmot_id(64)", "64 bits", "63, or 53")
     fails("clean-up argument", db, "SELECT marmot_cleanup('all')", "'all'", "'discard'")
     for function, form in (("marmot_watch_all", "'%s'"), ("marmot_watch", "'t', '%s'")):
@@ -91,7 +107,8 @@ def values_out_of_range(db):
 def before_init(db):
     init = "call marmot_init() first"
     for call in ("marmot_watch('t')", "marmot_watch_all()", "marmot_unwatch('t')", "marmot_sync()", "marmot_status()",
-                 "marmot_node_id()"):
+                 "marmot_node_id()", "marmot_policy('t', 'x', 'max')", "marmot_verify()", "marmot_retry('1:2')",
+                 "marmot_skip('1:2')"):
         fails("before marmot_init: " + call, db, "SELECT " + call, init)
     check("marmot_stop without a node is 0", one(db, "SELECT marmot_stop()") == 0, "not 0")
     check("marmot_cleanup of nothing is 1", one(db, "SELECT marmot_cleanup()") == 1, "not 1")
@@ -102,6 +119,9 @@ def before_init(db):
     check("marmot_id(53) is exact in JavaScript", 0 < small < 2**53, small)
     check("marmot_tables before marmot_init", db.execute("SELECT name, state FROM marmot_tables").fetchall() ==
           [("t", "none")], db.execute("SELECT * FROM marmot_tables").fetchall())
+    for name in ("marmot_streams", "marmot_conflicts", "marmot_metrics"):
+        rows = db.execute("SELECT * FROM " + name).fetchall()
+        check("%s before marmot_init" % name, rows == [], rows)
     check("nothing of this touched the file", db.execute("SELECT name FROM sqlite_schema").fetchall() == [("t",)],
           db.execute("SELECT name FROM sqlite_schema").fetchall())
 
@@ -184,6 +204,7 @@ def two_inits(db, path):
     one(db, "SELECT marmot_stop()")
     fails("another node_id", db, "SELECT marmot_init('{\"node_id\":7}')", "7", str(first["node_id"]), "leave node_id out")
     one(db, "SELECT marmot_init(?)", OFFLINE)
+    fails("verify with nothing watched", db, "SELECT marmot_verify()", "nothing to compare", "marmot_watch_all()")
     return first
 
 
@@ -218,6 +239,78 @@ def watching(db):
         db, "SELECT state FROM marmot_tables WHERE name = 't'") == "unwatched", "still watched")
     many = db.execute("SELECT marmot_watch(name) FROM sqlite_schema WHERE name IN ('t', 'Books')").fetchall()
     check("marmot_watch inside a reading statement", many == [(1,), (1,)], many)
+
+
+def controls(db):
+    """How many control messages of policies and verify calls wait in the outbox."""
+    return one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 1 AND substr(data, 1, 1) IN (x'50', x'56')")
+
+
+def policies(db):
+    db.execute("CREATE TABLE sums(id INTEGER NOT NULL, other TEXT NOT NULL, total, held AS (total) STORED, twice AS (total * 2), "
+               "PRIMARY KEY(id, other))")
+    call = "SELECT marmot_policy(%s)"
+    fails("policy of a table that is not watched", db, call % "'sums', 'total', 'delta'", "'sums' is not watched",
+          "marmot_watch('sums') first")
+    one(db, "SELECT marmot_watch('sums')")
+    fails("policy of a missing table", db, call % "'summs', 'total', 'delta'", "no table 'summs'", "did you mean 'sums'?")
+    fails("policy of an internal table", db, call % "'__marmot__outbox', 'id', 'max'", "internal name")
+    fails("policy of a view", db, call % "'seen', '1', 'max'", "not watched")
+    fails("policy of a missing column", db, call % "'sums', 'price', 'delta'", "no column 'price'", "table_info")
+    fails("policy of a missing column, nearly right", db, call % "'sums', 'totla', 'delta'", "did you mean 'total'?")
+    for column in ("id", "OTHER"):
+        fails("policy of a key column " + column, db, call % ("'sums', '%s', 'max'" % column), "in the key",
+              "outside of the key")
+    for column in ("twice", "HELD"):
+        fails("policy of a generated column " + column, db, call % ("'sums', '%s', 'max'" % column), "is generated",
+              "computed from")
+    fails("policy inside a writing statement", db, "INSERT INTO t(x) SELECT marmot_policy('sums', 'total', 'max')",
+          "is writing", "a SELECT of its own")
+    check("refusals leave nothing behind", controls(db) == 0 and not db.in_transaction, controls(db))
+    db.execute("BEGIN")
+    check("marmot_policy", one(db, call % "'SUMS', 'Total', 'delta'") == 1, "not 1")
+    db.execute("ROLLBACK")
+    check("a roll-back takes it back", controls(db) == 0, controls(db))
+    for rule in ("last", "delta", "max", "min"):
+        one(db, call % ("'sums', 'total', '%s'" % rule))
+    rows = db.execute("SELECT DISTINCT data FROM __marmot__outbox WHERE kind = 1 AND substr(data, 1, 1) = x'50'").fetchall()
+    check("each rule waits for the log", sorted(r[0] for r in rows) == [b"Psums\0total\0%c" % k for k in range(4)], rows)
+    one(db, "SELECT marmot_unwatch('sums')")
+    fails("policy of a table that is unwatched again", db, call % "'sums', 'total', 'delta'", "not watched")
+    db.execute("DROP TABLE sums")
+
+
+def verifying(db):
+    db.execute("BEGIN")
+    fails("verify in a transaction", db, "SELECT marmot_verify()", "inside a transaction", "COMMIT first")
+    db.execute("ROLLBACK")
+    db.execute("INSERT INTO t VALUES (100, 1)")
+    before = controls(db)
+    fails("verify in a reading statement", db, "SELECT marmot_verify(), x FROM t", "still reading", "a SELECT of its own")
+    check("refusals ask nobody", controls(db) == before, controls(db))
+    self = one(db, "SELECT marmot_node_id()")
+    answer = json.loads(one(db, "SELECT marmot_verify(0)"))
+    check("without a server this node itself is silent", answer == [{"node": self, "shard": 1, "silent": True}], answer)
+    check("the call waits in the outbox", controls(db) == before + 1, controls(db))
+    db.execute("DELETE FROM t WHERE id = 100")
+    fails("retry of what does not block", db, "SELECT marmot_retry('1:7')", "1:7 does not block", "blocked_id")
+    fails("skip in a shard that does not exist", db, "SELECT marmot_skip('9:7')", "9:7 does not block")
+    names = [r[0] for r in db.execute("SELECT name FROM marmot_metrics WHERE typeof(value) = 'integer' AND help > ''")]
+    check("marmot_metrics", {"up", "pending_transactions", "stream_lag_messages", "outbox_bytes"} <= set(names), names)
+    streams = db.execute("SELECT shard, position, \"end\", state FROM marmot_streams").fetchall()
+    check("marmot_streams", streams == [(1, 0, 0, "waiting")], streams)
+    check("pending is counted", one(db, "SELECT value FROM marmot_metrics WHERE name = 'pending_transactions'") > 0, "0")
+    db.execute("INSERT INTO __marmot__conflict(shard, seq, node, at, kind, name, key, lost, won) "
+               "VALUES (1, 9, -5, 0, 'update', 't', '{}', '{}', '{}'), (2, 10, 5, 1000, 'unique', 't', '{}', '{}', '{}')")
+    rows = db.execute("SELECT shard, seq, node, time, kind, \"table\" FROM marmot_conflicts WHERE seq >= 9").fetchall()
+    check("marmot_conflicts, newest first, numbers as numbers",
+          rows == [(2, 10, 5, "1970-01-01T00:00:01.000Z", "unique", "t"),
+                   (1, 9, -5, "1970-01-01T00:00:00.000Z", "update", "t")], rows)
+    kinds = db.execute("SELECT labels, value FROM marmot_metrics WHERE name = 'conflicts'").fetchall()
+    check("conflicts are counted by kind", kinds == [('kind="unique"', 1), ('kind="update"', 1)], kinds)
+    db.execute("DELETE FROM __marmot__conflict")
+    message = error(db, "DELETE FROM marmot_conflicts")
+    check("they cannot be written", "may not be modified" in message, message)
 
 
 def cleaning_up(db, path):
@@ -286,7 +379,8 @@ def no_back_doors(ws):
     path = os.path.join(ws.dir, "doors.db")
     db = connect(path)
     db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v DEFAULT (marmot_id()))")
-    for name in ("marmot_init", "marmot_watch_all", "marmot_sync", "marmot_status", "marmot_stop", "marmot_cleanup"):
+    for name in ("marmot_init", "marmot_watch_all", "marmot_sync", "marmot_status", "marmot_stop", "marmot_cleanup",
+                 "marmot_policy", "marmot_verify", "marmot_retry", "marmot_skip"):
         db.execute("CREATE VIEW v_%s AS SELECT %s() AS x" % (name, name))
         message = error(db, "SELECT * FROM v_%s" % name)
         check("%s is not for views" % name, "unsafe use" in message, message)
@@ -313,6 +407,8 @@ def main():
         unfit_databases(ws)
         first = two_inits(db, path)
         watching(db)
+        policies(db)
+        verifying(db)
         cleaning_up(db, path)
         identities(ws, db, path, first)
         secrets(ws)
