@@ -39,6 +39,9 @@ UNIT := $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/*.c)))
 ATTACK := $(patsubst test/sql/%.c,%,$(sort $(wildcard test/sql/*.c)))
 FUZZ := $(patsubst test/fuzz/%.c,%,$(sort $(wildcard test/fuzz/*.c)))
 TEST_LIB := $(sort $(wildcard test/lib/*.c))
+# A cluster in one process: programs that include it get its doubles in place of ours.
+MODEL := $(sort $(wildcard test/model/*.c))
+MODEL_USERS := $(if $(MODEL),$(patsubst test/%.c,%,$(shell grep -l '"test/model/' test/unit/*.c)))
 SCRIPTS := $(sort $(wildcard test/unit/*.py test/sql/*.py test/unit/*.sh test/sql/*.sh test/fault/*.sh))
 CLUSTER := $(sort $(wildcard test/cluster/*.py test/cluster/*.sh test/fault/*.py))
 
@@ -123,7 +126,8 @@ build/$(1)/helpers.a: $$(TEST_LIB:%.c=build/$(1)/%.o)
 	@rm -f $$@
 	ar rcs $$@ $$^
 build/$(1)/test/%: build/$(1)/test/%.o build/$(1)/helpers.a build/$(1)/inner.a
-	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lsqlite3 $$(LIBS) -lm
+	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lsqlite3 $$(LIBS) -lm
+$(MODEL_USERS:%=build/$(1)/test/%): $(MODEL:%.c=build/$(1)/%.o)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call variant,$(v))))
 
@@ -226,7 +230,8 @@ lint:
 	@$(call need,$(DEPS_LINT))
 	@./test/lint
 lint-strict lint-clang: lint-%: build/%/libmarmot.so
-	@$(MAKE) -s $(UNIT:%=build/$*/test/unit/%.o) $(ATTACK:%=build/$*/test/sql/%.o) $(TEST_LIB:%.c=build/$*/%.o)
+	@$(MAKE) -s $(UNIT:%=build/$*/test/unit/%.o) $(ATTACK:%=build/$*/test/sql/%.o) $(TEST_LIB:%.c=build/$*/%.o) \
+	    $(MODEL:%.c=build/$*/%.o)
 
 format:
 	@$(call need,clang-format)
