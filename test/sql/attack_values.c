@@ -69,6 +69,11 @@ static void keys(void)
         STEPS("INSERT INTO t VALUES(1, 'x'), (2, 'y')", "REPLACE INTO t VALUES(2, 'r')",
               "UPDATE OR REPLACE t SET a = 1 WHERE a = 2", "INSERT OR IGNORE INTO t VALUES(1, 'no')",
               "INSERT INTO t VALUES(1, 'u') ON CONFLICT DO UPDATE SET b = b || 'u'"));
+    one("REPLACE that evicts by UNIQUE",
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE, c); CREATE UNIQUE INDEX i ON t(c)",
+        STEPS("INSERT INTO t VALUES(1, 'x', 10), (2, 'y', 20), (3, 'z', 30), (4, 'w', 40)",
+              "REPLACE INTO t VALUES(5, 'x', 20)", "UPDATE OR REPLACE t SET b = 'z' WHERE a = 4",
+              "PRAGMA recursive_triggers = 1; REPLACE INTO t VALUES(4, 'x', 20)"));
     one("names that need quoting", "CREATE TABLE \"t \"\"x\"(\"a \"\"k\" INTEGER PRIMARY KEY, \"select\", \"rowid\")",
         STEPS("INSERT INTO \"t \"\"x\" VALUES(1, 2, 3)", "UPDATE \"t \"\"x\" SET \"select\" = 5, \"rowid\" = 4"));
 }
