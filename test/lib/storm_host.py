@@ -1,0 +1,160 @@
+"""The process of one node in the storm: it writes at random until it is told to stop.
+
+    storm_host.py DATABASE EXTENSION CONFIG NAME COUNTER SEED PAUSE_MS SHARDS TRANSFERS
+
+Each noted transaction puts (NAME, n) into `counter`; after its COMMIT the number n
+goes to the COUNTER file, unbuffered: what that file says was reported as committed.
+It starts behind the highest n of its own database. Lines on stdin, each answered by
+one JSON line: late (creates and watches the late table), stop, sync MS, status, quit.
+An error that no healthy database gives ends the process with 3.
+"""
+import json
+import os
+import random
+import select
+import sqlite3
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from storm_load import LATE, Load  # noqa: E402
+
+# What the random writes meet in a healthy database.
+EXPECTED = ("UNIQUE constraint failed", "CHECK constraint failed", "NOT NULL constraint failed",
+            "FOREIGN KEY constraint failed", "database is locked", "datatype mismatch", "no such savepoint",
+            "cannot store", "integer overflow")
+
+
+class Host:
+    def __init__(self, path, extension, config, name, counter, seed, pause, shards, transfers):
+        self.rng = random.Random(int(seed))
+        self.name = name
+        self.pause = float(pause) / 1000
+        self.db = sqlite3.connect(path, isolation_level=None, timeout=10)
+        self.db.enable_load_extension(True)
+        self.db.load_extension(extension)
+        self.db.execute("PRAGMA foreign_keys=ON")
+        self.patient("SELECT marmot_init(?)", config)
+        self.patient("SELECT marmot_watch_all()")
+        self.load = Load(self.rng, int(shards), int(transfers))
+        self.n = self.db.execute("SELECT coalesce(max(n), 0) FROM counter WHERE node = ?", (name,)).fetchone()[0]
+        self.fd = os.open(counter, os.O_CREAT | os.O_RDWR, 0o644)
+        self.errors = {}
+        self.commits = 0
+        if self.db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'late'").fetchone()[0]:
+            self.late()
+
+    def patient(self, sql, *args):
+        """Again while other connections hold the lock: a start is not to fail of that."""
+        end = time.monotonic() + 20
+        while True:
+            try:
+                return self.db.execute(sql, args).fetchone()
+            except sqlite3.OperationalError as e:
+                if "locked" not in str(e) or time.monotonic() > end:
+                    raise
+
+    def late(self):
+        for sql in LATE:
+            self.patient(sql)
+        self.patient("SELECT marmot_watch('late')")
+        self.load.late = True
+
+    def met(self, error):
+        text = str(error)
+        if not any(word in text for word in EXPECTED):
+            raise error
+        self.errors[text] = self.errors.get(text, 0) + 1
+
+    def run(self, sql, args=()):
+        """One statement of the load; false when no transaction is open after it. A lock ends the whole:
+        what follows might succeed, and half a transfer would be committed."""
+        try:
+            self.db.execute(sql, args).fetchall()
+        except sqlite3.Error as e:
+            self.met(e)
+            if "locked" in str(e) and self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+        return self.db.in_transaction
+
+    def write(self):
+        kind = self.rng.random()
+        if kind < 0.1:
+            for sql, args in self.load.some()[:1]:
+                self.run(sql, args)
+            return
+        if kind < 0.2:
+            steps = []
+        else:
+            steps = self.load.transaction()
+        if not self.run("BEGIN" if kind > 0.96 else "BEGIN IMMEDIATE"):
+            return
+        at = self.rng.randrange(len(steps) + 1)
+        steps = steps[:at] + [("INSERT INTO counter VALUES (?, ?)", (self.name, self.n + 1))] + steps[at:]
+        for sql, args in steps:
+            if not self.run(sql, args):
+                return
+        if 0.9 < kind < 0.96:
+            self.run("ROLLBACK")
+            return
+        if self.run("COMMIT"):
+            self.run("ROLLBACK")
+        elif self.counted():
+            self.committed()
+
+    def counted(self):
+        return self.db.execute("SELECT count(*) FROM counter WHERE node = ? AND n = ?",
+                               (self.name, self.n + 1)).fetchone()[0]
+
+    def committed(self):
+        self.n += 1
+        self.commits += 1
+        os.pwrite(self.fd, b"%12d" % self.n, 0)
+
+    def answer(self, line):
+        words = line.split()
+        if words[0] == "late":
+            self.late()
+            return {"late": 1}
+        if words[0] == "sync":
+            try:
+                return {"sync": self.db.execute("SELECT marmot_sync(?)", (int(words[1]),)).fetchone()[0]}
+            except sqlite3.Error as e:
+                return {"sync": 0, "error": str(e)}
+        if words[0] == "status":
+            return json.loads(self.db.execute("SELECT marmot_status()").fetchone()[0])
+        return {"commits": self.commits, "errors": self.errors}
+
+    def serve(self):
+        writing = True
+        print(json.dumps({"ready": self.n}), flush=True)
+        pending = b""
+        while True:
+            wait = self.pause * 2 * self.rng.random() if writing else None
+            if select.select([0], [], [], wait)[0]:
+                data = os.read(0, 4096)
+                if not data:
+                    return
+                pending += data
+            while b"\n" in pending:
+                line, pending = pending.split(b"\n", 1)
+                if line == b"quit":
+                    return
+                if line == b"stop":
+                    writing = False
+                print(json.dumps(self.answer(line.decode())), flush=True)
+            if writing:
+                self.write()
+
+
+def main():
+    host = Host(*sys.argv[1:])
+    try:
+        host.serve()
+    except sqlite3.Error as e:
+        print("unexpected: %s: %s" % (type(e).__name__, e), file=sys.stderr, flush=True)
+        os._exit(3)
+    host.db.close()
+
+
+main()
