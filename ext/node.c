@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -248,10 +249,26 @@ static int smaller(int a, int b)
     return a < 0 ? b : b < 0 || a < b ? a : b;
 }
 
+/* Turns that come fast are slowed down: each one reads the database, and beside
+** an application that commits every few microseconds the two threads would do
+** little but wait for each other inside SQLite. The first turn after a quiet
+** time is not delayed. */
+static void rest(struct mm_node *n)
+{
+    int64_t gap = n->linked ? MM_GAP_US : MM_GAP_OFFLINE_US;
+    int64_t left = n->last_turn_us + gap - mm_clock_mono_us();
+    if (left > 0 && left <= gap && !mm_worker_stopping(n->self)) {
+        struct timespec ts = { .tv_sec = 0, .tv_nsec = (long)left * 1000 };
+        (void)nanosleep(&ts, NULL);
+    }
+    n->last_turn_us = mm_clock_mono_us();
+}
+
 static void loop(struct mm_worker *w, struct mm_node *n)
 {
     struct mm_err err;
     for (;;) {
+        rest(n);
         mm_worker_drain(w);
         int wait = MM_TICK_MS;
         bool sound = !n->r.reload_needed || mm_node_reload(n);

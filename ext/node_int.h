@@ -15,7 +15,9 @@
 #include "repl/publisher.h"
 
 enum {
-    MM_TICK_MS = 100,      /* commits of other processes are looked for this often */
+    MM_TICK_MS = 100, /* commits of other processes are looked for this often */
+    MM_GAP_US = 1000, /* between two turns, at least, unless it was quiet before */
+    MM_GAP_OFFLINE_US = 50000,
     MM_FLUSH_MS = 1000,    /* nothing to apply: at most one write transaction in this time */
     MM_RETRY_MS = 1000,    /* joining, after a failure */
     MM_CONFLICT_MS = 5000, /* joining, after a verdict: somebody may have mended it */
@@ -88,6 +90,7 @@ struct mm_node {
     int connect_wait_ms;
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
+    int64_t last_turn_us;
     int64_t told_moved, told_waiting, next_status_ms;
     enum mm_node_state told_state;
 };
