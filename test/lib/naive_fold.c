@@ -1,0 +1,416 @@
+#include "test/lib/naive_fold.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *need(void *p)
+{
+    if (p == NULL) {
+        fprintf(stderr, "naive_fold: out of memory\n");
+        exit(2);
+    }
+    return p;
+}
+
+static void free_row(struct naive_row *row)
+{
+    for (int k = 0; k < NAIVE_COLUMNS; k++) {
+        naive_value_free(&row->v[k]);
+    }
+}
+
+static struct naive_row copy_row(const struct naive_row *row)
+{
+    struct naive_row c;
+    for (int k = 0; k < NAIVE_COLUMNS; k++) {
+        c.v[k] = naive_value_copy(&row->v[k]);
+    }
+    return c;
+}
+
+/* Takes the row. */
+static void add_row(struct naive_table *t, struct naive_row row)
+{
+    if (t->n == t->cap) {
+        t->cap = t->cap == 0 ? 8 : t->cap * 2;
+        t->row = need(realloc(t->row, t->cap * sizeof *t->row));
+    }
+    t->row[t->n++] = row;
+}
+
+static void drop_row(struct naive_table *t, size_t at)
+{
+    free_row(&t->row[at]);
+    t->row[at] = t->row[--t->n];
+}
+
+void naive_init(struct naive *s, const struct naive_def *def, int n)
+{
+    memset(s, 0, sizeof *s);
+    s->ntable = n;
+    for (int k = 0; k < n; k++) {
+        s->table[k].def = &def[k];
+    }
+}
+
+void naive_free(struct naive *s)
+{
+    for (int k = 0; k < s->ntable; k++) {
+        while (s->table[k].n > 0) {
+            drop_row(&s->table[k], 0);
+        }
+        free(s->table[k].row);
+    }
+    for (size_t k = 0; k < s->norigin; k++) {
+        free(s->origin[k].parts);
+    }
+    free(s->origin);
+    free(s->accepted);
+    memset(s, 0, sizeof *s);
+}
+
+void naive_copy(struct naive *to, const struct naive *from)
+{
+    memset(to, 0, sizeof *to);
+    to->ntable = from->ntable;
+    for (int k = 0; k < from->ntable; k++) {
+        to->table[k].def = from->table[k].def;
+        for (size_t j = 0; j < from->table[k].n; j++) {
+            add_row(&to->table[k], copy_row(&from->table[k].row[j]));
+        }
+    }
+}
+
+void naive_put(struct naive *s, int table, const struct mm_value *row)
+{
+    struct naive_row r;
+    memset(&r, 0, sizeof r);
+    for (int k = 0; k < s->table[table].def->ncol; k++) {
+        r.v[k] = naive_value_copy(&row[k]);
+    }
+    add_row(&s->table[table], r);
+}
+
+/* --- rows --- */
+
+static bool has_key(const struct naive_def *d, const struct naive_row *row)
+{
+    int keys = 0;
+    for (int k = 0; k < d->ncol; k++) {
+        if (d->pk[k] != 0) {
+            keys++;
+            if (row->v[k].type == SQLITE_NULL) {
+                return false;
+            }
+        }
+    }
+    return keys > 0;
+}
+
+static int key_order(const struct naive_def *d, const struct naive_row *a, const struct naive_row *b)
+{
+    for (int place = 1; place <= d->ncol; place++) {
+        for (int k = 0; k < d->ncol; k++) {
+            int o = d->pk[k] == place ? naive_value_order(&a->v[k], &b->v[k], d->coll[k]) : 0;
+            if (o != 0) {
+                return o;
+            }
+        }
+    }
+    return 0;
+}
+
+/* Index of the row under the key, -1 when there is none. */
+static long find_key(const struct naive_table *t, const struct naive_row *key)
+{
+    for (size_t k = 0; k < t->n; k++) {
+        if (has_key(t->def, &t->row[k]) && key_order(t->def, &t->row[k], key) == 0) {
+            return (long)k;
+        }
+    }
+    return -1;
+}
+
+static long find_same(const struct naive_table *t, const struct naive_row *row)
+{
+    for (size_t k = 0; k < t->n; k++) {
+        bool same = true;
+        for (int c = 0; c < t->def->ncol; c++) {
+            same = same && naive_value_same(&t->row[k].v[c], &row->v[c]);
+        }
+        if (same) {
+            return (long)k;
+        }
+    }
+    return -1;
+}
+
+/* --- one transaction --- */
+
+/* A change's row in the order of the definition; borrowed bytes. */
+static bool local_row(const struct naive_def *d, const struct mm_tab *tab, const struct mm_value *from,
+                      struct naive_row *to)
+{
+    memset(to, 0, sizeof *to);
+    for (uint32_t c = 0; from != NULL && c < tab->ncol; c++) {
+        for (int k = 0; k < d->ncol; k++) {
+            if (strcmp(d->col[k], tab->col[c]) == 0) {
+                to->v[k] = from[c];
+            }
+        }
+    }
+    return from != NULL;
+}
+
+/* Columns that the UPDATE changed, over `row` (owned). */
+static void set_changed(const struct naive_def *d, const struct naive_row *before, const struct naive_row *after,
+                        bool captured, bool keys_too, struct naive_row *row)
+{
+    for (int k = 0; k < d->ncol; k++) {
+        bool changed = after->v[k].type != MM_UNDEF && (!captured || !naive_value_same(&before->v[k], &after->v[k]));
+        if (changed && (keys_too || d->pk[k] == 0)) {
+            naive_value_free(&row->v[k]);
+            row->v[k] = naive_value_copy(&after->v[k]);
+        }
+    }
+}
+
+static void apply_keyless(struct naive_table *t, enum mm_op op, const struct naive_row *before,
+                          const struct naive_row *after, bool captured)
+{
+    struct naive_row fresh;
+    long at = op != MM_OP_INSERT ? find_same(t, before) : -1;
+    if (op == MM_OP_UPDATE && at < 0) {
+        return;
+    }
+    if (op == MM_OP_UPDATE) {
+        fresh = copy_row(&t->row[at]);
+        set_changed(t->def, before, after, captured, true, &fresh);
+    } else if (op != MM_OP_DELETE) {
+        fresh = copy_row(after);
+    }
+    if (at >= 0) {
+        drop_row(t, (size_t)at);
+    }
+    if (op != MM_OP_DELETE) {
+        add_row(t, fresh);
+    }
+}
+
+/* The image of a keyed row; false: there is none afterwards. */
+static bool image_of(const struct naive_table *t, enum mm_op op, const struct naive_row *before,
+                     const struct naive_row *after, bool captured, struct naive_row *image)
+{
+    if (op == MM_OP_DELETE) {
+        return false;
+    }
+    if (op == MM_OP_INSERT || op == MM_OP_REPLACE) {
+        *image = copy_row(after);
+        return true;
+    }
+    long at = find_key(t, before);
+    if (at < 0) {
+        return false;
+    }
+    *image = copy_row(&t->row[at]);
+    set_changed(t->def, before, after, captured, false, image);
+    return true;
+}
+
+static void evict(struct naive_table *t, const struct naive_row *image)
+{
+    for (int c = 0; c < t->def->ncol; c++) {
+        for (size_t k = t->n; t->def->unique[c] != 0 && k-- > 0;) {
+            if (naive_key_equal(&t->row[k].v[c], &image->v[c], t->def->coll[c])) {
+                drop_row(t, k);
+            }
+        }
+    }
+}
+
+static void apply_table(struct naive_table *t, const struct mm_tab *tab, bool captured)
+{
+    struct naive_row *image = need(calloc(tab->nrow + 1, sizeof *image));
+    struct naive_row *gone = need(calloc(tab->nrow + 1, sizeof *gone)); /* keys, borrowed */
+    size_t nimage = 0;
+    size_t ngone = 0;
+    for (size_t j = 0; j < tab->nrow; j++) {
+        struct naive_row before;
+        struct naive_row after;
+        bool old = local_row(t->def, tab, tab->row[j].before, &before);
+        local_row(t->def, tab, tab->row[j].after, &after);
+        if (!has_key(t->def, old ? &before : &after)) {
+            apply_keyless(t, tab->row[j].op, &before, &after, captured);
+            continue;
+        }
+        gone[ngone++] = old ? before : after;
+        nimage += image_of(t, tab->row[j].op, &before, &after, captured, &image[nimage]);
+    }
+    for (size_t k = 0; k < ngone; k++) {
+        long at = find_key(t, &gone[k]);
+        if (at >= 0) {
+            drop_row(t, (size_t)at);
+        }
+    }
+    for (size_t left = nimage; left > 0; left--) { /* ascending keys: the smallest of what is left */
+        size_t least = 0;
+        for (size_t k = 1; k < left; k++) {
+            least = key_order(t->def, &image[k], &image[least]) < 0 ? k : least;
+        }
+        evict(t, &image[least]);
+        add_row(t, image[least]);
+        image[least] = image[left - 1];
+    }
+    free(image);
+    free(gone);
+}
+
+void naive_apply(struct naive *s, const struct mm_txn *txn, bool captured)
+{
+    for (size_t i = 0; i < txn->ntab; i++) {
+        for (int k = 0; k < s->ntable; k++) {
+            if (strcmp(s->table[k].def->name, txn->tab[i].name) == 0) {
+                apply_table(&s->table[k], &txn->tab[i], captured);
+            }
+        }
+    }
+}
+
+/* --- messages --- */
+
+static struct naive_origin *origin_of(struct naive *s, int64_t node, int64_t incarnation)
+{
+    for (size_t k = 0; k < s->norigin; k++) {
+        if (s->origin[k].node == node && s->origin[k].incarnation == incarnation) {
+            return &s->origin[k];
+        }
+    }
+    s->origin = need(realloc(s->origin, (s->norigin + 1) * sizeof *s->origin));
+    struct naive_origin *o = &s->origin[s->norigin++];
+    memset(o, 0, sizeof *o);
+    o->node = node;
+    o->incarnation = incarnation;
+    return o;
+}
+
+/* True when the last part is there: all of them are in o->parts. */
+static bool take_part(struct naive_origin *o, const struct mm_msg *m)
+{
+    if (m->part.number == 0) {
+        o->held = 0;
+        o->parts_len = 0;
+        o->count = m->part.count;
+        memcpy(o->part_txid, m->txid, sizeof o->part_txid);
+        memcpy(o->sha256, m->part.sha256, sizeof o->sha256);
+    } else if (o->held != m->part.number || o->count != m->part.count ||
+               memcmp(o->part_txid, m->txid, sizeof o->part_txid) != 0 ||
+               memcmp(o->sha256, m->part.sha256, sizeof o->sha256) != 0) {
+        return false;
+    }
+    o->parts = need(realloc(o->parts, o->parts_len + m->part.len + 1));
+    memcpy(o->parts + o->parts_len, m->part.data, m->part.len);
+    o->parts_len += m->part.len;
+    o->held++;
+    return o->held == o->count;
+}
+
+static void accept(struct naive *s, struct naive_origin *o, const struct mm_msg *m)
+{
+    o->seq = m->origin_seq;
+    memcpy(o->txid, m->txid, sizeof o->txid);
+    s->accepted = need(realloc(s->accepted, (s->naccepted + 1) * sizeof *s->accepted));
+    memcpy(s->accepted[s->naccepted++], m->txid, MM_TXID_SIZE);
+}
+
+void naive_message(struct naive *s, int64_t seq, const void *data, size_t len, bool zstd)
+{
+    struct mm_arena a;
+    struct mm_err err;
+    struct mm_msg m;
+    mm_arena_init(&a, (size_t)1 << 30);
+    mm_err_init(&err);
+    s->seq = seq;
+    if (mm_wire_decode(&m, data, len, zstd, &a, &err) == SQLITE_OK && m.kind != MM_MSG_FOUNDED) {
+        struct naive_origin *o = origin_of(s, m.node, m.incarnation);
+        struct mm_txn joined = { .arena = &a };
+        uint8_t sha[32];
+        bool good = m.epoch == 1 && m.origin_seq == o->seq + 1 && memcmp(m.prev, o->txid, sizeof m.prev) == 0;
+        if (good && m.kind == MM_MSG_PART) {
+            good = take_part(o, &m);
+            if (good) {
+                mm_wire_sha256(o->parts, o->parts_len, sha);
+                good = memcmp(sha, o->sha256, sizeof sha) == 0 &&
+                       mm_wire_decode_txn(&joined, o->parts, o->parts_len, &a, &err) == SQLITE_OK;
+                o->held = 0;
+                o->count = -1;
+            }
+        }
+        if (good) {
+            naive_apply(s, m.kind == MM_MSG_PART ? &joined : &m.txn, false);
+            accept(s, o, &m);
+        }
+    }
+    mm_arena_free(&a);
+}
+
+size_t naive_accepted(const struct naive *s, const uint8_t *txid)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < s->naccepted; k++) {
+        n += memcmp(s->accepted[k], txid, MM_TXID_SIZE) == 0;
+    }
+    return n;
+}
+
+/* --- comparison --- */
+
+static void describe(const struct naive_def *d, const struct naive_row *row, char *out, size_t n)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, 1 << 20);
+    for (int k = 0; k < d->ncol; k++) {
+        mm_buf_str(&b, k == 0 ? "" : ", ");
+        mm_buf_str(&b, row->v[k].type == SQLITE_FLOAT ? "real " : "");
+        mm_value_json(&b, &row->v[k]);
+    }
+    mm_buf_byte(&b, 0);
+    snprintf(out, n, "%.120s", b.data != NULL ? (const char *)b.data : "?");
+    mm_buf_free(&b);
+}
+
+static bool covers(const struct naive_table *a, const struct naive_table *b, const char *what, char *why, size_t n)
+{
+    bool *used = need(calloc(b->n + 1, sizeof *used));
+    bool good = true;
+    for (size_t k = 0; k < a->n && good; k++) {
+        bool found = false;
+        for (size_t j = 0; j < b->n && !found; j++) {
+            bool same = !used[j];
+            for (int c = 0; same && c < a->def->ncol; c++) {
+                same = naive_value_same(&a->row[k].v[c], &b->row[j].v[c]);
+            }
+            found = same;
+            used[j] = used[j] || same;
+        }
+        if (!found) {
+            char row[128];
+            describe(a->def, &a->row[k], row, sizeof row);
+            snprintf(why, n, "%s: %s row (%s)", a->def->name, what, row);
+            good = false;
+        }
+    }
+    free(used);
+    return good;
+}
+
+bool naive_same(const struct naive *a, const struct naive *b, char *why, size_t n)
+{
+    for (int k = 0; k < a->ntable; k++) {
+        if (!covers(&a->table[k], &b->table[k], "missing", why, n) ||
+            !covers(&b->table[k], &a->table[k], "surplus", why, n)) {
+            return false;
+        }
+    }
+    return true;
+}

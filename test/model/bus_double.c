@@ -1,0 +1,379 @@
+#include "test/model/bus_double.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/sqlite.h"
+
+enum { SHARDS = 8 };
+
+struct flying {
+    struct flying *next;
+    struct net_message m;
+    char id[160];
+    int shard;
+    uint64_t token;
+};
+
+struct waiting_ack {
+    struct waiting_ack *next;
+    struct mm_ack ack;
+};
+
+struct mm_bus {
+    struct mm_bus *next;
+    struct net *net;
+    bool cut;
+    struct flying *first, *last;
+    struct waiting_ack *acks, *last_ack;
+    int64_t follow[SHARDS + 1]; /* next message wanted, 0 = not followed */
+    int turn;                   /* shard that is looked at first */
+    int allowed;
+};
+
+struct stored {
+    struct net_message m;
+    char id[160];
+};
+
+struct net {
+    int shards;
+    struct stored *stream[SHARDS + 1];
+    int64_t end[SHARDS + 1];
+    struct mm_bus *buses;
+};
+
+int64_t net_now_us = 1000000;
+int64_t net_jitter_us = 1;
+
+static void *need(void *p)
+{
+    if (p == NULL) {
+        fprintf(stderr, "bus_double: out of memory\n");
+        exit(2);
+    }
+    return p;
+}
+
+/* --- the clock --- */
+
+int64_t mm_clock_mono_us(void)
+{
+    net_now_us += net_jitter_us;
+    return net_now_us;
+}
+
+int64_t mm_clock_mono_ms(void)
+{
+    return mm_clock_mono_us() / 1000;
+}
+
+int64_t mm_clock_wall_ms(void)
+{
+    return INT64_C(1700000000000) + net_now_us / 1000;
+}
+
+void mm_clock_format(int64_t wall_ms, char out[25])
+{
+    snprintf(out, 25, "+%lld ms", (long long)(wall_ms - INT64_C(1700000000000)));
+}
+
+/* --- the test's side --- */
+
+struct net *net_open(int shards)
+{
+    struct net *n = need(calloc(1, sizeof *n));
+    n->shards = shards;
+    return n;
+}
+
+static void free_flying(struct flying *f)
+{
+    free(f->m.data);
+    free(f);
+}
+
+void net_close(struct net *n)
+{
+    while (n->buses != NULL) {
+        struct mm_bus *b = n->buses;
+        n->buses = b->next;
+        while (b->first != NULL) {
+            struct flying *f = b->first;
+            b->first = f->next;
+            free_flying(f);
+        }
+        while (b->acks != NULL) {
+            struct waiting_ack *w = b->acks;
+            b->acks = w->next;
+            free(w);
+        }
+        free(b);
+    }
+    for (int s = 1; s <= n->shards; s++) {
+        for (int64_t k = 0; k < n->end[s]; k++) {
+            free(n->stream[s][k].m.data);
+        }
+        free(n->stream[s]);
+    }
+    free(n);
+}
+
+struct mm_bus *net_connect(struct net *n)
+{
+    struct mm_bus *b = need(calloc(1, sizeof *b));
+    b->net = n;
+    b->next = n->buses;
+    n->buses = b;
+    return b;
+}
+
+void net_cut(struct mm_bus *b)
+{
+    b->cut = true;
+}
+
+void net_allow(struct mm_bus *b, int count)
+{
+    b->allowed += count;
+}
+
+int64_t net_end(const struct net *n, int shard)
+{
+    return n->end[shard];
+}
+
+const struct net_message *net_get(const struct net *n, int shard, int64_t seq)
+{
+    return &n->stream[shard][seq - 1].m;
+}
+
+void net_store(struct net *n, int shard, const void *data, size_t len, bool zstd)
+{
+    int64_t end = ++n->end[shard];
+    n->stream[shard] = need(realloc(n->stream[shard], (size_t)end * sizeof **n->stream));
+    struct stored *s = &n->stream[shard][end - 1];
+    memset(s, 0, sizeof *s);
+    s->m = (struct net_message){ need(malloc(len + 1)), len, zstd };
+    memcpy(s->m.data, data, len);
+}
+
+static bool known(const struct net *n, int shard, const char *id)
+{
+    for (int64_t k = 0; k < n->end[shard]; k++) {
+        if (strcmp(n->stream[shard][k].id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void answer(struct mm_bus *b, uint64_t token, enum mm_ack_kind kind, int64_t seq)
+{
+    if (b->cut) {
+        return;
+    }
+    struct waiting_ack *w = need(calloc(1, sizeof *w));
+    w->ack = (struct mm_ack){ .token = token, .kind = kind, .seq = seq };
+    if (b->last_ack != NULL && b->acks != NULL) {
+        b->last_ack->next = w;
+    } else {
+        b->acks = w;
+    }
+    b->last_ack = w;
+}
+
+static struct mm_bus *cut_bus(struct net *n, unsigned pick)
+{
+    unsigned count = 0;
+    for (struct mm_bus *b = n->buses; b != NULL; b = b->next) {
+        count += b->cut && b->first != NULL;
+    }
+    for (struct mm_bus *b = n->buses; b != NULL && count > 0; b = b->next) {
+        if (b->cut && b->first != NULL && pick-- % count == 0) {
+            return b;
+        }
+    }
+    return NULL;
+}
+
+bool net_take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate)
+{
+    b = b != NULL ? b : cut_bus(n, pick);
+    struct flying *f = b != NULL ? b->first : NULL;
+    if (f == NULL) {
+        return false;
+    }
+    b->first = f->next;
+    if (fate == NET_REFUSED || fate == NET_FULL) {
+        answer(b, f->token, fate == NET_FULL ? MM_ACK_FULL : MM_ACK_REFUSED, 0);
+    } else if (fate != NET_LOST && known(n, f->shard, f->id)) {
+        answer(b, f->token, MM_ACK_DUPLICATE, 0);
+    } else if (fate != NET_LOST) {
+        net_store(n, f->shard, f->m.data, f->m.len, f->m.zstd);
+        memcpy(n->stream[f->shard][n->end[f->shard] - 1].id, f->id, sizeof f->id);
+        if (fate == NET_STORED) {
+            answer(b, f->token, MM_ACK_STORED, n->end[f->shard]);
+        }
+    }
+    free_flying(f);
+    return true;
+}
+
+/* --- the node's side --- */
+
+static int shard_of(const char *name)
+{
+    const char *dash = strrchr(name, '-');
+    int n = dash != NULL ? atoi(dash + 1) : 0;
+    if (n < 1 || n > SHARDS) {
+        fprintf(stderr, "bus_double: no shard in %s\n", name);
+        exit(2);
+    }
+    return n;
+}
+
+int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *err)
+{
+    if (err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    struct flying *f = need(calloc(1, sizeof *f));
+    f->m = (struct net_message){ need(malloc(p->len + 1)), p->len, p->encoding != NULL };
+    memcpy(f->m.data, p->data, p->len);
+    f->shard = shard_of(p->subject);
+    f->token = p->token;
+    snprintf(f->id, sizeof f->id, "%s", p->msg_id);
+    if (b->first != NULL) {
+        b->last->next = f;
+    } else {
+        b->first = f;
+    }
+    b->last = f;
+    return SQLITE_OK;
+}
+
+int mm_bus_next_ack(struct mm_bus *b, struct mm_ack *ack)
+{
+    struct waiting_ack *w = b->acks;
+    if (w == NULL) {
+        return 0;
+    }
+    *ack = w->ack;
+    b->acks = w->next;
+    free(w);
+    return 1;
+}
+
+int mm_bus_follow(struct mm_bus *b, const char *stream, int shard, int64_t start_seq, int timeout_ms,
+                  struct mm_err *err)
+{
+    (void)timeout_ms;
+    if (err->rc == SQLITE_OK) {
+        b->follow[shard_of(stream)] = start_seq;
+        b->turn = shard;
+    }
+    return err->rc;
+}
+
+int mm_bus_next(struct mm_bus *b, struct mm_delivery *d)
+{
+    for (int k = 0; k < b->net->shards && b->allowed > 0; k++) {
+        int s = (b->turn + k) % b->net->shards + 1;
+        int64_t seq = b->follow[s];
+        if (seq > 0 && seq <= b->net->end[s]) {
+            const struct net_message *m = net_get(b->net, s, seq);
+            *d = (struct mm_delivery){ .kind = MM_DELIVERY_MESSAGE,
+                                       .shard = s,
+                                       .seq = seq,
+                                       .time_ms = mm_clock_wall_ms(),
+                                       .pending = b->net->end[s] - seq,
+                                       .zstd = m->zstd,
+                                       .data = m->data,
+                                       .len = m->len };
+            b->follow[s]++;
+            b->allowed--;
+            b->turn += s % 3; /* the streams come mixed */
+            return 1;
+        }
+    }
+    return 0;
+}
+
+void mm_bus_release(struct mm_delivery *d)
+{
+    d->data = NULL; /* the streams own it */
+}
+
+bool mm_bus_connected(const struct mm_bus *b)
+{
+    return !b->cut;
+}
+
+int mm_bus_wait(struct mm_bus *b, int timeout_ms, struct mm_err *err)
+{
+    (void)b;
+    net_now_us += timeout_ms > 0 ? (int64_t)timeout_ms * 1000 : 0;
+    return err->rc;
+}
+
+/* --- founding and joining ask for these; here every node has joined --- */
+
+static int nothing(struct mm_err *err)
+{
+    mm_err_set(err, SQLITE_CANTOPEN, "this network has streams alone");
+    return 0;
+}
+
+int mm_bus_stream_info(struct mm_bus *b, const char *stream, struct mm_stream_info *info, int timeout_ms,
+                       struct mm_err *err)
+{
+    (void)b, (void)stream, (void)info, (void)timeout_ms;
+    return nothing(err);
+}
+
+int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, struct mm_stream_info *info,
+                         int timeout_ms, struct mm_err *err)
+{
+    (void)b, (void)c, (void)info, (void)timeout_ms;
+    return nothing(err);
+}
+
+int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len, int timeout_ms,
+                      struct mm_err *err)
+{
+    (void)timeout_ms;
+    int s = shard_of(stream);
+    if (err->rc != SQLITE_OK || seq < 1 || seq > b->net->end[s]) {
+        return 0;
+    }
+    const struct net_message *m = net_get(b->net, s, seq);
+    *data = need(malloc(m->len + 1));
+    memcpy(*data, m->data, m->len);
+    *len = m->len;
+    return 1;
+}
+
+int mm_bus_kv_open(struct mm_bus *b, const char *bucket, int replicas, int64_t max_age_ns, int timeout_ms,
+                   struct mm_err *err)
+{
+    (void)b, (void)bucket, (void)replicas, (void)max_age_ns, (void)timeout_ms;
+    (void)nothing(err);
+    return err->rc;
+}
+
+int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, const void *data, size_t len,
+                     int timeout_ms, struct mm_err *err)
+{
+    (void)b, (void)bucket, (void)key, (void)data, (void)len, (void)timeout_ms;
+    return nothing(err);
+}
+
+int mm_bus_kv_get(struct mm_bus *b, const char *bucket, const char *key, char **value, size_t *len, int timeout_ms,
+                  struct mm_err *err)
+{
+    (void)b, (void)bucket, (void)key, (void)value, (void)len, (void)timeout_ms;
+    return nothing(err);
+}

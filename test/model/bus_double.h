@@ -1,0 +1,51 @@
+/* The network in memory: streams as arrays, connections whose messages wait
+** until the test says what becomes of them, and a clock that the test moves.
+** Defines every mm_bus_* and mm_clock_* function that repl calls, in place of
+** ext/bus and ext/base/clock.c.
+**
+** Threads: one. Out of memory ends the program. */
+#ifndef MM_TEST_BUS_DOUBLE_H
+#define MM_TEST_BUS_DOUBLE_H
+
+#include "bus/bus.h"
+
+struct net;
+
+struct net *net_open(int shards);
+void net_close(struct net *n); /* with all connections */
+
+/* A node's connection; subjects and streams end in "-<shard>". */
+struct mm_bus *net_connect(struct net *n);
+/* The node lets go of it: what it had sent and the server has not taken yet
+** may still arrive, in its own order, at any later time. */
+void net_cut(struct mm_bus *b);
+
+enum net_fate {
+    NET_STORED,   /* and acknowledged */
+    NET_ACK_LOST, /* stored, the acknowledgement is lost */
+    NET_LOST,     /* neither */
+    NET_REFUSED,  /* not stored, an error comes back */
+    NET_FULL,
+};
+/* The oldest message under way meets its fate: of b, or, when b is NULL, of a
+** connection that was cut (`pick` chooses). False: nothing is under way. */
+bool net_take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate);
+
+/* The next `count` messages of the streams may reach the node. */
+void net_allow(struct mm_bus *b, int count);
+
+struct net_message {
+    void *data;
+    size_t len;
+    bool zstd;
+};
+int64_t net_end(const struct net *n, int shard);
+const struct net_message *net_get(const struct net *n, int shard, int64_t seq);
+/* Puts a message there at once. */
+void net_store(struct net *n, int shard, const void *data, size_t len, bool zstd);
+
+/* Microseconds; each look at the clock lets `jitter` pass. */
+extern int64_t net_now_us;
+extern int64_t net_jitter_us;
+
+#endif

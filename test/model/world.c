@@ -1,0 +1,407 @@
+#include <dirent.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/db.h"
+#include "store/meta.h"
+#include "test/model/world_int.h"
+
+enum { SETTLE_TURNS = 400 };
+
+static char folder[64];
+static char first_path[96];
+static uint8_t founded[4096];
+static size_t founded_len;
+
+const char *world_act_name(enum world_act a)
+{
+    static const char *const names[WORLD_ACTS] = { "write", "pump", "take",   "stray",   "deliver", "apply",
+                                                   "break", "ack",  "flush",  "cut",     "restart", "hold",
+                                                   "time",  "turn", "backup", "setback", "copy" };
+    return names[a];
+}
+
+uint64_t world_random(uint64_t *state)
+{
+    *state += 0x9E3779B97F4A7C15ULL; /* splitmix64 */
+    uint64_t z = *state;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+    return z ^ (z >> 31);
+}
+
+void world_need(bool good, const char *what)
+{
+    if (!good) {
+        fprintf(stderr, "world: %s\n", what);
+        exit(2);
+    }
+}
+
+void world_fail(struct world *w, const char *fmt, ...)
+{
+    if (!w->failed) {
+        va_list ap;
+        va_start(ap, fmt);
+        vsnprintf(w->why, sizeof w->why, fmt, ap);
+        va_end(ap);
+        w->failed = true;
+    }
+}
+
+/* --- the beginning --- */
+
+static void remove_folder(void)
+{
+    DIR *d = opendir(folder);
+    struct dirent *e;
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        char path[400];
+        snprintf(path, sizeof path, "%s/%.255s", folder, e->d_name);
+        (void)unlink(path);
+    }
+    if (d != NULL) {
+        closedir(d);
+    }
+    (void)rmdir(folder);
+}
+
+static void make_founded(void)
+{
+    struct mm_err err;
+    struct mm_buf b;
+    bool zstd = false;
+    struct mm_msg m;
+    memset(&m, 0, sizeof m);
+    mm_err_init(&err);
+    mm_buf_init(&b, sizeof founded);
+    m.kind = MM_MSG_FOUNDED;
+    m.epoch = 1;
+    m.node = 1;
+    m.incarnation = 1;
+    m.control.cluster_id = "00000000000000000000000000000001";
+    m.control.settings = "{}";
+    mm_wire_encode(&b, &m, false, &zstd, &err);
+    world_need(err.rc == SQLITE_OK && !mm_buf_failed(&b), err.msg);
+    memcpy(founded, b.data, b.len);
+    founded_len = b.len;
+    mm_buf_free(&b);
+}
+
+const char *world_first_path(void)
+{
+    return first_path;
+}
+
+void world_prepare(void)
+{
+    struct mm_err err;
+    uint8_t digest[32];
+    const char *top = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.40s/mm-world-XXXXXX", top != NULL ? top : "/tmp");
+    world_need(mkdtemp(folder) != NULL, folder);
+    atexit(remove_folder);
+    snprintf(first_path, sizeof first_path, "%s/first.db", folder);
+    make_founded();
+    mm_wire_sha256(founded, founded_len, digest);
+    mm_err_init(&err);
+    sqlite3 *db = world_connect(first_path);
+    world_need(sqlite3_exec(db, world_schema, NULL, NULL, NULL) == SQLITE_OK, sqlite3_errmsg(db));
+    mm_db_exec(db, &err, "BEGIN");
+    mm_meta_migrate(db, &err);
+    mm_head_set_incarnation(db, 1, &err);
+    for (int k = 0; k < WORLD_TABLES; k++) {
+        struct mm_table *t = mm_table_load(db, world_tables[k].name, &err);
+        world_usable[k] = t != NULL && t->supported;
+        mm_table_free(t);
+        if (world_usable[k]) {
+            mm_watch_set(db, world_tables[k].name, MM_WATCHED, NULL, &err);
+            mm_watch_set_joined_seq(db, world_tables[k].name, 1, &err);
+        }
+    }
+    for (int s = 1; s <= WORLD_SHARDS; s++) {
+        struct mm_position p = { .shard = s, .seq = s == 1 ? 1 : 0, .created = "then", .epoch = 1 };
+        if (s == 1) {
+            memcpy(p.digest, digest, sizeof p.digest);
+        }
+        mm_position_set(db, &p, &err);
+    }
+    mm_meta_set_text(db, MM_META_CLUSTER, "00000000000000000000000000000001", &err);
+    mm_meta_set_int(db, MM_META_JOINED, 1, &err);
+    mm_db_exec(db, &err, "COMMIT");
+    world_need(err.rc == SQLITE_OK, err.msg);
+    world_need(sqlite3_close(db) == SQLITE_OK, "closing the first database");
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    static const char *const tails[] = { "-wal", "-shm" };
+    char path[200];
+    char bytes[65536];
+    size_t n;
+    for (int k = 0; k < 2; k++) {
+        snprintf(path, sizeof path, "%s%s", to, tails[k]);
+        (void)unlink(path);
+    }
+    FILE *in = fopen(from, "rb");
+    FILE *out = fopen(to, "wb");
+    world_need(in != NULL && out != NULL, to);
+    while ((n = fread(bytes, 1, sizeof bytes, in)) > 0) {
+        world_need(fwrite(bytes, 1, n, out) == n, to);
+    }
+    (void)fclose(in);
+    world_need(fclose(out) == 0, to);
+}
+
+static int64_t new_incarnation(struct world *w)
+{
+    return 1000 + ++w->incarnations;
+}
+
+/* Opens the file at n->path as a node of its own incarnation. */
+static void start_node(struct world *w, struct world_node *n, int64_t id)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    sqlite3 *db = world_connect(n->path);
+    mm_head_set_incarnation(db, new_incarnation(w), &err);
+    world_need(err.rc == SQLITE_OK, err.msg);
+    sqlite3_close(db);
+    n->id = id;
+    for (int s = 0; s < w->shards; s++) {
+        world_begin_base(w, s, &n->base[s]);
+    }
+    world_node_open(w, n);
+}
+
+void world_open(struct world *w, uint64_t seed)
+{
+    memset(w, 0, sizeof *w);
+    net_now_us = 1000000;
+    w->shards = world_random(&seed) % 3 == 0 ? 2 : 1;
+    w->part_size = world_random(&seed) % 2 == 0 ? 4600 : 512 << 10;
+    w->compress = world_random(&seed) % 4 == 0;
+    w->nnode = 2 + (int)(world_random(&seed) % 2);
+    w->net = net_open(w->shards);
+    net_store(w->net, 1, founded, founded_len, false);
+    for (int t = 0; t < WORLD_TABLES; t++) {
+        if (!world_usable[t]) {
+            continue;
+        }
+        int s = mm_watch_shard(world_tables[t].name, w->shards) - 1;
+        w->def[s][w->ndef[s]++] = world_tables[t];
+    }
+    for (int k = 0; k < w->nnode; k++) {
+        snprintf(w->node[k].path, sizeof w->node[k].path, "%s/%d.db", folder, k);
+        copy_file(first_path, w->node[k].path);
+        start_node(w, &w->node[k], k + 1);
+    }
+}
+
+void world_close(struct world *w)
+{
+    for (int k = 0; k < w->nnode; k++) {
+        world_node_close(&w->node[k]);
+        for (int s = 0; s < w->shards; s++) {
+            naive_free(&w->node[k].base[s]);
+        }
+    }
+    net_close(w->net);
+    free(w->commit);
+}
+
+/* --- steps --- */
+
+static void take(struct world *w, struct world_node *n, uint64_t seed)
+{
+    unsigned count = 1 + (unsigned)(world_random(&seed) % 6);
+    for (unsigned k = 0; k < count; k++) {
+        unsigned chance = (unsigned)(world_random(&seed) % 20);
+        enum net_fate fate = chance < 13   ? NET_STORED
+                             : chance < 15 ? NET_ACK_LOST
+                             : chance < 17 ? NET_LOST
+                             : chance < 19 ? NET_REFUSED
+                                           : NET_FULL;
+        net_take(w->net, n != NULL ? n->r.bus : NULL, (unsigned)world_random(&seed), fate);
+    }
+}
+
+static void turn(struct world *w, struct world_node *n)
+{
+    world_node_pump(w, n);
+    while (net_take(w->net, n->r.bus, 0, NET_STORED)) {
+    }
+    world_node_acks(n);
+    world_node_deliver(w, n, 1 << 20);
+    world_node_apply(w, n);
+    world_node_acks(n);
+    world_node_flush(w, n);
+}
+
+static void backup_path(const struct world_node *n, char out[160])
+{
+    snprintf(out, 160, "%.120s.bak", n->path);
+}
+
+/* A copy of the file of one moment, as a careful administrator makes it. */
+static void copy_database(struct world_node *n, const char *to)
+{
+    (void)unlink(to);
+    sqlite3 *db = NULL;
+    world_need(sqlite3_open(to, &db) == SQLITE_OK, to);
+    sqlite3_backup *b = sqlite3_backup_init(db, "main", n->r.db, "main");
+    world_need(b != NULL && sqlite3_backup_step(b, -1) == SQLITE_DONE, "backup");
+    world_need(sqlite3_backup_finish(b) == SQLITE_OK && sqlite3_close(db) == SQLITE_OK, "backup");
+}
+
+static void set_back(struct world *w, struct world_node *n)
+{
+    char path[160];
+    if (!n->has_backup) {
+        return;
+    }
+    backup_path(n, path);
+    for (size_t k = n->backup_commits; k < w->ncommit; k++) {
+        w->commit[k].optional = w->commit[k].optional || w->commit[k].node == (int)(n - w->node);
+    }
+    world_node_close(n);
+    copy_file(path, n->path);
+    world_node_open(w, n);
+}
+
+static void copy_node(struct world *w, struct world_node *n)
+{
+    if (w->nnode == WORLD_NODES) {
+        return;
+    }
+    struct world_node *twin = &w->node[w->nnode++];
+    snprintf(twin->path, sizeof twin->path, "%s/%d.db", folder, w->nnode - 1);
+    char path[160];
+    backup_path(twin, path);
+    copy_database(n, path);
+    copy_file(path, twin->path);
+    start_node(w, twin, n->id);
+}
+
+void world_step(struct world *w, const struct world_step *step)
+{
+    struct world_node *n = &w->node[step->node % (unsigned)w->nnode];
+    uint64_t seed = step->seed;
+    if (w->failed) {
+        return;
+    }
+    net_jitter_us = (int64_t)(world_random(&seed) % 3) * 4000;
+    switch (step->act) {
+    case WORLD_WRITE:
+        world_write(w, n, seed);
+        break;
+    case WORLD_PUMP:
+        world_node_pump(w, n);
+        break;
+    case WORLD_TAKE:
+        take(w, n, seed);
+        break;
+    case WORLD_STRAY:
+        take(w, NULL, seed);
+        break;
+    case WORLD_DELIVER:
+        world_node_deliver(w, n, 1 + (int)(world_random(&seed) % 8));
+        break;
+    case WORLD_APPLY:
+        world_node_apply(w, n);
+        break;
+    case WORLD_BREAK:
+        world_node_break(w, n, 1 + (int)(world_random(&seed) % 60));
+        break;
+    case WORLD_ACK:
+        world_node_acks(n);
+        break;
+    case WORLD_FLUSH:
+        world_node_flush(w, n);
+        break;
+    case WORLD_CUT:
+        world_node_cut(w, n);
+        break;
+    case WORLD_RESTART:
+        world_node_restart(w, n);
+        break;
+    case WORLD_HOLD:
+        world_hold(w, n, seed);
+        break;
+    case WORLD_TIME:
+        net_now_us += (int64_t)(world_random(&seed) % 7000) * 1000;
+        break;
+    case WORLD_TURN:
+        turn(w, n);
+        break;
+    case WORLD_BACKUP:
+        if (!n->open) {
+            char path[160];
+            backup_path(n, path);
+            copy_database(n, path);
+            n->has_backup = true;
+            n->backup_commits = w->ncommit;
+        }
+        break;
+    case WORLD_SETBACK:
+        set_back(w, n);
+        break;
+    case WORLD_COPY:
+        if (!n->open) {
+            copy_node(w, n);
+        }
+        break;
+    case WORLD_ACTS:
+        break;
+    }
+    if (n->unhooked) {
+        world_fail(w, "node %d is no longer captured: %s", (int)(n - w->node), n->why);
+    }
+    world_check_node(w, n, world_act_name(step->act));
+}
+
+static bool settled(const struct world *w)
+{
+    for (int k = 0; k < w->nnode; k++) {
+        const struct mm_repl *r = &w->node[k].r;
+        for (int s = 0; s < w->shards; s++) {
+            if (r->reload_needed || mm_pending_count(r->shard[s].pending) > 0 ||
+                r->shard[s].pos.seq < net_end(w->net, s + 1)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+void world_settle(struct world *w)
+{
+    net_jitter_us = 1;
+    for (int k = 0; k < w->nnode && !w->failed; k++) {
+        if (w->node[k].open) {
+            world_hold(w, &w->node[k], 1);
+        }
+    }
+    while (net_take(w->net, NULL, 0, NET_STORED)) {
+    }
+    for (int round = 0; !w->failed && (round < 2 || !settled(w)); round++) {
+        if (round == SETTLE_TURNS) {
+            world_fail(w, "it does not come to rest");
+        }
+        for (int k = 0; k < w->nnode && !w->failed; k++) {
+            turn(w, &w->node[k]);
+        }
+        net_now_us += round % 20 == 19 ? 6000000 : 300000;
+    }
+    for (int k = 0; k < w->nnode; k++) {
+        world_check_states(w, &w->node[k]);
+        world_check_node(w, &w->node[k], "at rest");
+        for (int s = 0; s < w->shards; s++) {
+            w->folded += w->node[k].r.shard[s].folded;
+        }
+    }
+    world_check_commits(w);
+}

@@ -1,0 +1,93 @@
+/* A small cluster in one process: real databases, real capture, pending,
+** publisher and applier; the network and the clock are doubles. One function
+** runs one step; the checks compare with the naive fold.
+**
+** Threads: one. A world that failed says why once and does nothing more. */
+#ifndef MM_TEST_WORLD_H
+#define MM_TEST_WORLD_H
+
+#include "repl/applier.h"
+#include "repl/publisher.h"
+#include "test/lib/naive_fold.h"
+#include "test/model/bus_double.h"
+
+enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 7 };
+
+struct world_node {
+    char path[128];
+    int64_t id;
+    sqlite3 *app;
+    bool open;     /* a transaction of the application is open */
+    bool unhooked; /* nothing is captured any more, and why */
+    char why[256];
+    struct mm_repl r;
+    struct mm_applier *applier;
+    struct naive base[WORLD_SHARDS]; /* what the log says at the node's positions */
+    bool has_backup;
+    size_t backup_commits;
+};
+
+struct world_commit {
+    uint8_t txid[MM_TXID_SIZE];
+    int node;
+    bool touches[WORLD_SHARDS];
+    bool optional; /* its database was set back behind it */
+};
+
+struct world {
+    struct net *net;
+    int shards, nnode;
+    struct naive_def def[WORLD_SHARDS][WORLD_TABLES]; /* the tables of each shard */
+    int ndef[WORLD_SHARDS];
+    int64_t incarnations; /* given so far */
+    struct world_node node[WORLD_NODES];
+    struct world_commit *commit;
+    size_t ncommit;
+    int64_t part_size;
+    bool compress;
+    bool failed;
+    char why[512];
+    long folded, reloads, busy; /* for the summary */
+};
+
+enum world_act {
+    WORLD_WRITE,
+    WORLD_PUMP,
+    WORLD_TAKE,  /* the server meets messages under way */
+    WORLD_STRAY, /* the same for connections that were cut */
+    WORLD_DELIVER,
+    WORLD_APPLY,
+    WORLD_BREAK, /* folds, and is interrupted somewhere */
+    WORLD_ACK,
+    WORLD_FLUSH,
+    WORLD_CUT, /* the connection is lost */
+    WORLD_RESTART,
+    WORLD_HOLD, /* the application keeps a write transaction open, or ends it */
+    WORLD_TIME,
+    WORLD_TURN, /* a whole turn of the loop, nothing goes wrong */
+    WORLD_BACKUP,
+    WORLD_SETBACK,
+    WORLD_COPY, /* the file is copied: one node more */
+    WORLD_ACTS
+};
+
+struct world_step {
+    enum world_act act;
+    unsigned node;
+    uint64_t seed; /* of what it does in detail */
+};
+
+/* Once a process: the folder and the database that all nodes begin with. */
+void world_prepare(void);
+
+void world_open(struct world *w, uint64_t seed);
+void world_close(struct world *w);
+void world_step(struct world *w, const struct world_step *s);
+/* Nothing goes wrong any more: until all is published and folded; then the
+** last comparisons. */
+void world_settle(struct world *w);
+
+const char *world_act_name(enum world_act a);
+uint64_t world_random(uint64_t *state);
+
+#endif

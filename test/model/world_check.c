@@ -1,0 +1,128 @@
+/* What must hold: after each step visible = naive fold at the positions +
+** pending; at rest all tables watched, each transaction accepted once. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "store/change.h"
+#include "test/model/world_int.h"
+
+static void read_tables(struct world *w, sqlite3 *db, int shard, struct naive *out)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    naive_init(out, w->def[shard], w->ndef[shard]);
+    for (int t = 0; t < out->ntable && err.rc == SQLITE_OK; t++) {
+        const struct naive_def *d = out->table[t].def;
+        sqlite3_stmt *st = mm_db_prepare(db, &err, 0, "SELECT * FROM main.\"%w\"", d->name);
+        while (mm_db_step(st, &err)) {
+            struct mm_value row[NAIVE_COLUMNS];
+            for (int k = 0; k < d->ncol; k++) {
+                world_need(mm_value_column(&row[k], st, k), "memory");
+            }
+            naive_put(out, t, row);
+        }
+        mm_db_finalize(st);
+    }
+    if (err.rc != SQLITE_OK) {
+        world_fail(w, "reading the tables: %s", err.msg);
+    }
+}
+
+/* A base of the very beginning. */
+void world_begin_base(struct world *w, int shard, struct naive *base)
+{
+    sqlite3 *db = world_connect(world_first_path());
+    read_tables(w, db, shard, base);
+    sqlite3_close(db);
+}
+
+static void advance(struct world *w, int shard, struct naive *base, int64_t to)
+{
+    if (base->seq > to) {
+        naive_free(base);
+        world_begin_base(w, shard, base);
+    }
+    while (base->seq < to) {
+        const struct net_message *m = net_get(w->net, shard + 1, base->seq + 1);
+        naive_message(base, base->seq + 1, m->data, m->len, m->zstd);
+    }
+}
+
+/* Puts on top what the outbox holds and the log had not yet accepted. */
+static void put_pending(struct world *w, struct world_node *n, const struct naive *base, struct naive *visible)
+{
+    struct mm_err err;
+    struct mm_outbox_row row = { 0 };
+    struct mm_buf names;
+    struct mm_buf data;
+    mm_err_init(&err);
+    mm_buf_init(&names, 1 << 30);
+    mm_buf_init(&data, 1 << 30);
+    while (mm_outbox_next(n->r.outbox, row.id, &row, &names, &data, &err)) {
+        struct mm_arena a;
+        mm_arena_init(&a, 1 << 30);
+        struct mm_txn txn = { .arena = &a };
+        if (naive_accepted(base, row.txid) == 0) {
+            mm_change_read(&txn, data.data, data.len, names.data, names.len, world_coll, NULL, &err);
+            naive_apply(visible, &txn, true);
+        }
+        mm_arena_free(&a);
+        mm_buf_clear(&names);
+        mm_buf_clear(&data);
+    }
+    mm_buf_free(&names);
+    mm_buf_free(&data);
+    if (err.rc != SQLITE_OK) {
+        world_fail(w, "reading the outbox: %s", err.msg);
+    }
+}
+
+/* visible == what the log says at the positions + pending. */
+void world_check_node(struct world *w, struct world_node *n, const char *when)
+{
+    for (int s = 0; s < w->shards && !w->failed && !n->r.reload_needed; s++) {
+        struct naive expected;
+        struct naive real;
+        char why[256];
+        advance(w, s, &n->base[s], n->r.shard[s].pos.seq);
+        naive_copy(&expected, &n->base[s]);
+        put_pending(w, n, &n->base[s], &expected);
+        read_tables(w, n->r.db, s, &real);
+        if (!naive_same(&expected, &real, why, sizeof why)) {
+            world_fail(w, "%s, node %d (id %lld) at %d:%lld with %zu pending: %s", when, (int)(n - w->node),
+                       (long long)n->id, s + 1, (long long)n->r.shard[s].pos.seq,
+                       mm_pending_count(n->r.shard[s].pending), why);
+        }
+        naive_free(&expected);
+        naive_free(&real);
+    }
+}
+
+void world_check_states(struct world *w, struct world_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    for (int t = 0; t < WORLD_TABLES && !w->failed; t++) {
+        char *why = mm_watch_why(n->r.db, world_tables[t].name, &err);
+        if (world_usable[t] && mm_watch_get(n->r.db, world_tables[t].name, NULL, &err) != MM_WATCHED) {
+            world_fail(w, "%s is not watched any more on node %d: %s", world_tables[t].name, (int)(n - w->node),
+                       why != NULL ? why : "");
+        }
+        sqlite3_free(why);
+    }
+}
+
+void world_check_commits(struct world *w)
+{
+    for (size_t k = 0; k < w->ncommit && !w->failed; k++) {
+        const struct world_commit *c = &w->commit[k];
+        for (int s = 0; s < w->shards; s++) {
+            size_t times = naive_accepted(&w->node[0].base[s], c->txid);
+            if (times != (size_t)c->touches[s] && !(c->optional && times == 0)) {
+                world_fail(w, "transaction %zu of node %d was accepted %zu times in shard %d, not %d times", k, c->node,
+                           times, s + 1, (int)c->touches[s]);
+            }
+        }
+    }
+}

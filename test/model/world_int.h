@@ -1,0 +1,43 @@
+/* What the files of the world share: world.c steps and checks, world_node.c a
+** node's loop, world_check.c compares, world_write.c the application. Nobody else includes this. */
+#ifndef MM_TEST_WORLD_INT_H
+#define MM_TEST_WORLD_INT_H
+
+#include "base/clock.h"
+#include "test/model/world.h"
+
+/* Ends the program: the test cannot be made. */
+void world_need(bool good, const char *what);
+void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+extern const struct naive_def world_tables[WORLD_TABLES];
+extern bool world_usable[WORLD_TABLES]; /* this library replicates such tables */
+extern const char world_schema[];
+
+const char *world_first_path(void); /* the database that all begin with */
+
+/* world_check.c */
+void world_begin_base(struct world *w, int shard, struct naive *base);
+void world_check_node(struct world *w, struct world_node *n, const char *when);
+void world_check_states(struct world *w, struct world_node *n);
+void world_check_commits(struct world *w);
+
+/* world_node.c */
+sqlite3 *world_connect(const char *path);
+void world_node_open(struct world *w, struct world_node *n);
+void world_node_close(struct world_node *n);
+void world_node_deliver(struct world *w, struct world_node *n, int count);
+void world_node_apply(struct world *w, struct world_node *n);
+void world_node_break(struct world *w, struct world_node *n, int after);
+void world_node_pump(struct world *w, struct world_node *n);
+void world_node_acks(struct world_node *n);
+void world_node_flush(struct world *w, struct world_node *n);
+void world_node_cut(struct world *w, struct world_node *n);
+void world_node_restart(struct world *w, struct world_node *n);
+
+/* world_write.c: one transaction of the application (or a part of one). */
+void world_write(struct world *w, struct world_node *n, uint64_t seed);
+void world_hold(struct world *w, struct world_node *n, uint64_t seed);
+mm_coll_of world_coll; /* as the schema has them */
+
+#endif
