@@ -65,7 +65,8 @@ class Host:
         self.errors = os.path.join(ws.dir, name + ".log")
         self.counter = os.path.join(ws.dir, name + ".counter")
         self.proxy = Proxy(server.port)
-        self.config = dict(config, nats={"urls": ["nats://127.0.0.1:%d" % self.proxy.port]})
+        self.config = dict(config, nats={"urls": ["nats://127.0.0.1:%d" % self.proxy.port]},
+                           logging={"verbose": True})
         self.env = dict(os.environ, XDG_STATE_HOME=ws.state_home)
         self.rng = rng
         self.args = [str(pause), str(config["replication_log"]["shards"]), str(int(transfers))]
@@ -290,10 +291,14 @@ class Storm:
 def tell_statuses(storm):
     for h in storm.hosts:
         try:
-            said = json.dumps(h.ask("status", 10)) if h.process is not None else "not running"
+            said = "not running"
+            if h.process is not None:
+                said = h.ask("status", 10)
+                said["tables"] = [t for t in said["tables"] if t["state"] != "watched"]
+                said = json.dumps(said)
         except (Died, Timeout, ValueError) as e:
             said = str(e)
-        note("%s: %s" % (h.name, said[:6000]))
+        note("%s: %s" % (h.name, said[:3000]))
 
 
 def one(seed, seconds, nodes, keep):
