@@ -229,7 +229,7 @@ static void tell(struct mm_node *n)
     /* Building the answer costs more than folding a message: not every turn. */
     int64_t now = mm_clock_mono_ms();
     int64_t moved = n->r.shard[0].pos.seq;
-    int64_t waiting = 0;
+    int64_t waiting = n->unread_rows;
     for (int k = 0; k < n->r.nshard; k++) {
         moved += n->r.shard[k].folded;
         waiting += (int64_t)mm_pending_count(n->r.shard[k].pending);

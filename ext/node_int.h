@@ -26,6 +26,7 @@ enum {
     MM_PART_HEAD = 4096,   /* bytes of a message around a part of a transaction, at most */
     MM_CONNECT_MS = 2000,
     MM_REQUESTS_MS = 20, /* other processes' requests are looked for this often at most */
+    MM_COUNT_MS = 200,   /* the outbox is counted this often while offline */
     MM_STATUS_MS = 50,   /* the status is at most this old while much happens */
 };
 
@@ -91,6 +92,7 @@ struct mm_node {
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
     int64_t last_turn_us;
+    int64_t counted, unread_rows, unread_bytes, next_count_ms; /* outbox rows beyond those read */
     int64_t told_moved, told_waiting, next_status_ms;
     enum mm_node_state told_state;
 };

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/db.h"
 #include "base/gate.h"
 #include "node_int.h"
@@ -59,7 +60,17 @@ void mm_node_look(struct mm_node *n)
         mm_targets_forget(r->targets);
         n->watch_due = err.rc != SQLITE_OK;
     }
-    mm_repl_read_outbox(r, &err);
+    /* Without a connection nothing can be done about new rows: they are counted
+    ** now and then, and read when there is one. */
+    if (n->linked) {
+        mm_repl_read_outbox(r, &err);
+        n->unread_rows = n->unread_bytes = 0;
+        n->counted = r->outbox_read;
+    } else if (mm_clock_mono_ms() >= n->next_count_ms) {
+        n->next_count_ms = mm_clock_mono_ms() + MM_COUNT_MS;
+        n->counted = n->counted < r->outbox_read ? r->outbox_read : n->counted;
+        mm_outbox_count(r->outbox, &n->counted, &n->unread_rows, &n->unread_bytes, &err);
+    }
     mm_gate_leave();
     bool passing = (err.rc & 0xff) == SQLITE_BUSY || (err.rc & 0xff) == SQLITE_LOCKED;
     if (!passing || n->outbox_problem.rc == SQLITE_OK) {

@@ -151,8 +151,8 @@ void mm_node_publish_status(struct mm_node *n)
     mm_err_init(&err);
     struct mm_node_shard *shards = look_at_shards(r);
     char *tables = r->tables_changed && r->targets != NULL ? tables_json(r) : NULL;
-    int64_t rows = 0;
-    int64_t bytes = 0;
+    int64_t rows = n->unread_rows;
+    int64_t bytes = n->unread_bytes;
     mm_gate_enter();
     int64_t incarnation = r->tables_changed || n->incarnation == 0 ? mm_head_incarnation(r->db, &err) : n->incarnation;
     mm_gate_leave();

@@ -208,9 +208,65 @@ static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names
     mm_spill_free(&by_table_names);
 }
 
+unsigned mm_hook_version(struct mm_hook *h)
+{
+    unsigned version = 0;
+    (void)sqlite3_file_control(h->db, "main", SQLITE_FCNTL_DATA_VERSION, &version);
+    return version;
+}
+
+static bool watch_due(const struct mm_hook *h)
+{
+    for (size_t k = 0; k < h->nentry; k++) {
+        if (h->entry[k]->add && h->entry[k]->touched) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The common case: nobody has committed since this connection's last captured
+** commit, so the head row is as it was and the next id follows on; reading
+** it again would cost an eighth of a small transaction. False: not that case,
+** nothing was written. A schema change in this transaction shows in the
+** statement, which SQLite then prepares anew. */
+static bool put_next(struct mm_hook *h, struct mm_err *err)
+{
+    if (h->last_id == 0 || h->closing || !h->head_known || !h->capturing || h->now.nblob > 0 ||
+        mm_spill_len(&h->data) > NET_LOOK_MAX || mm_spill_len(&h->names) >= REGROUP_AT ||
+        mm_hook_version(h) != h->last_version || watch_due(h)) {
+        return false;
+    }
+    const uint8_t *d = mm_spill_bytes(&h->data, err);
+    const uint8_t *n = mm_spill_bytes(&h->names, err);
+    if (err->rc != SQLITE_OK || d == NULL || n == NULL ||
+        nothing_left(h, d, mm_spill_len(&h->data), n, mm_spill_len(&h->names))) {
+        return err->rc != SQLITE_OK; /* the long way decides that nothing is written */
+    }
+    struct mm_err put;
+    mm_err_init(&put);
+    h->next_id = h->last_id + 1;
+    put_parts(h, d, mm_spill_len(&h->data), n, mm_spill_len(&h->names), &put);
+    if ((put.rc & 0xff) == SQLITE_CONSTRAINT) {
+        h->written = 0; /* this very transaction has put a control row there */
+        return false;
+    }
+    if (put.rc == SQLITE_OK && mm_kept_reprepared(h, MM_KEPT_PUT)) {
+        take_back(h, err);
+        return false;
+    }
+    if (put.rc != SQLITE_OK) {
+        *err = put;
+    }
+    return true;
+}
+
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
 {
     take_back(h, err);
+    if (err->rc == SQLITE_OK && h->now.data > 0 && put_next(h, err)) {
+        return err->rc;
+    }
     if (h->now.data == 0 || mm_hook_head(h, err) != SQLITE_OK || !h->capturing) {
         return err->rc;
     }

@@ -97,7 +97,9 @@ struct mm_hook {
     size_t blob_cap;
     struct mm_value *row; /* two rows of row_cap values: old and new */
     size_t row_cap;
-    int64_t written; /* outbox id of this transaction, 0 = none yet */
+    int64_t written;       /* outbox id of this transaction, 0 = none yet */
+    int64_t last_id;       /* of this connection's last captured commit, 0 = none */
+    unsigned last_version; /* of the database right after it (SQLITE_FCNTL_DATA_VERSION) */
 };
 
 /* hook.c: frees it with the last reference. */
@@ -143,6 +145,9 @@ void mm_hook_cut(struct mm_hook *h, const struct mm_mark *to);
 void mm_hook_say_uncaptured(struct mm_hook *h, const char *why);
 int mm_hook_disconnect(sqlite3_vtab *v);
 int mm_hook_connect(sqlite3 *db, void *arg, int argc, const char *const *argv, sqlite3_vtab **out, char **msg);
+
+/* Changes with every commit of anybody, this connection included. */
+unsigned mm_hook_version(struct mm_hook *h);
 
 /* hook_flush.c: writes the buffer to the outbox. Returns err->rc. */
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err);

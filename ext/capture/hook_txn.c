@@ -180,6 +180,10 @@ static int x_commit(sqlite3_vtab *v)
 {
     struct mm_hook *h = hook_of(v);
     bool wrote = h->written != 0;
+    if (wrote) {
+        h->last_id = h->written;
+        h->last_version = mm_hook_version(h);
+    }
     end_transaction(h, true);
     h->told = h->told && !wrote; /* captured again: the next loss is news */
     if (wrote && h->hooked) {

@@ -264,6 +264,21 @@ int mm_outbox_move(struct mm_outbox *o, int64_t old, int64_t first, int64_t move
                       (long long)moved, (long long)old, (long long)first);
 }
 
+int mm_outbox_count(struct mm_outbox *o, int64_t *counted, int64_t *rows, int64_t *bytes, struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(o->db, err, 0,
+                                     "SELECT max(id), sum(part = 0), sum(length(data) + ifnull(length(names), 0))"
+                                     " FROM main.__marmot__outbox WHERE id > %lld",
+                                     (long long)*counted);
+    if (mm_db_step(st, err) && sqlite3_column_type(st, 0) != SQLITE_NULL) {
+        *counted = sqlite3_column_int64(st, 0);
+        *rows += sqlite3_column_int64(st, 1);
+        *bytes += sqlite3_column_int64(st, 2);
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
 int64_t mm_head_incarnation(sqlite3 *db, struct mm_err *err)
 {
     return mm_db_int(db, err, 0, "SELECT incarnation FROM main.__marmot__head WHERE one = 1");

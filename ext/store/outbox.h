@@ -86,6 +86,9 @@ int mm_head_set_incarnation(sqlite3 *db, int64_t incarnation, struct mm_err *err
 int mm_head_set_watch_all(sqlite3 *db, bool on, struct mm_err *err);
 int mm_head_set_capturing(sqlite3 *db, bool on, struct mm_err *err);
 
+/* Adds number and bytes of the rows after *counted, and moves it to the last. */
+int mm_outbox_count(struct mm_outbox *o, int64_t *counted, int64_t *rows, int64_t *bytes, struct mm_err *err);
+
 /* For the status: rows and bytes of the outbox that are not echoed (id above
 ** `echoed`) and in all. */
 int mm_outbox_size(sqlite3 *db, int64_t *rows, int64_t *bytes, struct mm_err *err);
