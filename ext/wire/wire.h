@@ -26,13 +26,13 @@ enum {
 #define MM_WIRE_MESSAGE_MAX ((size_t)64 << 20) /* one message on the wire, decompressed */
 
 enum mm_msg_kind {
-    MM_MSG_TXN = 1,     /* a whole transaction: `txn` */
-    MM_MSG_PART = 2,    /* a piece of one: `part` */
-    MM_MSG_FOUNDED = 3, /* control, first message of shard 1 */
-    MM_MSG_WATCH = 4,   /* control: tables join the cluster's list */
-    MM_MSG_POLICY = 5,  /* control: how concurrent changes of a column meet, from here on */
-    MM_MSG_VERIFY = 6,  /* control: every node sums its tables of this shard at this place */
-    MM_MSG_VERIFIED = 7,/* control: one node's answer */
+    MM_MSG_TXN = 1,      /* a whole transaction: `txn` */
+    MM_MSG_PART = 2,     /* a piece of one: `part` */
+    MM_MSG_FOUNDED = 3,  /* control, first message of shard 1 */
+    MM_MSG_WATCH = 4,    /* control: tables join the cluster's list */
+    MM_MSG_POLICY = 5,   /* control: how concurrent changes of a column meet, from here on */
+    MM_MSG_VERIFY = 6,   /* control: every node sums its tables of this shard at this place */
+    MM_MSG_VERIFIED = 7, /* control: one node's answer */
 };
 
 struct mm_msg_table { /* in FOUNDED and WATCH */
@@ -72,7 +72,7 @@ struct mm_msg {
         size_t ntable;
         /* POLICY */
         const char *policy_table, *policy_column;
-        int policy;                /* enum mm_policy of store/policy.h */
+        int policy; /* enum mm_policy of store/policy.h */
         /* VERIFY and VERIFIED: id of the call; VERIFIED: place of the verify
         ** message, and `table` */
         uint8_t verify_id[16];
