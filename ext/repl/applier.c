@@ -397,6 +397,10 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     for (int k = 0; k < r->nshard; k++) {
         mm_pending_redo(r->shard[k].pending, err);
     }
+    if (r->rekey_due) {
+        r->rekey_due = false;
+        mm_repl_rekey(r, err);
+    }
     if (a->moved != 0) {
         mm_repl_move_incarnation(r, a->moved, err);
     }

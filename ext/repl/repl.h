@@ -83,6 +83,7 @@ struct mm_repl {
     int64_t echoed_written; /* watermark that the database holds */
     int64_t kept_bytes;     /* estimate of echoed rows still in the outbox */
     bool reload_needed;     /* what is in memory is not to be trusted: mm_repl_reload before anything else */
+    bool rekey_due;         /* a policy changed how rows overlap: mm_repl_rekey after the redo */
     bool moved_before;      /* this file was set back once: look for txids that were accepted earlier */
     bool tables_changed;    /* the watch list or a state was changed: publish the news */
 };
