@@ -178,6 +178,7 @@ int mm_control_fold(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *
         mm_pending_undo(s->pending, 0, err);
         mm_policy_set(r->db, m->control.policy_table, m->control.policy_column, (enum mm_policy)m->control.policy, err);
         mm_targets_forget(r->targets);
+        r->rekey_due = true;
         break;
     case MM_MSG_VERIFY:
         s->verify_seq = seq;
