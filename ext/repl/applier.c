@@ -384,7 +384,14 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
             result = MM_APPLY_LOST;
             break;
         }
-        if (place == PLACE_NEXT && !fold_item(a, s, a->head, err)) {
+        int64_t before = mm_clock_mono_us();
+        size_t standing = mm_pending_standing(s->pending);
+        bool folded = place != PLACE_NEXT || fold_item(a, s, a->head, err);
+        if (mm_pending_standing(s->pending) < standing) {
+            int64_t now = mm_clock_mono_us();
+            until = now + MM_BATCH_US + 2 * (now - before); /* undo and redo are paid once: worth more messages */
+        }
+        if (!folded) {
             result = err->rc == SQLITE_OK ? MM_APPLY_BLOCKED : MM_APPLIED;
             break;
         }

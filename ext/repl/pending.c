@@ -68,6 +68,11 @@ uint64_t mm_pending_number(const struct mm_pending *p, size_t index)
     return p->first_number + index;
 }
 
+size_t mm_pending_standing(const struct mm_pending *p)
+{
+    return p->undone_from;
+}
+
 bool mm_pending_undone(const struct mm_pending *p, size_t index)
 {
     return index >= p->undone_from;

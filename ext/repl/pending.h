@@ -45,6 +45,7 @@ size_t mm_pending_count(const struct mm_pending *p);
 int64_t mm_pending_bytes(const struct mm_pending *p);                 /* of their outbox rows */
 struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index);    /* 0 = oldest */
 uint64_t mm_pending_number(const struct mm_pending *p, size_t index); /* counted from the first ever pushed */
+size_t mm_pending_standing(const struct mm_pending *p);               /* how many, from the oldest, are not undone */
 bool mm_pending_undone(const struct mm_pending *p, size_t index);     /* in this batch */
 
 /* Index of the first pending transaction that overlaps with the rows of txn;
