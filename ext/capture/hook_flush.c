@@ -61,6 +61,13 @@ static void read_blob(struct mm_hook *h, const struct mm_blob_mark *m, struct mm
                        (unsigned long long)m->at);
         }
     }
+    if (err->rc == SQLITE_OK && bytes != NULL && !mm_row_identity(t, old)) {
+        mm_err_set(
+            err, SQLITE_MISMATCH,
+            "incremental blob I/O on a row of table %.80s that has no key cannot be captured: use UPDATE, or give "
+            "the row a key",
+            t->name);
+    }
     struct mm_buf record;
     mm_buf_init(&record, (size_t)1 << 36);
     if (err->rc == SQLITE_OK && mm_row_read(h->db, t, old, NULL, new, &a, err)) {

@@ -131,6 +131,8 @@ mm_preupdate_fn mm_hook_row;
 /* Puts the group header before a record of e, when it is due. */
 void mm_row_group(struct mm_hook *h, struct mm_entry *e);
 
+/* hook_read.c. True when the key names one row: there is one, and no NULL in it. */
+bool mm_row_identity(const struct mm_table *t, const struct mm_value *row);
 /* hook_read.c: the row of main.<t> whose key columns (or rowid, when not
 ** NULL) are these; values live in `a`. 1, or 0 when it is not there. */
 int mm_row_read(sqlite3 *db, const struct mm_table *t, const struct mm_value *key, const sqlite3_int64 *rowid,

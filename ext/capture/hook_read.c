@@ -52,10 +52,27 @@ static void bind_key(sqlite3_stmt *st, const struct mm_table *t, const struct mm
     }
 }
 
+bool mm_row_identity(const struct mm_table *t, const struct mm_value *row)
+{
+    bool any = false;
+    for (int k = 0; k < t->ncol; k++) {
+        if (t->col[k].pk != 0) {
+            if (row[k].type == SQLITE_NULL || row[k].type == MM_UNDEF) {
+                return false;
+            }
+            any = true;
+        }
+    }
+    return any;
+}
+
 int mm_row_read(sqlite3 *db, const struct mm_table *t, const struct mm_value *key, const sqlite3_int64 *rowid,
                 struct mm_value *out, struct mm_arena *a, struct mm_err *err)
 {
     const char *name = rowid != NULL && !t->without_rowid ? rowid_name(t) : NULL;
+    if (name == NULL && !mm_row_identity(t, key)) {
+        return 0; /* rows without identity cannot be asked for */
+    }
     char *sql = select_text(t, name);
     if (sql == NULL) {
         mm_err_nomem(err);

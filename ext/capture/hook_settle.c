@@ -147,6 +147,18 @@ static void complete(struct settle *s, enum mm_op op, const struct mm_value *old
         key[k] = op == MM_OP_UPDATE && new[k].type == MM_UNDEF ? old[k] : new[k];
         blob = blob && new[k].type == MM_UNDEF;
     }
+    bool unknown = blob;
+    for (int k = 0; k < t->ncol; k++) {
+        unknown = unknown || s->from[k] < 0;
+    }
+    if (unknown && !mm_row_identity(t, key)) {
+        mm_err_set(
+            s->err, SQLITE_MISMATCH,
+            "table %.80s has rows without a key that were written in the transaction that alters it: alter it in a "
+            "transaction of its own",
+            t->name);
+        return;
+    }
     bool found = mm_row_read(s->h->db, t, key, NULL, row, a, s->err) == 1;
     for (int k = 0; k < t->ncol; k++) {
         if (found && (s->from[k] < 0 || blob)) {

@@ -308,6 +308,8 @@ static void load_indexes(sqlite3 *db, struct mm_table *t, struct looks *l, struc
     mm_db_finalize(st);
 }
 
+static const char *const rowid_names[] = { "rowid", "_rowid_", "oid" };
+
 /* The one place that decides what is not supported yet. */
 static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
 {
@@ -325,12 +327,19 @@ static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
     t->integer_key = nkey == 1 && !t->without_rowid && !l->pk_index;
     t->keyless = nkey == 0;
     null_key = null_key && !t->integer_key && !t->without_rowid;
-    t->capturable = l->ordinary && !t->keyless && l->virtual_last && !odd_place;
-    if (t->keyless) {
-        refuse(t, err, "no PRIMARY KEY: declare one");
+    bool hidden = !t->without_rowid;
+    for (int k = 0; k < 3 && hidden; k++) {
+        hidden = column_at(t, rowid_names[k]) >= 0;
     }
-    if (null_key) {
-        refuse(t, err, "the PRIMARY KEY may hold NULL: make the key NOT NULL");
+    t->capturable = l->ordinary && l->virtual_last && !odd_place;
+    if (t->nunique > 0 && t->keyless) {
+        refuse(t, err, "a UNIQUE constraint or index without a PRIMARY KEY: declare one");
+    }
+    if (t->nunique > 0 && null_key) {
+        refuse(t, err, "a UNIQUE constraint or index beside a PRIMARY KEY that may hold NULL: make the key NOT NULL");
+    }
+    if ((t->keyless || null_key) && hidden) {
+        refuse(t, err, "rows without a key, and columns named rowid, _rowid_ and oid: declare a key, or rename one");
     }
     if (odd_key || l->odd_collation) {
         refuse(t, err, "a collation other than BINARY, NOCASE and RTRIM in the key or in an index: use one of these");
