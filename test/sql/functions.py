@@ -210,12 +210,13 @@ def two_inits(db, path):
 
 def watching(db):
     db.execute("CREATE TABLE Books(id INTEGER PRIMARY KEY, title)")
-    db.execute("CREATE TABLE loose(x)")
+    db.execute("CREATE TABLE loose(id INTEGER PRIMARY KEY, twice AS (id * 2), x)")
     db.execute("CREATE VIEW seen AS SELECT 1")
     fails("missing table", db, "SELECT marmot_watch('nosuchtable')", "no table 'nosuchtable'", "marmot_tables")
     fails("missing table, nearly right", db, "SELECT marmot_watch('Bokos')", "did you mean 'Books'?")
     fails("missing table to unwatch", db, "SELECT marmot_unwatch('nosuchtable')", "no table 'nosuchtable'")
-    fails("table without a key", db, "SELECT marmot_watch('loose')", "'loose' cannot be watched: ", "PRIMARY KEY")
+    fails("table that cannot be captured", db, "SELECT marmot_watch('loose')", "'loose' cannot be watched: ",
+          "move it to the end")
     fails("a view", db, "SELECT marmot_watch('seen')", "'seen' cannot be watched: ")
     for name in ("sqlite_schema", "__marmot__outbox", ""):
         fails("internal name '%s'" % name, db, "SELECT marmot_watch('%s')" % name, "internal name")
@@ -234,7 +235,7 @@ def watching(db):
     check("marmot_watch_all counts", one(db, "SELECT marmot_watch_all('auto')") == 2, "not 2")
     rows = {r[0]: r[1:] for r in db.execute("SELECT name, capture, key, state, why FROM marmot_tables")}
     check("marmot_tables", set(rows) == {"Books", "loose", "t"} and rows["Books"][:2] == ("hook", "id") and
-          rows["loose"][0] == "none" and rows["loose"][2] == "unsupported" and "PRIMARY KEY" in rows["loose"][3], rows)
+          rows["loose"][0] == "none" and rows["loose"][2] == "unsupported" and "move it" in rows["loose"][3], rows)
     check("marmot_unwatch", one(db, "SELECT marmot_unwatch('t')") == 1 and one(
         db, "SELECT state FROM marmot_tables WHERE name = 't'") == "unwatched", "still watched")
     many = db.execute("SELECT marmot_watch(name) FROM sqlite_schema WHERE name IN ('t', 'Books')").fetchall()
@@ -264,6 +265,9 @@ def policies(db):
     for column in ("twice", "HELD"):
         fails("policy of a generated column " + column, db, call % ("'sums', '%s', 'max'" % column), "is generated",
               "computed from")
+    db.execute("CREATE TABLE keyless(total)")
+    one(db, "SELECT marmot_watch('keyless')")
+    fails("policy of a table without a key", db, call % "'keyless', 'total', 'delta'", "has no key", "PRIMARY KEY")
     fails("policy inside a writing statement", db, "INSERT INTO t(x) SELECT marmot_policy('sums', 'total', 'max')",
           "is writing", "a SELECT of its own")
     check("refusals leave nothing behind", controls(db) == 0 and not db.in_transaction, controls(db))
@@ -277,7 +281,9 @@ def policies(db):
     check("each rule waits for the log", sorted(r[0] for r in rows) == [b"Psums\0total\0%c" % k for k in range(4)], rows)
     one(db, "SELECT marmot_unwatch('sums')")
     fails("policy of a table that is unwatched again", db, call % "'sums', 'total', 'delta'", "not watched")
+    one(db, "SELECT marmot_unwatch('keyless')")
     db.execute("DROP TABLE sums")
+    db.execute("DROP TABLE keyless")
 
 
 def verifying(db):
