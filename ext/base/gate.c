@@ -10,6 +10,7 @@ static atomic_bool forked;
 static atomic_bool installed;
 static void (*child_cb)(void);
 static _Thread_local bool held;
+static _Thread_local bool execs;
 
 static void before_fork(void)
 {
@@ -27,7 +28,7 @@ static void in_child(void)
     (void)pthread_rwlock_unlock(&gate);
     gate = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
     atomic_store(&forked, true);
-    if (child_cb != NULL) {
+    if (child_cb != NULL && !execs) {
         child_cb();
     }
 }
@@ -40,6 +41,11 @@ int mm_gate_install(void (*cb)(void))
     }
     child_cb = cb;
     return pthread_atfork(before_fork, in_parent, in_child);
+}
+
+void mm_gate_exec(bool on)
+{
+    execs = on;
 }
 
 void mm_gate_enter(void)

@@ -25,6 +25,10 @@ void mm_gate_leave(void);
 bool mm_gate_pause(void);
 void mm_gate_resume(bool paused);
 
+/* Around a vfork of ours that execs at once: under the thread sanitizer it is a
+** fork, and its child must find the descriptors that it inherits. */
+void mm_gate_exec(bool on);
+
 /* True in a process that was forked after mm_gate_install without exec. */
 bool mm_gate_forked(void);
 

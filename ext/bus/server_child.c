@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/gate.h"
 #include "base/clock.h"
 
 /* Something that accepts and says nothing for so long is no NATS server. */
@@ -95,12 +96,14 @@ pid_t mm_child_start(char *const argv[], int lock_fd, int log_fd)
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     errno = 0;
     /* Not fork: it would run the host's atfork handlers and copy its memory. */
+    mm_gate_exec(true);
     pid_t pid = vfork();
     if (pid == 0) {
         become(&s);
         _exit(127);
     }
     int failed = pid < 0 ? errno : s.failed;
+    mm_gate_exec(false);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)close(s.null_fd);
     if (pid > 0 && failed != 0) {
