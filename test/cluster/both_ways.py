@@ -20,6 +20,9 @@ CREATE TABLE plainless(k TEXT, n INT, v, PRIMARY KEY(k, n)) WITHOUT ROWID;
 CREATE TABLE folded(k TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, v);
 CREATE TABLE val(id INTEGER PRIMARY KEY, v, r REAL, t TEXT, i INTEGER, b BLOB);
 CREATE TABLE merge(id INTEGER PRIMARY KEY, a, b, c);
+CREATE TABLE uniq(id INTEGER PRIMARY KEY, u TEXT UNIQUE, v);
+CREATE TABLE nullable(a TEXT, b, v, PRIMARY KEY(a, b));
+CREATE TABLE bag(x, y);
 CREATE TABLE own(id INTEGER PRIMARY KEY, mine INTEGER, theirs INTEGER);
 """
 
@@ -50,7 +53,9 @@ def every_value(nodes):
         texts = [words % ("Books", "%d, 'Title %d', NULL, %d" % (n, n, 1900 + n)),
                  words % ("pair", "'p', %d, 'from %d'" % (n, n)),
                  words % ("plainless", "'w', %d, 'from %d'" % (n, n)),
-                 words % ("folded", "'Key%d', 'from %d'" % (n, n))]
+                 words % ("folded", "'Key%d', 'from %d'" % (n, n)),
+                 words % ("bag", "1, 'same'"), words % ("bag", "NULL, NULL"), words % ("bag", "1, 'same'"),
+                 words % ("nullable", "NULL, 1, 'no key'"), words % ("nullable", "'k', %d, 'a key'" % n)]
         for text in texts:
             node.ask(text) if n < 2 else node.sql(text)
     everywhere(nodes)
@@ -66,10 +71,21 @@ def every_value(nodes):
     chost.ask("UPDATE folded SET v = 'by another case' WHERE k = 'KEY0';")
     python.sql("INSERT OR REPLACE INTO folded VALUES ('kEY1', 'replaced')")
     shell.ask("UPDATE pair SET b = b + 10;")
+    shell.ask("DELETE FROM bag WHERE rowid = (SELECT min(rowid) FROM bag WHERE y = 'same');")
+    shell.ask("DELETE FROM nullable WHERE rowid = (SELECT min(rowid) FROM nullable WHERE a IS NULL);")
+    python.many("INSERT INTO uniq VALUES (?, ?, 'first')", [[k, "u%d" % k] for k in range(SAME_ROWS)])
+    # Values of a UNIQUE column swapped and shifted within one transaction.
+    python.txn([("UPDATE uniq SET u = NULL WHERE id < 2", []), ("UPDATE uniq SET u = 'u1' WHERE id = 0", []),
+                ("UPDATE uniq SET u = 'u0' WHERE id = 1", [])])
     python.sync()
     chost.sync()
     shell.sync()
     common = everywhere(nodes)
+    check("of equal rows without a key one goes",
+          len(common["bag"][1]) == 8 and len(common["nullable"][1]) == 5,
+          "%d %d" % (len(common["bag"][1]), len(common["nullable"][1])))
+    check("swapped UNIQUE values arrive", [r[1][1] for r in common["uniq"][1]] == ["u1", "u0"] + [
+        "u%d" % k for k in range(2, SAME_ROWS)], common["uniq"])
     check("a key in other case is the same row, shifted keys follow",
           sorted(r[0][1] for r in common["folded"][1]) == ["Key0", "Key2", "kEY1"]
           and sorted(r[1][1] for r in common["pair"][1]) == [10, 11, 12],
@@ -90,6 +106,13 @@ def statement(rng, who, k):
         "INSERT OR REPLACE INTO plainless VALUES ('c', %d, '%d.%d');" % (row, who, k),
         "INSERT OR REPLACE INTO folded VALUES ('%s', '%d.%d');" % (rng.choice(["key", "KEY", "Key"]) + str(row), who, k),
         "DELETE FROM folded WHERE k = 'kEy%d';" % row,
+        "INSERT OR REPLACE INTO uniq VALUES (%d, 'u%d', '%d.%d');" % (row, rng.randrange(SAME_ROWS), who, k),
+        "UPDATE OR REPLACE uniq SET u = 'u%d' WHERE id = %d;" % (rng.randrange(SAME_ROWS), row),
+        "INSERT INTO bag VALUES (%d, %d);" % (row, who),
+        "DELETE FROM bag WHERE rowid = (SELECT min(rowid) FROM bag WHERE x = %d);" % row,
+        "UPDATE bag SET y = %d WHERE rowid = (SELECT max(rowid) FROM bag WHERE x = %d);" % (k % 4, row),
+        "INSERT OR REPLACE INTO nullable VALUES ('n', %s, %d);" % (rng.choice(["NULL", "1", "2.5", "'x'"]), k),
+        "UPDATE OR REPLACE nullable SET b = %s WHERE a = 'n' AND v < %d;" % (rng.choice(["NULL", "1", "3"]), k),
         "UPDATE plainless SET n = n + 1 WHERE k = 'c' AND n = (SELECT max(n) FROM plainless WHERE k = 'c');"])
 
 
