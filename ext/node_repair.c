@@ -51,7 +51,7 @@ static void repair(struct mm_node *n, struct mm_repair *q)
 {
     struct mm_shard *s = q->shard >= 1 && q->shard <= n->r.nshard ? &n->r.shard[q->shard - 1] : NULL;
     if (s == NULL || s->blocked_seq == 0 || s->blocked_seq != q->seq) {
-        mm_err_set(&q->err, SQLITE_NOTFOUND,
+        mm_err_set(&q->err, SQLITE_ERROR,
                    "message %d:%lld does not block a shard of this node: marmot_status() shows what does as blocked_id",
                    q->shard, (long long)q->seq);
         return;
