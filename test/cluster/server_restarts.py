@@ -28,13 +28,13 @@ def main():
             else:
                 nats.stop()
             for w in writers:
-                w.wait_writing(rng.randrange(10, 120))
+                w.wait_writing(rng.randrange(10, 60))
             if k % 3 == 2:
                 nats.resume()
             else:
                 nats.start()
             for w in writers:
-                w.wait_writing(rng.randrange(10, 300))
+                w.wait_writing(rng.randrange(10, 120))
         ok("writers go on through %d outages" % ROUNDS)
         settle(writers, 60)
     finish()

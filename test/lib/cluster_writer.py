@@ -2,8 +2,8 @@
 
     cluster_writer.py DATABASE EXTENSION CONFIG NAME COUNTER SEED PAUSE_MS
 
-Each transaction puts one row (NAME, n) into `one` and one into `two`, and mostly
-changes a row that all writers change (`shared`); after its COMMIT the number n
+Each transaction puts one row (NAME, n) into `one`, `two` and the keyless `bag`
+(which would show what is applied twice), and mostly changes a row that all writers change (`shared`); after its COMMIT the number n
 goes to the COUNTER file, at its place, unbuffered: what that file says was
 reported as committed. Starts behind the highest n of its own database. PAUSE_MS:
 between transactions at random up to that. A line `stop` on stdin ends the
@@ -27,6 +27,7 @@ def write_once(db, rng, name, n):
         db.execute("UPDATE shared SET n = n + 1 WHERE id < ?", (rng.randrange(10),))
     if rng.random() < 0.1:
         db.execute("DELETE FROM shared WHERE id = ?", (rng.randrange(10),))
+    db.execute("INSERT INTO bag VALUES (?, ?)", (name, n))
     db.execute("INSERT INTO two VALUES (?, ?, ?)", (name, n, "x" * rng.randrange(60)))
     db.execute("COMMIT")
 

@@ -4,8 +4,8 @@
     a.kill(); a.start()                # at any moment
     settle([a, b, c], 60)              # stops writing, waits for equality, checks all promises
 
-Every transaction whose number the writer's counter file holds must be whole in
-every database; databases must be equal and sound.
+Every transaction whose number the writer's counter file holds must be whole, and
+once, in every database; databases must be equal and sound.
 """
 import json
 import os
@@ -21,6 +21,7 @@ PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cluster_writ
 WRITERS_SCHEMA = """
 CREATE TABLE one(node TEXT NOT NULL, n INTEGER NOT NULL, v, PRIMARY KEY(node, n));
 CREATE TABLE two(node TEXT NOT NULL, n INTEGER NOT NULL, v, PRIMARY KEY(node, n)) WITHOUT ROWID;
+CREATE TABLE bag(node, n);
 CREATE TABLE shared(id INTEGER PRIMARY KEY, who TEXT, n INTEGER);
 """
 
@@ -121,19 +122,24 @@ def settle(writers, seconds=60):
     common = dump(writers[0].db)
     for w in writers:
         lost = missing(w, writers)
-        check("every committed transaction of %s is whole in every database" % w.name, not lost, lost[:5])
+        check("every committed transaction of %s is whole, and once, in every database" % w.name, not lost, lost[:5])
         said = integrity(w.db)
         check("%s is sound and still equal" % w.name, said == "ok" and not difference(common, dump(w.db)), said)
 
 
 def missing(w, writers):
-    """Numbers up to the committed one that some database lacks, in either table."""
+    """Numbers up to the committed one that some database lacks, in either table, or
+    has twice."""
     lost = []
     want = set(range(1, w.committed() + 1))
     for other in writers:
         for table in ("one", "two"):
             have = {r[0] for r in peek(other.db, "SELECT n FROM %s WHERE node = ?" % table, w.name)}
             lost += ["%d of %s in %s.%s" % (n, w.name, other.name, table) for n in sorted(want - have)]
+        twice = peek(other.db, "SELECT n FROM bag WHERE node = ? GROUP BY n HAVING count(*) <> 1", w.name)
+        lost += ["%d of %s is not once in %s" % (n, w.name, other.name) for n, in twice]
+        if len(peek(other.db, "SELECT n FROM bag WHERE node = ?", w.name)) < len(want):
+            lost.append("rows of %s are missing in bag of %s" % (w.name, other.name))
         halves = peek(other.db, "SELECT count(*) FROM one FULL JOIN two USING (node, n) "
                                 "WHERE one.v IS NULL OR two.v IS NULL")[0][0]
         if halves:
