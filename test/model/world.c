@@ -404,4 +404,7 @@ void world_settle(struct world *w)
         }
     }
     world_check_commits(w);
+    if (!w->failed) {
+        world_check_conflicts(w);
+    }
 }

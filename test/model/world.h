@@ -47,7 +47,7 @@ struct world {
     bool compress;
     bool failed;
     char why[512];
-    long folded, reloads, busy; /* for the summary */
+    long folded, reloads, busy, conflicts; /* for the summary */
 };
 
 enum world_act {

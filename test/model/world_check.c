@@ -113,6 +113,49 @@ void world_check_states(struct world *w, struct world_node *n)
     }
 }
 
+/* What the conflict log holds, as one text. sqlite3_free. */
+static char *conflicts(struct world *w, struct world_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    char *text =
+        mm_db_text(n->r.db, &err,
+                   "SELECT group_concat(line, char(10)) FROM (SELECT shard || ':' || seq || ' ' || kind || ' ' ||"
+                   " name || ' ' || key AS line"
+                   " FROM main.__marmot__conflict ORDER BY line)");
+    if (err.rc != SQLITE_OK) {
+        world_fail(w, "reading conflicts: %s", err.msg);
+    }
+    return text;
+}
+
+/* First line in which two texts differ. */
+static const char *difference(const char *a, const char *b)
+{
+    const char *line = a;
+    for (size_t k = 0; a[k] != '\0' && a[k] == b[k]; k++) {
+        line = a[k] == '\n' ? a + k + 1 : line;
+    }
+    return line;
+}
+
+/* Conflicts are decided from the log alone: equal on every node. */
+void world_check_conflicts(struct world *w)
+{
+    char *first = conflicts(w, &w->node[0]);
+    for (int k = 1; k < w->nnode && !w->failed; k++) {
+        char *other = conflicts(w, &w->node[k]);
+        const char *a = first != NULL ? first : "";
+        const char *b = other != NULL ? other : "";
+        w->conflicts += strlen(a) > 0;
+        if (strcmp(a, b) != 0) {
+            world_fail(w, "conflicts differ on node 0 and %d: %.180s | %.180s", k, difference(a, b), difference(b, a));
+        }
+        sqlite3_free(other);
+    }
+    sqlite3_free(first);
+}
+
 void world_check_commits(struct world *w)
 {
     for (size_t k = 0; k < w->ncommit && !w->failed; k++) {

@@ -21,6 +21,7 @@ void world_begin_base(struct world *w, int shard, struct naive *base);
 void world_check_node(struct world *w, struct world_node *n, const char *when);
 void world_check_states(struct world *w, struct world_node *n);
 void world_check_commits(struct world *w);
+void world_check_conflicts(struct world *w);
 
 /* world_node.c */
 sqlite3 *world_connect(const char *path);
