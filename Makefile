@@ -2,7 +2,7 @@
 #
 #   deps            installs the Debian packages that are missing (nothing when all are there)
 #   demo, check     the two first commands: each brings what it needs
-#   check-asan, check-tsan, check-valgrind, fuzz, bench, lint, format, install, clean
+#   check-asan, check-tsan, check-valgrind, fuzz, soak, bench, lint, format, install, clean
 #
 # WERROR=1 makes warnings errors. A variant is a folder under build/ with its own
 # compiler and flags: release, asan, tsan, strict (gcc -Werror), clang (clang -Werror), fuzz.
@@ -14,6 +14,7 @@ SHELL := /bin/sh
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+SECONDS ?= 600
 
 # --- Packages ---------------------------------------------------------------
 
@@ -76,7 +77,7 @@ FLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-reco
 VARIANTS := release asan tsan strict clang fuzz
 
 .PHONY: all deps demo check check-run check-asan check-asan-run check-tsan check-tsan-run check-valgrind \
-        check-valgrind-run fuzz fuzz-run bench bench-run lint lint-strict lint-clang format install clean sqlites
+        check-valgrind-run fuzz fuzz-run soak bench bench-run lint lint-strict lint-clang format install clean sqlites
 .SECONDARY:
 
 all: libmarmot.so
@@ -215,6 +216,11 @@ fuzz-run: $(FUZZ:%=build/fuzz/run/%)
 	@for f in $(FUZZ); do mkdir -p build/fuzz/corpus/$$f && \
 	    build/fuzz/run/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f \
 	        $$(ls -d test/fuzz/corpus/$${f#fuzz_} test/fuzz/corpus/$$f 2>/dev/null) || exit 1; done
+
+soak:
+	@$(call need,$(DEPS))
+	@$(MAKE) -s -j$(JOBS) libmarmot.so
+	@PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/cluster/storm.py --seconds $(SECONDS)
 
 bench:
 	@$(call need,$(DEPS))
