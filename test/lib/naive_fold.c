@@ -76,6 +76,7 @@ void naive_copy(struct naive *to, const struct naive *from)
     to->ntable = from->ntable;
     for (int k = 0; k < from->ntable; k++) {
         to->table[k].def = from->table[k].def;
+        memcpy(to->table[k].policy, from->table[k].policy, sizeof to->table[k].policy);
         for (size_t j = 0; j < from->table[k].n; j++) {
             add_row(&to->table[k], copy_row(&from->table[k].row[j]));
         }
@@ -163,15 +164,35 @@ static bool local_row(const struct naive_def *d, const struct mm_tab *tab, const
     return from != NULL;
 }
 
-/* Columns that the UPDATE changed, over `row` (owned). */
-static void set_changed(const struct naive_def *d, const struct naive_row *before, const struct naive_row *after,
-                        bool captured, bool keys_too, struct naive_row *row)
+/* A changed column's new value; all borrowed. */
+static struct mm_value meet(enum mm_policy policy, const struct mm_value *current, const struct mm_value *old,
+                            const struct mm_value *new)
 {
-    for (int k = 0; k < d->ncol; k++) {
+    bool null = new->type == SQLITE_NULL || current->type == SQLITE_NULL;
+    if (policy == MM_POLICY_DELTA) {
+        return naive_value_delta(current, old, new);
+    }
+    if (policy == MM_POLICY_LAST) {
+        return *new;
+    }
+    if (null) {
+        return new->type == SQLITE_NULL ? *current : *new;
+    }
+    int order = naive_value_order(new, current, MM_COLL_BINARY);
+    return (order > 0) == (policy == MM_POLICY_MAX) ? *new : *current;
+}
+
+/* Columns that the UPDATE changed, over `row` (owned). */
+static void set_changed(const struct naive_table *t, const struct naive_row *before, const struct naive_row *after,
+                        bool captured, bool keyless, struct naive_row *row)
+{
+    for (int k = 0; k < t->def->ncol; k++) {
         bool changed = after->v[k].type != MM_UNDEF && (!captured || !naive_value_same(&before->v[k], &after->v[k]));
-        if (changed && (keys_too || d->pk[k] == 0)) {
+        if (changed && (keyless || t->def->pk[k] == 0)) {
+            struct mm_value v = keyless ? after->v[k] : meet(t->policy[k], &row->v[k], &before->v[k], &after->v[k]);
+            v = naive_value_copy(&v);
             naive_value_free(&row->v[k]);
-            row->v[k] = naive_value_copy(&after->v[k]);
+            row->v[k] = v;
         }
     }
 }
@@ -186,7 +207,7 @@ static void apply_keyless(struct naive_table *t, enum mm_op op, const struct nai
     }
     if (op == MM_OP_UPDATE) {
         fresh = copy_row(&t->row[at]);
-        set_changed(t->def, before, after, captured, true, &fresh);
+        set_changed(t, before, after, captured, true, &fresh);
     } else if (op != MM_OP_DELETE) {
         fresh = copy_row(after);
     }
@@ -214,7 +235,7 @@ static bool image_of(const struct naive_table *t, enum mm_op op, const struct na
         return false;
     }
     *image = copy_row(&t->row[at]);
-    set_changed(t->def, before, after, captured, false, image);
+    set_changed(t, before, after, captured, false, image);
     return true;
 }
 
@@ -315,6 +336,30 @@ static bool take_part(struct naive_origin *o, const struct mm_msg *m)
     return o->held == o->count;
 }
 
+static void set_policy(struct naive *s, const struct mm_msg *m)
+{
+    for (int t = 0; t < s->ntable; t++) {
+        for (int k = 0; k < s->table[t].def->ncol; k++) {
+            if (strcmp(s->table[t].def->name, m->control.policy_table) == 0 &&
+                strcmp(s->table[t].def->col[k], m->control.policy_column) == 0) {
+                s->table[t].policy[k] = (enum mm_policy)m->control.policy;
+            }
+        }
+    }
+}
+
+bool naive_policies(const struct naive *s)
+{
+    for (int t = 0; t < s->ntable; t++) {
+        for (int k = 0; k < NAIVE_COLUMNS; k++) {
+            if (s->table[t].policy[k] != MM_POLICY_LAST) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void accept(struct naive *s, struct naive_origin *o, const struct mm_msg *m)
 {
     o->seq = m->origin_seq;
@@ -348,6 +393,9 @@ void naive_message(struct naive *s, int64_t seq, const void *data, size_t len, b
         }
         if (good) {
             naive_apply(s, m.kind == MM_MSG_PART ? &joined : &m.txn, false);
+            if (m.kind == MM_MSG_POLICY) {
+                set_policy(s, &m);
+            }
             accept(s, o, &m);
         }
     }

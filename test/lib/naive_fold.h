@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "store/policy.h"
 #include "test/lib/naive_value.h"
 #include "wire/wire.h"
 
@@ -32,6 +33,7 @@ struct naive_row {
 
 struct naive_table {
     const struct naive_def *def;
+    enum mm_policy policy[NAIVE_COLUMNS];
     struct naive_row *row;
     size_t n, cap;
 };
@@ -57,7 +59,9 @@ struct naive {
 
 void naive_init(struct naive *s, const struct naive_def *def, int n);
 void naive_free(struct naive *s);
-void naive_copy(struct naive *to, const struct naive *from); /* rows alone */
+void naive_copy(struct naive *to, const struct naive *from); /* rows and policies */
+
+bool naive_policies(const struct naive *s); /* some column has another than 'last' */
 
 /* One message at its place. */
 void naive_message(struct naive *s, int64_t seq, const void *data, size_t len, bool zstd);

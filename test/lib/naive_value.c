@@ -112,3 +112,31 @@ bool naive_key_equal(const struct mm_value *a, const struct mm_value *b, enum mm
 {
     return a->type != SQLITE_NULL && b->type != SQLITE_NULL && naive_value_order(a, b, coll) == 0;
 }
+
+static bool number(const struct mm_value *v)
+{
+    return v->type == SQLITE_INTEGER || v->type == SQLITE_FLOAT;
+}
+
+static double real_of(const struct mm_value *v)
+{
+    return v->type == SQLITE_INTEGER ? (double)v->u.i : v->u.r;
+}
+
+struct mm_value naive_value_delta(const struct mm_value *current, const struct mm_value *old,
+                                  const struct mm_value *new)
+{
+    struct mm_value v = *new;
+    int64_t step;
+    if (!number(current) || !number(old) || !number(new)) {
+        return v;
+    }
+    if (current->type != SQLITE_INTEGER || old->type != SQLITE_INTEGER || new->type != SQLITE_INTEGER) {
+        v.type = SQLITE_FLOAT;
+        v.u.r = real_of(current) + (real_of(new) - real_of(old));
+    } else if (__builtin_sub_overflow(new->u.i, old->u.i, &step) ||
+               __builtin_add_overflow(current->u.i, step, &v.u.i)) {
+        v.u.i = new->u.i > old->u.i ? INT64_MAX : INT64_MIN;
+    }
+    return v;
+}

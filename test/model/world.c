@@ -20,7 +20,7 @@ const char *world_act_name(enum world_act a)
 {
     static const char *const names[WORLD_ACTS] = { "write", "pump", "take",   "stray",   "deliver", "apply",
                                                    "break", "ack",  "flush",  "cut",     "restart", "hold",
-                                                   "time",  "turn", "backup", "setback", "copy" };
+                                                   "time",  "turn", "backup", "setback", "copy",    "policy" };
     return names[a];
 }
 
@@ -353,6 +353,9 @@ void world_step(struct world *w, const struct world_step *step)
         if (!n->open) {
             copy_node(w, n);
         }
+        break;
+    case WORLD_POLICY:
+        world_policy(w, n, seed);
         break;
     case WORLD_ACTS:
         break;

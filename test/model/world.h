@@ -67,7 +67,8 @@ enum world_act {
     WORLD_TURN, /* a whole turn of the loop, nothing goes wrong */
     WORLD_BACKUP,
     WORLD_SETBACK,
-    WORLD_COPY, /* the file is copied: one node more */
+    WORLD_COPY,   /* the file is copied: one node more */
+    WORLD_POLICY, /* a column gets another rule */
     WORLD_ACTS
 };
 

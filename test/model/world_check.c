@@ -49,10 +49,11 @@ static void advance(struct world *w, int shard, struct naive *base, int64_t to)
     }
 }
 
-/* Puts on top what the outbox holds and the log had not yet accepted. */
-static void put_pending(struct world *w, struct world_node *n, const struct naive *base, struct naive *visible)
+/* Puts on top what the outbox holds and the log had not yet accepted: so many. */
+static int put_pending(struct world *w, struct world_node *n, const struct naive *base, struct naive *visible)
 {
     struct mm_err err;
+    int count = 0;
     struct mm_outbox_row row = { 0 };
     struct mm_buf names;
     struct mm_buf data;
@@ -63,9 +64,10 @@ static void put_pending(struct world *w, struct world_node *n, const struct naiv
         struct mm_arena a;
         mm_arena_init(&a, 1 << 30);
         struct mm_txn txn = { .arena = &a };
-        if (naive_accepted(base, row.txid) == 0) {
+        if (row.kind == MM_OUTBOX_TXN && naive_accepted(base, row.txid) == 0) {
             mm_change_read(&txn, data.data, data.len, names.data, names.len, world_coll, NULL, &err);
             naive_apply(visible, &txn, true);
+            count++;
         }
         mm_arena_free(&a);
         mm_buf_clear(&names);
@@ -76,6 +78,7 @@ static void put_pending(struct world *w, struct world_node *n, const struct naiv
     if (err.rc != SQLITE_OK) {
         world_fail(w, "reading the outbox: %s", err.msg);
     }
+    return count;
 }
 
 /* visible == what the log says at the positions + pending. */
@@ -87,9 +90,12 @@ void world_check_node(struct world *w, struct world_node *n, const char *when)
         char why[256];
         advance(w, s, &n->base[s], n->r.shard[s].pos.seq);
         naive_copy(&expected, &n->base[s]);
-        put_pending(w, n, &n->base[s], &expected);
+        int pending = put_pending(w, n, &n->base[s], &expected);
         read_tables(w, n->r.db, s, &real);
-        if (!naive_same(&expected, &real, why, sizeof why)) {
+        /* What a policy makes of a pending change shows at its echo, or at a
+        ** redo before that. */
+        bool exact = pending == 0 || !naive_policies(&n->base[s]);
+        if (exact && !naive_same(&expected, &real, why, sizeof why)) {
             world_fail(w, "%s, node %d (id %lld) at %d:%lld with %zu pending: %s", when, (int)(n - w->node),
                        (long long)n->id, s + 1, (long long)n->r.shard[s].pos.seq,
                        mm_pending_count(n->r.shard[s].pending), why);

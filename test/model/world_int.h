@@ -38,6 +38,7 @@ void world_node_restart(struct world *w, struct world_node *n);
 
 /* world_write.c: one transaction of the application (or a part of one). */
 void world_write(struct world *w, struct world_node *n, uint64_t seed);
+void world_policy(struct world *w, struct world_node *n, uint64_t seed);
 void world_hold(struct world *w, struct world_node *n, uint64_t seed);
 mm_coll_of world_coll; /* as the schema has them */
 

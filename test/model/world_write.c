@@ -5,6 +5,7 @@
 
 #include "base/db.h"
 #include "store/change.h"
+#include "store/policy.h"
 #include "test/model/world_int.h"
 
 const char world_schema[] =
@@ -288,7 +289,9 @@ static void remember(struct world *w, struct world_node *n, int64_t before)
     mm_arena_init(&a, 1 << 30);
     struct mm_txn txn = { .arena = &a };
     if (mm_outbox_next(n->r.outbox, before, &row, &names, &data, &err)) {
-        mm_change_read(&txn, data.data, data.len, names.data, names.len, world_coll, NULL, &err);
+        if (row.kind == MM_OUTBOX_TXN) {
+            mm_change_read(&txn, data.data, data.len, names.data, names.len, world_coll, NULL, &err);
+        }
         w->commit = realloc(w->commit, (w->ncommit + 1) * sizeof *w->commit);
         world_need(w->commit != NULL, "memory");
         struct world_commit *c = &w->commit[w->ncommit++];
@@ -297,6 +300,10 @@ static void remember(struct world *w, struct world_node *n, int64_t before)
         c->node = (int)(n - w->node);
         for (size_t k = 0; k < txn.ntab; k++) {
             c->touches[mm_watch_shard(txn.tab[k].name, w->shards) - 1] |= txn.tab[k].nrow > 0;
+        }
+        if (row.kind == MM_OUTBOX_CONTROL) { /* a policy: of a table by its name */
+            mm_buf_byte(&data, 0);
+            c->touches[mm_watch_shard((const char *)data.data + 1, w->shards) - 1] = true;
         }
     }
     if (err.rc != SQLITE_OK) {
@@ -336,6 +343,24 @@ void world_write(struct world *w, struct world_node *n, uint64_t seed)
         statements(w, n, &seed);
         end(w, n, pick(&seed, 10) != 0);
     }
+}
+
+void world_policy(struct world *w, struct world_node *n, uint64_t seed)
+{
+    static const struct {
+        const char *table, *column;
+    } where[] = { { "names", "n" }, { "plain", "a" }, { "pair", "v" }, { "uniq", "v" } };
+    struct mm_err err;
+    mm_err_init(&err);
+    unsigned at = pick(&seed, 4);
+    if (n->open || !begin(w, n)) {
+        return;
+    }
+    mm_policy_request(n->app, where[at].table, where[at].column, (enum mm_policy)pick(&seed, MM_POLICY_COUNT), &err);
+    if (err.rc != SQLITE_OK) {
+        world_fail(w, "policy: %s", err.msg);
+    }
+    end(w, n, true);
 }
 
 void world_hold(struct world *w, struct world_node *n, uint64_t seed)

@@ -50,6 +50,9 @@ static void make(struct schedule *s, uint64_t seed)
         here[WORLD_SETBACK] = 1;
         here[WORLD_COPY] = 1;
     }
+    if (world_random(&state) % 4 == 0) {
+        here[WORLD_POLICY] = 2;
+    }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
     }
