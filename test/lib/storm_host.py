@@ -102,7 +102,7 @@ class Shell:
     def close(self):
         self.process.stdin.write(b".quit\n")
         self.process.stdin.close()
-        if self.process.wait(30) != 0:
+        if self.process.wait(30) not in (0, 1):  # 1: some statement met an error, as they do
             raise sqlite3.DatabaseError("the shell ended with %d" % self.process.returncode)
 
 
