@@ -11,13 +11,17 @@ from marmot_test import *  # noqa: E402,F403
 from cluster_writers import *  # noqa: E402,F403
 
 ROUNDS = 60
+# One of these is drawn: small limits reach the borders.
+SETTINGS = [{}, {"replication_log": {"shards": 3}}, {"replication_log": {"part_size": 64}}, {"conflict": "row"},
+            {"outbox_keep": 0}, {"replication_log": {"shards": 5, "part_size": 128, "compress": False}}]
 
 
 def main():
     rng = seeded()
     with Workspace() as ws:
         nats = NatsServer(ws).start()
-        config = {"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}}
+        config = dict(rng.choice(SETTINGS), nats={"urls": [nats.url], "reconnect_wait_seconds": 1})
+        note(config)
         writers = [Writer(ws, name, config, rng) for name in "abc"]
         for w in writers:
             w.wait_writing(20)
