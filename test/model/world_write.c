@@ -152,7 +152,7 @@ static void names_sql(uint64_t *s, char *out, size_t n)
         snprintf(out, n, "UPDATE names SET v = %s WHERE k = %s", value(s), name(s));
         break;
     case 2:
-        snprintf(out, n, "UPDATE names SET n = n + 1 WHERE k = %s", name(s));
+        snprintf(out, n, "UPDATE names SET n = n + %u WHERE k <> %s", 1 + pick(s, 3), name(s));
         break;
     case 3:
         snprintf(out, n, "%s names SET k = %s WHERE k = %s", update(s), name(s), name(s));
@@ -349,7 +349,7 @@ void world_policy(struct world *w, struct world_node *n, uint64_t seed)
 {
     static const struct {
         const char *table, *column;
-    } where[] = { { "names", "n" }, { "plain", "a" }, { "pair", "v" }, { "uniq", "v" } };
+    } where[] = { { "names", "n" }, { "names", "n" }, { "plain", "a" }, { "pair", "v" } };
     struct mm_err err;
     mm_err_init(&err);
     unsigned at = pick(&seed, 4);

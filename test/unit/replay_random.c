@@ -51,7 +51,7 @@ static void make(struct schedule *s, uint64_t seed)
         here[WORLD_COPY] = 1;
     }
     if (world_random(&state) % 4 == 0) {
-        here[WORLD_POLICY] = 2;
+        here[WORLD_POLICY] = 5;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
