@@ -1,0 +1,168 @@
+/* The fold's decisions one by one: acceptance, parts, what becomes of a row
+** and which conflict is recorded. marmot-test: parallel */
+#include <stdio.h>
+#include <string.h>
+
+#include "repl/fold.h"
+#include "store/policy.h"
+
+static int bad;
+
+static void check(const char *name, bool good)
+{
+    printf("%s %s\n", good ? "ok" : "not ok", name);
+    bad += !good;
+}
+
+static struct mm_msg message(int64_t epoch, int64_t seq, int txid, int prev)
+{
+    struct mm_msg m;
+    memset(&m, 0, sizeof m);
+    m.epoch = epoch;
+    m.origin_seq = seq;
+    memset(m.txid, txid, sizeof m.txid);
+    memset(m.prev, prev, sizeof m.prev);
+    return m;
+}
+
+static void acceptance(void)
+{
+    struct mm_origin none = { .seq = 0 };
+    struct mm_origin last = { .seq = 5 };
+    memset(last.txid, 9, sizeof last.txid);
+    struct mm_msg m = message(1, 1, 1, 0);
+    check("the first of an origin is accepted", mm_fold_accept(&m, 1, &none) == MM_ACCEPT);
+    m = message(1, 1, 1, 3);
+    check("a first one that claims a history is not", mm_fold_accept(&m, 1, &none) == MM_IGNORE_LINEAGE);
+    m = message(1, 2, 1, 0);
+    check("a second without the first is a hole", mm_fold_accept(&m, 1, &none) == MM_IGNORE_HOLE);
+    m = message(1, 6, 1, 9);
+    check("the next with the right history is accepted", mm_fold_accept(&m, 1, &last) == MM_ACCEPT);
+    check("of another epoch it is not", mm_fold_accept(&m, 2, &last) == MM_IGNORE_EPOCH);
+    m = message(1, 6, 1, 8);
+    check("the next with another history is not", mm_fold_accept(&m, 1, &last) == MM_IGNORE_LINEAGE);
+    m = message(1, 5, 9, 4);
+    check("the last one again is a duplicate", mm_fold_accept(&m, 1, &last) == MM_IGNORE_DUPLICATE);
+    m = message(1, 7, 1, 9);
+    check("one too far is a hole", mm_fold_accept(&m, 1, &last) == MM_IGNORE_HOLE);
+    m = message(1, INT64_MIN, 1, 9);
+    check("nonsense is a duplicate, without overflow", mm_fold_accept(&m, 1, &last) == MM_IGNORE_DUPLICATE);
+}
+
+static void parts(void)
+{
+    struct mm_part_head held = { .count = 3, .held = 1 };
+    struct mm_part_head none = { .count = 0 };
+    struct mm_msg m = message(1, 1, 7, 0);
+    memset(held.txid, 7, sizeof held.txid);
+    m.part.count = 3;
+    check("part 0 begins, whatever is held", mm_fold_part(&m, &none) && mm_fold_part(&m, &held));
+    m.part.number = 1;
+    check("the part that continues counts", mm_fold_part(&m, &held));
+    check("without a beginning it does not", !mm_fold_part(&m, &none));
+    m.part.number = 2;
+    check("a part too early does not", !mm_fold_part(&m, &held));
+    m.part.number = 1;
+    m.part.count = 4;
+    check("of another count it does not", !mm_fold_part(&m, &held));
+    m.part.count = 3;
+    m.part.sha256[31] = 1;
+    check("of another body it does not", !mm_fold_part(&m, &held));
+    m.part.sha256[31] = 0;
+    m.txid[0] = 8;
+    check("of another transaction it does not", !mm_fold_part(&m, &held));
+}
+
+/* A row of two columns: key and value; 0 is NULL, -1 is not sent. */
+struct two {
+    struct mm_value v[2];
+};
+
+static struct two row(int64_t key, int64_t value)
+{
+    struct two r;
+    memset(&r, 0, sizeof r);
+    r.v[0].type = SQLITE_INTEGER;
+    r.v[0].u.i = key;
+    r.v[1].type = value == 0 ? SQLITE_NULL : value == -1 ? MM_UNDEF : SQLITE_INTEGER;
+    r.v[1].u.i = value > 0 ? value : 0;
+    return r;
+}
+
+struct expected {
+    const char *name;
+    enum mm_op op;
+    int64_t before, after, current; /* values; -2: no such row */
+    enum mm_fold_act act;
+    int64_t image; /* of a WRITE */
+    enum mm_conflict_kind kind;
+};
+
+static const struct expected table[] = {
+    { "INSERT, nothing there", MM_OP_INSERT, -2, 5, -2, MM_FOLD_WRITE, 5, MM_CONFLICT_NONE },
+    { "INSERT over the same row", MM_OP_INSERT, -2, 5, 5, MM_FOLD_WRITE, 5, MM_CONFLICT_NONE },
+    { "INSERT over another", MM_OP_INSERT, -2, 5, 6, MM_FOLD_WRITE, 5, MM_CONFLICT_INSERT },
+    { "INSERT that does not know a column", MM_OP_INSERT, -2, -1, 6, MM_FOLD_WRITE, 6, MM_CONFLICT_NONE },
+    { "REPLACE, as expected", MM_OP_REPLACE, 4, 5, 4, MM_FOLD_WRITE, 5, MM_CONFLICT_NONE },
+    { "REPLACE over another", MM_OP_REPLACE, 4, 5, 6, MM_FOLD_WRITE, 5, MM_CONFLICT_INSERT },
+    { "REPLACE, nothing there", MM_OP_REPLACE, 4, 5, -2, MM_FOLD_WRITE, 5, MM_CONFLICT_NONE },
+    { "UPDATE, as expected", MM_OP_UPDATE, 4, 5, 4, MM_FOLD_WRITE, 5, MM_CONFLICT_NONE },
+    { "UPDATE of another value", MM_OP_UPDATE, 4, 5, 6, MM_FOLD_WRITE, 5, MM_CONFLICT_UPDATE },
+    { "UPDATE to what is there already", MM_OP_UPDATE, 4, 5, 5, MM_FOLD_NOTHING, 0, MM_CONFLICT_NONE },
+    { "UPDATE, nothing there", MM_OP_UPDATE, 4, 5, -2, MM_FOLD_NOTHING, 0, MM_CONFLICT_UPDATE_MISSING },
+    { "UPDATE of an old value that was not sent", MM_OP_UPDATE, -1, 5, 6, MM_FOLD_WRITE, 5, MM_CONFLICT_NONE },
+    { "UPDATE to NULL", MM_OP_UPDATE, 4, 0, 4, MM_FOLD_WRITE, 0, MM_CONFLICT_NONE },
+    { "DELETE, as expected", MM_OP_DELETE, 4, -2, 4, MM_FOLD_REMOVE, 0, MM_CONFLICT_NONE },
+    { "DELETE of another value", MM_OP_DELETE, 4, -2, 6, MM_FOLD_REMOVE, 0, MM_CONFLICT_DELETE },
+    { "DELETE with the key alone", MM_OP_DELETE, -1, -2, 6, MM_FOLD_REMOVE, 0, MM_CONFLICT_NONE },
+    { "DELETE, nothing there", MM_OP_DELETE, 4, -2, -2, MM_FOLD_NOTHING, 0, MM_CONFLICT_NONE },
+};
+
+static void rows(void)
+{
+    static const uint8_t pk[2] = { 1, 0 };
+    const struct mm_fold_columns columns = { 2, pk, NULL };
+    for (size_t k = 0; k < sizeof table / sizeof table[0]; k++) {
+        const struct expected *e = &table[k];
+        struct two before = row(1, e->before);
+        struct two after = row(1, e->after);
+        struct two current = row(1, e->current);
+        struct two image = row(1, -1);
+        struct two want = row(1, e->image);
+        enum mm_conflict_kind kind = MM_CONFLICT_UNIQUE;
+        enum mm_fold_act act =
+            mm_fold_row(e->op, true, &columns, e->before == -2 ? NULL : before.v, e->after == -2 ? NULL : after.v,
+                        e->current == -2 ? NULL : current.v, image.v, &kind);
+        check(e->name,
+              act == e->act && kind == e->kind && (act != MM_FOLD_WRITE || mm_value_same(&image.v[1], &want.v[1])));
+    }
+}
+
+/* current + (new - old), its bounds, and what is no number. */
+static int64_t delta(int64_t current, int64_t old, int64_t new)
+{
+    static const uint8_t pk[2] = { 1, 0 };
+    uint8_t policy[2] = { MM_POLICY_LAST, MM_POLICY_DELTA };
+    const struct mm_fold_columns columns = { 2, pk, policy };
+    struct two rows3[3] = { row(1, 1), row(1, 1), row(1, 1) };
+    struct two image = row(1, 1);
+    enum mm_conflict_kind kind;
+    rows3[0].v[1].u.i = old;
+    rows3[1].v[1].u.i = new;
+    rows3[2].v[1].u.i = current;
+    mm_fold_row(MM_OP_UPDATE, true, &columns, rows3[0].v, rows3[1].v, rows3[2].v, image.v, &kind);
+    return kind == MM_CONFLICT_NONE ? image.v[1].u.i : -99;
+}
+
+int main(void)
+{
+    acceptance();
+    parts();
+    rows();
+    check("delta adds up", delta(10, 5, 7) == 12 && delta(10, 7, 5) == 8);
+    check("delta saturates", delta(INT64_MAX, 0, 5) == INT64_MAX && delta(INT64_MIN, 5, 0) == INT64_MIN);
+    check("a difference beyond int64 is exact", delta(INT64_MIN, INT64_MIN, INT64_MAX) == INT64_MAX &&
+                                                    delta(INT64_MAX, INT64_MAX, INT64_MIN) == INT64_MIN &&
+                                                    delta(5, INT64_MIN, INT64_MIN + 1) == 6);
+    return bad != 0;
+}
