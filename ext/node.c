@@ -116,27 +116,13 @@ static bool anything_pending(struct mm_node *n)
     return false;
 }
 
-/* Every stream was read to the end that it had: if this file was set back, one
-** of them says so, before anything is sent under numbers that are taken. */
-static bool caught_up(const struct mm_repl *r)
-{
-    for (int k = 0; k < r->nshard; k++) {
-        const struct mm_shard *s = &r->shard[k];
-        if (s->blocked_seq == 0 && (!s->checked || s->pos.seq < s->sync_seq)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void publish(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
     struct mm_err err;
     mm_err_init(&err);
     mm_gate_enter();
-    bool current = caught_up(r);
-    for (int k = 0; k < r->nshard && err.rc == SQLITE_OK && current; k++) {
+    for (int k = 0; k < r->nshard && err.rc == SQLITE_OK; k++) {
         mm_publisher_check(r, &r->shard[k]);
         mm_publisher_pump(r, &r->shard[k], &err);
     }
@@ -169,15 +155,19 @@ static void flush(struct mm_node *n, bool now)
     mm_gate_enter();
     bool due = mm_outbox_trim_due(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms, &err);
     bool over = r->kept_bytes > n->config->outbox_keep_bytes;
-    if (mm_repl_dirty(r) || due || over) {
+    bool moved = false;
+    bool settle = r->move_due != 0 && mm_repl_caught_up(r);
+    if (mm_repl_dirty(r) || due || over || settle) {
         mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
         bool begun = err.rc == SQLITE_OK;
+        mm_repl_settle_move(r, &moved, &err);
         mm_repl_flush(r, &err);
         mm_outbox_trim(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms,
                        over ? n->config->outbox_keep_bytes : -1, MM_TRIM_ROWS, &more, &err);
         mm_db_exec(r->db, &err, "COMMIT");
         if (err.rc == SQLITE_OK) {
             mm_repl_flushed(r);
+            r->reload_needed = r->reload_needed || moved;
             r->kept_bytes = over && !more ? 0 : r->kept_bytes;
         } else if (begun) { /* SQLite may have rolled back by itself, on a full disk for one */
             if (!sqlite3_get_autocommit(r->db)) {

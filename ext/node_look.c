@@ -87,6 +87,7 @@ bool mm_node_reload(struct mm_node *n)
     mm_err_init(&err);
     mm_gate_enter();
     mm_repl_reload(&n->r, &err);
+    mm_applier_drop(n->applier, 0); /* what waits is behind another position */
     mm_gate_leave();
     n->outbox_problem = err;
     return err.rc == SQLITE_OK && !n->r.reload_needed;

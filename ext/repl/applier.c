@@ -126,9 +126,7 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
         return err->rc;
     }
     mm_pending_undo(s->pending, echo ? 0 : mm_pending_overlap(s->pending, txn, err), err);
-    /* A message names what was changed; a transaction of the outbox has whole rows. */
-    bool all = it->msg.kind == MM_MSG_TXN || !echo || r->all_columns;
-    struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = it->msg.node, .all = all };
+    struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = it->msg.node, .all = true };
     mm_apply_txn(r->db, r->targets, txn, &how, err);
     s->skipped += how.skipped;
     return err->rc;
@@ -165,20 +163,9 @@ static bool join_parts(struct mm_applier *a, struct mm_shard *s, struct mm_item 
     return true;
 }
 
-/* An own large transaction comes back: read from the outbox. What is done
-** already, exactly as it names it, need not even be read. */
-static bool own_parts(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_pend_scratch *own,
-                      struct mm_txn *txn, struct mm_err *err)
-{
-    mm_part_drop(a->r->db, s->n, it->msg.node, it->msg.incarnation, err);
-    mm_pending_read(s->pending, mm_pending_at(s->pending, 0), &own->txn, &own->names, &own->data, err);
-    *txn = own->txn;
-    return err->rc == SQLITE_OK;
-}
-
 /* Returns true when the message with this part is a whole transaction now. */
 static bool take_part(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_buf *body,
-                      struct mm_pend_scratch *own, struct mm_txn *txn, struct mm_err *err)
+                      struct mm_txn *txn, struct mm_err *err)
 {
     const struct mm_msg *m = &it->msg;
     struct mm_part_head h;
@@ -199,11 +186,8 @@ static bool take_part(struct mm_applier *a, struct mm_shard *s, struct mm_item *
         mm_part_drop(a->r->db, s->n, m->node, m->incarnation, err);
         return false;
     }
-    bool echo = is_echo(a->r, s, m); /* the outbox holds it */
-    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, it->d.time_ms, m->part.data, m->part.len,
-                echo ? 0 : m->part.len, err);
-    return err->rc == SQLITE_OK && m->part.number == m->part.count - 1 &&
-           (echo ? own_parts(a, s, it, own, txn, err) : join_parts(a, s, it, &h, body, txn, err));
+    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, it->d.time_ms, m->part.data, m->part.len, err);
+    return err->rc == SQLITE_OK && m->part.number == m->part.count - 1 && join_parts(a, s, it, &h, body, txn, err);
 }
 
 /* The log gives a number of ours to a transaction that we do not have: this
@@ -216,7 +200,7 @@ static void note_moved(struct mm_applier *a, struct mm_shard *s, const struct mm
         ours = ours || mm_pending_at(s->pending, k)->incarnation == m->incarnation;
     }
     if (ours) {
-        a->moved = m->incarnation;
+        mm_repl_note_moved(a->r, m->incarnation, err);
     }
 }
 
@@ -281,20 +265,30 @@ static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *
         s->duplicates++;
     } else if (m->kind == MM_MSG_PART) {
         struct mm_buf body;
-        struct mm_pend_scratch own;
         struct mm_txn txn = { 0 };
         mm_buf_init(&body, MM_WIRE_TXN_MAX);
-        mm_pend_scratch_init(&own);
-        if (take_part(a, s, it, &body, &own, &txn, err)) {
+        if (take_part(a, s, it, &body, &txn, err)) {
             fold_accepted(a, s, it, &txn, err);
         }
-        mm_pend_scratch_free(&own);
         mm_buf_free(&body);
     } else {
         fold_accepted(a, s, it, &m->txn, err);
     }
     advance(s, it);
     return true;
+}
+
+/* Leaves the tables that are joining: pending on others is none of a replay's business. */
+static void keep_joining(struct mm_repl *r, struct mm_txn *txn, struct mm_err *err)
+{
+    size_t kept = 0;
+    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
+        const struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
+        if (t != NULL && t->state == MM_JOINING) {
+            txn->tab[kept++] = txn->tab[k];
+        }
+    }
+    txn->ntab = kept;
 }
 
 /* A late joiner reads the log once more: acceptance from the beginning, rows
@@ -327,11 +321,12 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item 
     struct mm_txn joined = { 0 };
     struct mm_buf body;
     mm_buf_init(&body, MM_WIRE_TXN_MAX);
-    const struct mm_txn *txn = &m->txn;
+    struct mm_txn *txn = &m->txn;
     if (m->kind == MM_MSG_PART) {
         txn = mm_join_replay_part(a->r, s, m, &it->arena, &body, &joined, err) ? &joined : NULL;
     }
     if (txn != NULL && err->rc == SQLITE_OK) {
+        keep_joining(a->r, txn, err);
         mm_pending_undo(s->pending, mm_pending_overlap(s->pending, txn, err), err);
         struct mm_apply_how how = {
             .shard = s->n, .seq = it->d.seq, .node = m->node, .all = true, .policies = &s->policies, .replay = true
@@ -346,6 +341,13 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item 
 static struct mm_shard *shard_of(struct mm_applier *a, const struct mm_item *it)
 {
     return &a->r->shard[it->d.shard - 1];
+}
+
+/* Undo and redo are paid once in a batch: what they take is worth more messages. */
+static int64_t longer(const struct mm_shard *s, size_t standing, int64_t before, int64_t until)
+{
+    int64_t now = mm_clock_mono_us();
+    return mm_pending_standing(s->pending) < standing ? now + MM_BATCH_US + 2 * (now - before) : until;
 }
 
 /* The heavy half: everything that waits, or what fits in the time. */
@@ -368,8 +370,11 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
             mm_item_free(mm_applier_take(a)); /* it is followed again when somebody has decided */
             continue;
         }
+        int64_t before = mm_clock_mono_us();
+        size_t standing = mm_pending_standing(s->pending);
         if (s->replay != NULL) {
             replay_item(a, s, a->head, err);
+            until = longer(s, standing, before, until);
             if (err->rc == SQLITE_OK && s->replay != NULL && s->replay_seq >= s->pos.seq) {
                 mm_join_replay_done(r, s, err);
             }
@@ -384,13 +389,8 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
             result = MM_APPLY_LOST;
             break;
         }
-        int64_t before = mm_clock_mono_us();
-        size_t standing = mm_pending_standing(s->pending);
         bool folded = place != PLACE_NEXT || fold_item(a, s, a->head, err);
-        if (mm_pending_standing(s->pending) < standing) {
-            int64_t now = mm_clock_mono_us();
-            until = now + MM_BATCH_US + 2 * (now - before); /* undo and redo are paid once: worth more messages */
-        }
+        until = longer(s, standing, before, until);
         if (!folded) {
             result = err->rc == SQLITE_OK ? MM_APPLY_BLOCKED : MM_APPLIED;
             break;
@@ -408,9 +408,8 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
         r->rekey_due = false;
         mm_repl_rekey(r, err);
     }
-    if (a->moved != 0) {
-        mm_repl_move_incarnation(r, a->moved, err);
-    }
+    bool moved = false;
+    mm_repl_settle_move(r, &moved, err);
     mm_join_replay_mark(r, err);
     mm_repl_flush(r, err);
     mm_db_exec(r->db, err, "COMMIT");
@@ -421,7 +420,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     if (result == MM_APPLY_LOST) {
         *err = lost;
     }
-    return result == MM_APPLIED && a->moved != 0 ? MM_APPLY_RELOAD : result;
+    return result == MM_APPLIED && moved ? MM_APPLY_RELOAD : result;
 }
 
 static enum mm_applier_result answer_later(struct mm_err *err)
@@ -464,7 +463,6 @@ enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
         mm_err_init(err);
         return MM_APPLY_BUSY;
     }
-    a->moved = 0;
     enum mm_applier_result result = err->rc == SQLITE_OK ? run_batch(a, err) : MM_APPLY_RELOAD;
     if (!sqlite3_get_autocommit(r->db)) {
         sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);

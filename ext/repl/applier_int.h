@@ -18,7 +18,6 @@ struct mm_applier {
     struct mm_repl *r;
     struct mm_item *head, *tail;
     size_t count, bytes;
-    int64_t moved; /* incarnation whose numbers the log gives to other transactions, 0 = none */
 };
 
 /* The oldest message leaves the queue; free it with mm_item_free. */

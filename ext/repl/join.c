@@ -375,14 +375,35 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
     return result;
 }
 
+/* Both are canonical: the same keys in the same order. Sets *from to where the
+** first differing "key":value begins in both; returns their lengths. */
+static void first_difference(const char *a, const char *b, size_t *from, int *len_a, int *len_b)
+{
+    size_t at = 0;
+    while (a[at] != '\0' && a[at] == b[at]) {
+        at++;
+    }
+    while (at > 0 && a[at - 1] != ',' && a[at - 1] != '{') {
+        at--;
+    }
+    *from = at;
+    *len_a = (int)strcspn(a + at, ",}");
+    *len_b = (int)strcspn(b + at, ",}");
+}
+
 static enum mm_join_result check_record(struct mm_repl *r, const struct mm_join_options *o, const struct record *rec,
                                         struct mm_err *err)
 {
     if (strcmp(rec->settings, o->settings) != 0) {
-        mm_err_set(err, SQLITE_MISMATCH,
-                   "settings that must be one per cluster differ: the cluster %s has %s, this node %s: configure this "
-                   "node like the others",
-                   o->cluster, rec->settings, o->settings);
+        size_t from;
+        int theirs;
+        int ours_len;
+        first_difference(rec->settings, o->settings, &from, &theirs, &ours_len);
+        mm_err_set(
+            err, SQLITE_MISMATCH,
+            "settings that must be one per cluster differ: the cluster %s has %.*s, this node %.*s: configure this "
+            "node like the others",
+            o->cluster, theirs, rec->settings + from, ours_len, o->settings + from);
         return MM_JOIN_CONFLICT;
     }
     (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", rec->id);

@@ -1,6 +1,7 @@
 #include "repl/control.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -10,11 +11,23 @@
 enum { NAMES_MAX = 64 << 20 };
 #define DATA_MAX ((size_t)1 << 30)
 
-static bool echoed_everywhere(struct mm_repl *r, const struct mm_outbox_row *row, struct mm_err *err)
+/* Ids cover what was accepted, except under an incarnation whose numbers the
+** log gave to others (their ids are of another history): there, and right
+** after leaving it, the transaction's own txid tells. */
+static bool accepted(struct mm_repl *r, struct mm_shard *s, const struct mm_outbox_row *row, struct mm_err *err)
+{
+    const struct mm_origin *o = mm_accept_last(s->accept, r->node, row->incarnation, err);
+    if (o == NULL) {
+        return false;
+    }
+    bool by_txid = row->incarnation == r->move_due || (r->moved_before && o->seq == 0);
+    return by_txid ? mm_origin_txid_known(r->db, s->n, r->node, row->txid, err) : row->id <= o->outbox;
+}
+
+static bool accepted_everywhere(struct mm_repl *r, const struct mm_outbox_row *row, struct mm_err *err)
 {
     for (int k = 0; k < r->nshard; k++) {
-        const struct mm_origin *o = mm_accept_last(r->shard[k].accept, r->node, row->incarnation, err);
-        if (o == NULL || row->id > o->outbox) {
+        if (!accepted(r, &r->shard[k], row, err)) {
             return false;
         }
     }
@@ -22,9 +35,9 @@ static bool echoed_everywhere(struct mm_repl *r, const struct mm_outbox_row *row
 }
 
 /* A row becomes pending in each shard that it touches and that has not
-** accepted it. */
-static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, struct mm_buf *names, struct mm_buf *data,
-                    struct mm_err *err)
+** accepted it; or, when `only` is given, in those that it names (bit n - 1). */
+static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, const uint64_t *only, struct mm_buf *names,
+                    struct mm_buf *data, struct mm_err *err)
 {
     struct mm_arena a;
     mm_arena_init(&a, (size_t)2 << 30);
@@ -40,9 +53,8 @@ static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, struct m
     }
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         struct mm_shard *s = &r->shard[k];
-        const struct mm_origin *o = mm_accept_last(s->accept, r->node, row->incarnation, err);
-        if (o == NULL || row->id <= o->outbox ||
-            (r->moved_before && o->seq == 0 && mm_origin_txid_known(r->db, s->n, r->node, row->txid, err))) {
+        bool here = only != NULL ? (*only >> k & 1) != 0 : !accepted(r, s, row, err);
+        if (!here || err->rc != SQLITE_OK) {
             continue;
         }
         if (row->kind == MM_OUTBOX_TXN) {
@@ -65,9 +77,9 @@ int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err)
     while (mm_outbox_next(r->outbox, r->outbox_read, &row, NULL, NULL, err)) {
         mm_buf_clear(&names);
         mm_buf_clear(&data);
-        if (!echoed_everywhere(r, &row, err) && err->rc == SQLITE_OK &&
+        if (!accepted_everywhere(r, &row, err) && err->rc == SQLITE_OK &&
             mm_outbox_get(r->outbox, row.id, &row, &names, &data, err)) {
-            push_row(r, &row, &names, &data, err);
+            push_row(r, &row, NULL, &names, &data, err);
         }
         if (err->rc != SQLITE_OK) {
             r->reload_needed = true; /* it may be pending in one shard and not in another */
@@ -86,6 +98,7 @@ static int read_membership(struct mm_repl *r, struct mm_err *err)
 {
     char *cluster = mm_meta_text(r->db, MM_META_CLUSTER, err);
     r->joined = mm_meta_int(r->db, MM_META_JOINED, 0, err) != 0;
+    r->move_due = mm_meta_int(r->db, MM_META_MOVE_DUE, 0, err);
     r->moved_before = mm_meta_int(r->db, MM_META_MOVED, 0, err) != 0;
     (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster != NULL ? cluster : "");
     sqlite3_free(cluster);
@@ -132,16 +145,79 @@ int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
     return err->rc;
 }
 
-int mm_repl_rekey(struct mm_repl *r, struct mm_err *err)
+/* What is pending now, by outbox id. */
+struct pending_id {
+    int64_t id;
+    uint64_t shards; /* bit n - 1 */
+};
+
+static int compare_ids(const void *a, const void *b)
 {
-    if (err->rc != SQLITE_OK) {
-        return err->rc;
+    const struct pending_id *x = a;
+    const struct pending_id *y = b;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* All of it, ascending, one entry an id; NULL with *n = 0 when there is none. */
+static struct pending_id *pending_ids(struct mm_repl *r, size_t *n, struct mm_err *err)
+{
+    size_t all = 0;
+    for (int k = 0; k < r->nshard; k++) {
+        all += mm_pending_count(r->shard[k].pending);
+    }
+    struct pending_id *list = all > 0 ? calloc(all, sizeof *list) : NULL;
+    *n = 0;
+    if (list == NULL) {
+        if (all > 0) {
+            mm_err_nomem(err);
+        }
+        return NULL;
     }
     for (int k = 0; k < r->nshard; k++) {
+        for (size_t j = 0; j < mm_pending_count(r->shard[k].pending); j++) {
+            list[*n].id = mm_pending_at(r->shard[k].pending, j)->id;
+            list[(*n)++].shards = 1ULL << k;
+        }
+    }
+    qsort(list, *n, sizeof *list, compare_ids);
+    size_t kept = 0;
+    for (size_t k = 0; k < *n; k++) {
+        if (kept > 0 && list[kept - 1].id == list[k].id) {
+            list[kept - 1].shards |= list[k].shards;
+        } else {
+            list[kept++] = list[k];
+        }
+    }
+    *n = kept;
+    return list;
+}
+
+int mm_repl_rekey(struct mm_repl *r, struct mm_err *err)
+{
+    struct mm_buf names;
+    struct mm_buf data;
+    size_t n = 0;
+    struct pending_id *list = err->rc == SQLITE_OK ? pending_ids(r, &n, err) : NULL;
+    mm_buf_init(&names, NAMES_MAX);
+    mm_buf_init(&data, DATA_MAX);
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         mm_pending_reset(r->shard[k].pending);
     }
-    r->outbox_read = r->echoed_written;
-    return mm_repl_read_outbox(r, err);
+    for (size_t k = 0; k < n && err->rc == SQLITE_OK; k++) {
+        struct mm_outbox_row row;
+        mm_buf_clear(&names);
+        mm_buf_clear(&data);
+        if (!mm_outbox_get(r->outbox, list[k].id, &row, &names, &data, err)) {
+            mm_err_set(err, SQLITE_CORRUPT, "outbox row %lld is gone before it was echoed: restore the outbox",
+                       (long long)list[k].id);
+        }
+        push_row(r, &row, &list[k].shards, &names, &data, err);
+    }
+    mm_buf_free(&names);
+    mm_buf_free(&data);
+    free(list);
+    r->reload_needed = r->reload_needed || err->rc != SQLITE_OK;
+    return err->rc;
 }
 
 int64_t mm_repl_echoed(struct mm_repl *r)
@@ -168,8 +244,35 @@ static int64_t derive(int64_t old, const uint8_t *txid)
     return (int64_t)(h >> 1) | 1;
 }
 
-int mm_repl_move_incarnation(struct mm_repl *r, int64_t old, struct mm_err *err)
+bool mm_repl_caught_up(const struct mm_repl *r)
 {
+    for (int k = 0; k < r->nshard; k++) {
+        const struct mm_shard *s = &r->shard[k];
+        if (s->blocked_seq == 0 && (!s->checked || s->pos.seq < s->sync_seq)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int mm_repl_note_moved(struct mm_repl *r, int64_t old, struct mm_err *err)
+{
+    if (r->move_due != old) {
+        mm_log(MM_LOG_WARN, "this database was set back to an older state: what is written here from now on gets a new "
+                            "incarnation, nothing is lost");
+        r->move_due = old;
+        mm_meta_set_int(r->db, MM_META_MOVE_DUE, old, err);
+    }
+    return err->rc;
+}
+
+int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err)
+{
+    if (r->move_due == 0 || !mm_repl_caught_up(r) || err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    int64_t old = r->move_due;
+    mm_repl_read_outbox(r, err);
     const struct mm_pend *first = NULL;
     int64_t fresh = 0;
     for (int k = 0; k < r->nshard; k++) {
@@ -183,12 +286,12 @@ int mm_repl_move_incarnation(struct mm_repl *r, int64_t old, struct mm_err *err)
         }
     }
     sqlite3_randomness(sizeof fresh, &fresh);
-    mm_log(MM_LOG_WARN, "this database was set back to an older state: what is written here from now on gets a new "
-                        "incarnation, nothing is lost");
+    *moved = true;
     if (first != NULL) {
         mm_outbox_move(r->outbox, old, first->id, derive(old, first->txid), err);
     }
     mm_meta_set_int(r->db, MM_META_MOVED, 1, err);
+    mm_meta_set_text(r->db, MM_META_MOVE_DUE, NULL, err);
     return mm_head_set_incarnation(r->db, (fresh & INT64_MAX) | 1, err);
 }
 

@@ -84,6 +84,7 @@ struct mm_repl {
     int64_t kept_bytes;     /* estimate of echoed rows still in the outbox */
     bool reload_needed;     /* what is in memory is not to be trusted: mm_repl_reload before anything else */
     bool rekey_due;         /* a policy changed how rows overlap: mm_repl_rekey after the redo */
+    int64_t move_due;       /* this file was set back under this incarnation: nothing is sent until it is left */
     bool moved_before;      /* this file was set back once: look for txids that were accepted earlier */
     bool tables_changed;    /* the watch list or a state was changed: publish the news */
 };
@@ -102,9 +103,17 @@ int64_t mm_repl_echoed(struct mm_repl *r);
 /* Writes positions, origins, echo watermark; inside the caller's transaction. */
 int mm_repl_flush(struct mm_repl *r, struct mm_err *err);
 void mm_repl_flushed(struct mm_repl *r); /* that transaction was committed */
-/* This file was set back under incarnation `old`: its pending transactions move
-** to one that every copy derives alike, later ones to a new random one. */
-int mm_repl_move_incarnation(struct mm_repl *r, int64_t old, struct mm_err *err);
+/* Every stream was read to the end that it had when this node connected. */
+bool mm_repl_caught_up(const struct mm_repl *r);
+
+/* The log gives numbers of incarnation `old` to transactions that are not here:
+** this file was set back. Remembered in the same transaction. */
+int mm_repl_note_moved(struct mm_repl *r, int64_t old, struct mm_err *err);
+/* Once caught up (only then is it known what each shard has of it): what is
+** pending under that incarnation moves to one that every copy derives alike,
+** later writes to a new random one. Inside the caller's transaction, after
+** which *moved asks for mm_repl_reload. */
+int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err);
 bool mm_repl_dirty(const struct mm_repl *r);
 
 #endif

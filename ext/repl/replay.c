@@ -193,7 +193,7 @@ bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_
         mm_part_drop(r->db, at, m->node, m->incarnation, err);
         return false; /* as the first reading did */
     }
-    mm_part_add(r->db, at, m->node, m->incarnation, &h, 0, m->part.data, m->part.len, m->part.len, err);
+    mm_part_add(r->db, at, m->node, m->incarnation, &h, 0, m->part.data, m->part.len, err);
     if (err->rc != SQLITE_OK || m->part.number != m->part.count - 1) {
         return false;
     }

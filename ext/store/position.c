@@ -206,7 +206,7 @@ int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struc
 }
 
 int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h, int64_t at_ms,
-                const void *data, size_t len, size_t stored, struct mm_err *err)
+                const void *data, size_t len, struct mm_err *err)
 {
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
                                      "INSERT OR REPLACE INTO main.__marmot__part(shard, node, incarnation, number,"
@@ -220,7 +220,7 @@ int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const
         sqlite3_bind_blob(st, 7, h->sha256, sizeof h->sha256, SQLITE_STATIC);
         sqlite3_bind_int64(st, 8, h->bytes + (int64_t)len);
         sqlite3_bind_int64(st, 9, at_ms);
-        sqlite3_bind_blob64(st, 10, stored > 0 ? data : "", stored, SQLITE_STATIC);
+        sqlite3_bind_blob64(st, 10, len > 0 ? data : "", len, SQLITE_STATIC);
         mm_db_run(st, err);
     }
     mm_db_finalize(st);

@@ -68,10 +68,9 @@ struct mm_part_head {
 int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h,
                 struct mm_err *err); /* 1, or 0 when there is no unfinished transaction */
 int mm_part_drop_shard(sqlite3 *db, int shard, struct mm_err *err); /* all nodes' */
-/* Adds part number h->held, of `len` bytes. Of an own transaction, which the
-** outbox holds, nothing need be stored: `stored` is 0, else len. */
+/* Adds part number h->held. */
 int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const struct mm_part_head *h, int64_t at_ms,
-                const void *data, size_t len, size_t stored, struct mm_err *err);
+                const void *data, size_t len, struct mm_err *err);
 int mm_part_read(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_buf *data,
                  struct mm_err *err); /* all held parts, appended */
 int mm_part_drop(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_err *err);
