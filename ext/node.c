@@ -278,6 +278,7 @@ static void loop(struct mm_worker *w, struct mm_node *n)
     for (;;) {
         rest(n);
         mm_worker_drain(w);
+        bool stopping = mm_worker_stopping(w); /* before the look: what was committed until then counts */
         int wait = MM_TICK_MS;
         bool sound = !n->r.reload_needed || mm_node_reload(n);
         if (sound) {
@@ -299,12 +300,15 @@ static void loop(struct mm_worker *w, struct mm_node *n)
             mm_node_sync_step(n);
             flush(n, false);
         }
-        if (mm_worker_stopping(w)) {
+        if (stopping) {
             bool linked = mm_bus_connected(n->r.bus) && n->linked;
             if (!linked || !anything_pending(n) || mm_clock_mono_ms() >= n->drain_until_ms) {
                 break;
             }
             wait = smaller(wait, 20);
+        }
+        if (stopping != mm_worker_stopping(w)) {
+            continue; /* one more turn, which looks */
         }
         mm_err_init(&err);
         mm_bus_wait(n->r.bus, wait, &err);
