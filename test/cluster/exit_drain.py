@@ -12,6 +12,7 @@ from marmot_test import *  # noqa: E402,F403
 from cluster_hosts import *  # noqa: E402,F403
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v);"
+ENDS = 20
 SCRIPT = """
 import os, sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
@@ -58,6 +59,11 @@ def main():
             # The process has ended: what b lacks now can only be on its way from the server.
             wait_until(lambda: arrived(b, 1000 * (k + 1)) == 51, 5, "the last writes arrive after " + how)
             ok("what was written last is sent before the end (%s)" % how)
+        # A commit right before the end meets the node's thread at every point of its turn.
+        for k in range(ENDS):
+            write_and_end(ws, a, 10000 + 100 * k, "close")
+        wait_until(lambda: all(arrived(b, 10000 + 100 * k) == 51 for k in range(ENDS)), 5, "the last writes of all ends")
+        ok("nor is it forgotten in one of %d ends" % ENDS)
         shell = subprocess.run(
             ["sqlite3", "-batch", a.db, "-cmd", ".timeout 5000", "SELECT load_extension('%s');" % EXTENSION,
              "SELECT marmot_init();", "SELECT marmot_sync();", "INSERT INTO t VALUES (1, 'from a shell');"],

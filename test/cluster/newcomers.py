@@ -57,6 +57,16 @@ def different_content(ws, nats):
     c.quit()
 
 
+def other_settings(ws, nats):
+    """What must be one value for the whole cluster, set otherwise here."""
+    config = {"nats": {"urls": [nats.url]}, "replication_log": {"part_size": 4321}}
+    n = Node(ws, "settings", config=config, schema=SCHEMA)
+    n.wait_state("join_conflict")
+    why = n.status()["why"]
+    check("another setting: join_conflict names both values", "4321" in why and "524288" in why, why)
+    n.quit()
+
+
 def watched_later(ws, nats, a, b):
     a.sql("SELECT marmot_watch('late')")
     for k in range(50):
@@ -147,6 +157,7 @@ def main():
         nats = NatsServer(ws).start()
         a, b = equal_copy(ws, nats)
         different_content(ws, nats)
+        other_settings(ws, nats)
         watched_later(ws, nats, a, b)
         another_cluster(ws, a)
         foreign_stream(ws, "marmot-changes-c-1", "a stream of Marmot v0.8")
