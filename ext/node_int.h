@@ -37,6 +37,7 @@ struct mm_sync {
     int64_t up_to;              /* outbox id */
     int64_t end[MM_SHARDS_MAX]; /* stream sequences, once begun */
     bool begun, done;
+    uint64_t joins;    /* attempts to join when it was first seen, plus 1 */
     int64_t request;   /* row of another process's table, 0 = this process's */
     struct mm_err err; /* set when it cannot be done */
 };
@@ -91,6 +92,7 @@ struct mm_node {
     int connect_wait_ms;
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
+    uint64_t joins; /* attempts so far */
     int64_t last_turn_us;
     int64_t counted, unread_rows, unread_bytes, next_count_ms; /* outbox rows beyond those read */
     int64_t told_moved, told_waiting, next_status_ms;

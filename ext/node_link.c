@@ -123,6 +123,7 @@ static bool join(struct mm_node *n)
         }
     }
     mm_gate_leave();
+    n->joins++;
     n->nothing_watched = result == MM_JOIN_NOTHING;
     n->verdict = result == MM_JOIN_CONFLICT   ? MM_NODE_JOIN_CONFLICT
                  : result == MM_JOIN_DIVERGED ? MM_NODE_DIVERGED

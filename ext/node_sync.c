@@ -173,9 +173,10 @@ void mm_node_sync_step(struct mm_node *n)
             memcpy(y->end, end, sizeof y->end);
             y->begun = true;
         }
+        y->joins = y->joins == 0 ? n->joins + 1 : y->joins;
         if (reached(n, y)) {
             y->done = true;
-        } else if (n->nothing_watched) {
+        } else if (n->nothing_watched && n->joins >= y->joins) { /* an attempt since the call says so */
             mm_err_set(&y->err, SQLITE_ERROR,
                        "no table is watched, so nothing is replicated: call marmot_watch_all() "
                        "or marmot_watch(table) first");

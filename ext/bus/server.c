@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -177,6 +178,12 @@ static int start_child(struct mm_server *s, struct mm_err *err)
         return err->rc;
     }
     (void)snprintf(path, sizeof path, "%.*s/nats.err", (int)sizeof s->store - 64, s->store);
+    char kept[sizeof path];
+    struct stat last;
+    (void)snprintf(kept, sizeof kept, "%.*s/nats.err.last", (int)sizeof s->store - 64, s->store);
+    if (stat(path, &last) == 0 && last.st_size > 0) {
+        (void)rename(path, kept); /* what the one before died of */
+    }
     int log_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (log_fd < 0) {
         return mm_err_set(err, SQLITE_CANTOPEN, "%s cannot be written: %s", path, strerror(errno));

@@ -200,7 +200,7 @@ static void note_moved(struct mm_applier *a, struct mm_shard *s, const struct mm
         ours = ours || mm_pending_at(s->pending, k)->incarnation == m->incarnation;
     }
     if (ours) {
-        mm_repl_note_moved(a->r, m->incarnation, err);
+        mm_repl_note_moved(a->r, m->incarnation, s->n, err);
     }
 }
 

@@ -99,6 +99,7 @@ static int read_membership(struct mm_repl *r, struct mm_err *err)
     char *cluster = mm_meta_text(r->db, MM_META_CLUSTER, err);
     r->joined = mm_meta_int(r->db, MM_META_JOINED, 0, err) != 0;
     r->move_due = mm_meta_int(r->db, MM_META_MOVE_DUE, 0, err);
+    r->move_shards = (uint64_t)mm_meta_int(r->db, MM_META_MOVE_SHARDS, 0, err);
     r->moved_before = mm_meta_int(r->db, MM_META_MOVED, 0, err) != 0;
     (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster != NULL ? cluster : "");
     sqlite3_free(cluster);
@@ -255,13 +256,18 @@ bool mm_repl_caught_up(const struct mm_repl *r)
     return true;
 }
 
-int mm_repl_note_moved(struct mm_repl *r, int64_t old, struct mm_err *err)
+int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err *err)
 {
+    uint64_t shards = (r->move_due == old ? r->move_shards : 0) | 1ULL << (shard - 1);
     if (r->move_due != old) {
         mm_log(MM_LOG_WARN, "this database was set back to an older state: what is written here from now on gets a new "
                             "incarnation, nothing is lost");
         r->move_due = old;
         mm_meta_set_int(r->db, MM_META_MOVE_DUE, old, err);
+    }
+    if (shards != r->move_shards) {
+        r->move_shards = shards;
+        mm_meta_set_int(r->db, MM_META_MOVE_SHARDS, (int64_t)shards, err);
     }
     return err->rc;
 }
@@ -277,7 +283,7 @@ int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err)
     int64_t fresh = 0;
     for (int k = 0; k < r->nshard; k++) {
         struct mm_pending *p = r->shard[k].pending;
-        for (size_t j = 0; j < mm_pending_count(p); j++) {
+        for (size_t j = 0; (r->move_shards >> k & 1) != 0 && j < mm_pending_count(p); j++) {
             const struct mm_pend *e = mm_pending_at(p, j);
             if (e->incarnation == old) {
                 first = first == NULL || e->id < first->id ? e : first;

@@ -85,6 +85,7 @@ struct mm_repl {
     bool reload_needed;     /* what is in memory is not to be trusted: mm_repl_reload before anything else */
     bool rekey_due;         /* a policy changed how rows overlap: mm_repl_rekey after the redo */
     int64_t move_due;       /* this file was set back under this incarnation: nothing is sent until it is left */
+    uint64_t move_shards;   /* where the log says so: bit n - 1 */
     bool moved_before;      /* this file was set back once: look for txids that were accepted earlier */
     bool tables_changed;    /* the watch list or a state was changed: publish the news */
 };
@@ -108,9 +109,10 @@ bool mm_repl_caught_up(const struct mm_repl *r);
 
 /* The log gives numbers of incarnation `old` to transactions that are not here:
 ** this file was set back. Remembered in the same transaction. */
-int mm_repl_note_moved(struct mm_repl *r, int64_t old, struct mm_err *err);
+int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err *err);
 /* Once caught up (only then is it known what each shard has of it): what is
-** pending under that incarnation moves to one that every copy derives alike,
+** pending under that incarnation, from the first one in a shard that met such a
+** number, moves to one that every copy derives alike,
 ** later writes to a new random one. Inside the caller's transaction, after
 ** which *moved asks for mm_repl_reload. */
 int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err);

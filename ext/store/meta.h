@@ -28,11 +28,12 @@ int mm_meta_set_text(sqlite3 *db, const char *key, const char *v, struct mm_err 
 /* Keys in use, so that they stand in one place. */
 #define MM_META_VERSION "schema_version" /* of the bookkeeping */
 #define MM_META_NODE "node_id"
-#define MM_META_FILE "file_identity" /* device:inode:path that the incarnation belongs to */
-#define MM_META_CONFIG "config"      /* accepted configuration without secrets, JSON */
-#define MM_META_CLUSTER "cluster_id" /* 32 hex digits, once joined */
-#define MM_META_JOINED "joined"      /* 1 after the founded message was folded */
-#define MM_META_MOVE_DUE "move_due"  /* incarnation whose numbers the log gave to others, until it is left */
-#define MM_META_MOVED "moved"        /* 1 once the file was found set back */
+#define MM_META_FILE "file_identity"      /* device:inode:path that the incarnation belongs to */
+#define MM_META_CONFIG "config"           /* accepted configuration without secrets, JSON */
+#define MM_META_CLUSTER "cluster_id"      /* 32 hex digits, once joined */
+#define MM_META_JOINED "joined"           /* 1 after the founded message was folded */
+#define MM_META_MOVE_DUE "move_due"       /* incarnation whose numbers the log gave to others, until it is left */
+#define MM_META_MOVE_SHARDS "move_shards" /* in which shards: bit n - 1 */
+#define MM_META_MOVED "moved"             /* 1 once the file was found set back */
 
 #endif
