@@ -127,7 +127,7 @@ static char *conflicts(struct world *w, struct world_node *n)
     char *text =
         mm_db_text(n->r.db, &err,
                    "SELECT group_concat(line, char(10)) FROM (SELECT shard || ':' || seq || ' ' || kind || ' ' ||"
-                   " name || ' ' || key AS line"
+                   " name || ' ' || key || ' lost ' || lost || ' won ' || won AS line"
                    " FROM main.__marmot__conflict ORDER BY line)");
     if (err.rc != SQLITE_OK) {
         world_fail(w, "reading conflicts: %s", err.msg);
