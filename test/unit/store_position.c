@@ -104,18 +104,18 @@ static void parts(void)
     memset(h.txid, 1, sizeof h.txid);
     memset(h.sha256, 2, sizeof h.sha256);
     check("nothing unfinished at first", !mm_part_get(db, 1, 5, 6, &got, &err) && got.held == 0);
-    mm_part_add(db, 1, 5, 6, &h, 10, "aaa", 3, 3, &err);
-    mm_part_add(db, 1, 5, 7, &h, 11, "zzzz", 4, 4, &err);
-    mm_part_add(db, -1, 5, 6, &h, 11, "yyyyy", 5, 5, &err);
+    mm_part_add(db, 1, 5, 6, &h, 10, "aaa", 3, &err);
+    mm_part_add(db, 1, 5, 7, &h, 11, "zzzz", 4, &err);
+    mm_part_add(db, -1, 5, 6, &h, 11, "yyyyy", 5, &err);
     h.held = 1;
     h.bytes = 3;
-    mm_part_add(db, 1, 5, 6, &h, 11, "bb", 2, 2, &err);
+    mm_part_add(db, 1, 5, 6, &h, 11, "bb", 2, &err);
     check("what is held is counted", mm_part_get(db, 1, 5, 6, &got, &err) && got.held == 2 && got.count == 3 &&
                                          got.bytes == 5 && memcmp(got.txid, h.txid, sizeof h.txid) == 0 &&
                                          memcmp(got.sha256, h.sha256, sizeof h.sha256) == 0);
     h.held = 2;
     h.bytes = 5;
-    mm_part_add(db, 1, 5, 6, &h, 12, "", 0, 0, &err);
+    mm_part_add(db, 1, 5, 6, &h, 12, "", 0, &err);
     check("read in order, an empty one too",
           mm_part_read(db, 1, 5, 6, &b, &err) == SQLITE_OK && b.len == 5 && memcmp(b.data, "aaabb", 5) == 0);
     mm_buf_free(&b);
