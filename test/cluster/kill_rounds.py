@@ -1,5 +1,6 @@
 """kill -9 of nodes at random moments while three of them write: nothing that was
 reported as committed is lost anywhere, no transaction is halved, all end equal.
+MARMOT_TEST_ROUNDS says how many rounds (fewer where a checker makes all slow).
 marmot-test: limit=200
 """
 import os
@@ -10,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from marmot_test import *  # noqa: E402,F403
 from cluster_writers import *  # noqa: E402,F403
 
-ROUNDS = 60
+ROUNDS = int(os.environ.get("MARMOT_TEST_ROUNDS") or 60)
 # One of these is drawn: small limits reach the borders.
 SETTINGS = [{}, {"replication_log": {"shards": 3}}, {"replication_log": {"part_size": 64}}, {"conflict": "row"},
             {"outbox_keep": 0}, {"replication_log": {"shards": 5, "part_size": 128, "compress": False}}]

@@ -18,8 +18,8 @@ import shutil
 import sqlite3
 import subprocess
 
-from marmot_test import (EXTENSION, TOP, Died, Node, SqlError, Timeout, die_with_parent, integrity, note, wait_equal,
-                         wait_until)
+from marmot_test import (EXTENSION, SLOW, TOP, WRAP, Died, Node, SqlError, Timeout, die_with_parent, integrity,
+                         note, plain_env, wait_equal, wait_until)
 
 CC = os.environ.get("CC", "gcc")
 
@@ -33,7 +33,7 @@ class Console(Node):
     def start(self):
         self.marks = 0
         with open(self.errors, "ab") as log:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            self.process = subprocess.Popen(WRAP + self.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                             env=self.env, text=True, preexec_fn=die_with_parent)
         self.prepare()
         if self.config is not False:
@@ -91,7 +91,7 @@ class Console(Node):
     def quit(self):
         self.process.stdin.write(".quit\n")
         self.process.stdin.flush()
-        code = self.process.wait(30)
+        code = self.process.wait(30 * SLOW)
         self.reap()
         if code != 0:
             raise Died("%s ended with %d" % (self.name, code))
@@ -115,9 +115,8 @@ class CHost(Console):
         self.read_errors = os.path.getsize(self.errors)
         program = os.path.join(os.path.dirname(self.db), "host")
         if not os.path.exists(program):
-            env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
             subprocess.run([CC, "-O1", "-Wall", "-o", program, os.path.join(TOP, "test", "cluster", "host.c"),
-                            "-lsqlite3"], check=True, env=env)
+                            "-lsqlite3"], check=True, env=plain_env())
         return [program, self.db, self.extension]
 
 

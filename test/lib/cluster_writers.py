@@ -14,8 +14,8 @@ import subprocess
 import time
 
 from cluster_hosts import peek
-from marmot_test import (EXTENSION, PYTHON, Died, check, die_with_parent, difference, dump, integrity, note, ok,
-                         wait_equal, wait_until)
+from marmot_test import (EXTENSION, PYTHON, SLOW, WRAP, Died, check, die_with_parent, difference, dump, integrity,
+                         note, ok, plain_env, wait_equal, wait_until)
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cluster_writer.py")
 WRITERS_SCHEMA = """
@@ -32,7 +32,7 @@ class Writer:
         self.db = os.path.join(ws.dir, name + ".db")
         self.errors = os.path.join(ws.dir, name + ".log")
         self.counter = os.path.join(ws.dir, name + ".counter")
-        self.env = dict(os.environ, XDG_STATE_HOME=ws.state_home)
+        self.env = dict(plain_env(os.environ.get("MARMOT_PRELOAD")), XDG_STATE_HOME=ws.state_home)
         self.config = config
         self.rng = rng
         self.pause_ms = pause_ms
@@ -47,7 +47,7 @@ class Writer:
     def start(self):
         with open(self.errors, "ab") as log:
             self.process = subprocess.Popen(
-                [PYTHON, PROGRAM, self.db, EXTENSION, json.dumps(self.config), self.name, self.counter,
+                WRAP + [PYTHON, PROGRAM, self.db, EXTENSION, json.dumps(self.config), self.name, self.counter,
                  str(self.rng.randrange(1 << 30)), str(self.pause_ms)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=self.env, text=True,
                 preexec_fn=die_with_parent)
@@ -56,7 +56,7 @@ class Writer:
     def kill(self):
         if self.process is not None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(30 * SLOW)
             self.process.stdin.close()
             self.process.stdout.close()
             self.process = None
@@ -116,7 +116,7 @@ def settle(writers, seconds=60):
     ok("all databases are equal")
     for w in writers:
         w.tell("end")
-        code = w.process.wait(30)
+        code = w.process.wait(30 * SLOW)
         check("%s ends well" % w.name, code == 0, code)
         w.kill()
     common = dump(writers[0].db)

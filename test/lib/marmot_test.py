@@ -38,12 +38,15 @@ of the Workspace is used (ws.bind_address). Calls:
   kill() -9, quit() clean end, restart() (after either), dump()
 dump(path) reads all user tables of a database file as {table: (columns, rows)},
 types and bytes kept; wait_equal(nodes_or_paths, seconds) compares these.
+MARMOT_PRELOAD is preloaded into hosts (a sanitizer's runtime), MARMOT_WRAP goes
+before their commands (valgrind), MARMOT_TEST_SLOW multiplies what wait_until gives.
 """
 import atexit
 import ctypes
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -57,6 +60,8 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 EXTENSION = os.environ.get("MARMOT_SO", os.path.join(TOP, "libmarmot.so"))
 PYTHON = "/usr/bin/python3"
+WRAP = shlex.split(os.environ.get("MARMOT_WRAP", ""))
+SLOW = float(os.environ.get("MARMOT_TEST_SLOW") or 1)
 WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "node_worker.py")
 
 results = {"ok": 0, "not ok": 0}
@@ -126,13 +131,13 @@ atexit.register(report_missing_finish)
 
 def wait_until(predicate, seconds=20, what="condition", every=0.02):
     """Polls until predicate() is true and returns its value; raises Timeout."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOW
     while True:
         value = predicate()
         if value:
             return value
         if time.monotonic() > end:
-            raise Timeout("not within %g s: %s" % (seconds, what))
+            raise Timeout("not within %g s: %s" % (seconds * SLOW, what))
         time.sleep(every)
 
 
@@ -172,6 +177,12 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+def plain_env(preload=None):
+    """No sanitizer's runtime in Go programs and compilers."""
+    env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    return dict(env, LD_PRELOAD=preload) if preload else env
+
+
 # Servers.
 
 class NatsServer:
@@ -191,10 +202,9 @@ class NatsServer:
         path = shutil.which("nats-server", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/bin")
         if path is None:
             raise Timeout("nats-server is not installed: run make deps")
-        env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # no sanitizer's runtime in Go programs
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([path, "-c", os.path.join(self.dir, "nats.conf")], stdout=log, stderr=log,
-                                            stdin=subprocess.DEVNULL, env=env, preexec_fn=die_with_parent)
+                                            stdin=subprocess.DEVNULL, env=plain_env(), preexec_fn=die_with_parent)
         wait_until(lambda: self.process.poll() is not None or answers(self.port), seconds, "nats-server answers")
         if self.process.poll() is not None:
             with open(self.log) as log:
@@ -205,7 +215,7 @@ class NatsServer:
         if self.process is not None:
             self.process.send_signal(sig)
             self.process.send_signal(signal.SIGCONT)
-            self.process.wait(30)
+            self.process.wait(30 * SLOW)
             self.process = None
 
     def stop(self):
@@ -253,7 +263,7 @@ class Node:
         self.schema = schema
         self.watch = watch
         self.extension = EXTENSION if extension is None else extension
-        self.env = dict(os.environ, XDG_STATE_HOME=ws.state_home)
+        self.env = dict(plain_env(os.environ.get("MARMOT_PRELOAD")), XDG_STATE_HOME=ws.state_home)
         self.errors = os.path.join(ws.dir, name + ".log")
         self.process = None
         self.config = config
@@ -271,7 +281,7 @@ class Node:
     def start(self):
         """Starts the process; with a configuration also init and watch_all."""
         with open(self.errors, "ab") as log:
-            self.process = subprocess.Popen([PYTHON, WORKER, self.db, self.extension], stdin=subprocess.PIPE,
+            self.process = subprocess.Popen(WRAP + [PYTHON, WORKER, self.db, self.extension], stdin=subprocess.PIPE,
                                             stdout=subprocess.PIPE, stderr=log, env=self.env, text=True,
                                             preexec_fn=die_with_parent)
         self.receive_line()
@@ -357,13 +367,13 @@ class Node:
     def quit(self):
         """Closes the connections in order and ends the process."""
         self.send(op="quit")
-        code = self.process.wait(30)
+        code = self.process.wait(30 * SLOW)
         self.reap()
         if code != 0:
             raise Died("node %s ended with %d" % (self.name, code))
 
     def reap(self):
-        self.process.wait(30)
+        self.process.wait(30 * SLOW)
         for pipe in (self.process.stdin, self.process.stdout):
             try:
                 pipe.close()
