@@ -200,9 +200,11 @@ static void urls(void)
     refuses("a binding beyond loopback", "{\"nats\":{\"bind_address\":\"0.0.0.0:4222\"}}", "nats.insecure");
     accepts("the same, said to be safe", "{\"nats\":{\"bind_address\":\"0.0.0.0:4222\",\"insecure\":true}}", "[]");
     accepts("the same with a token", "{\"nats\":{\"bind_address\":\"0.0.0.0:4222\",\"token\":\"s\"}}", "[]");
-    accepts("dns peers", "{\"nats\":{\"cluster_peers\":\"dns://p:4248/?min=3&interval_ms=500\"}}", "[]");
+    accepts("dns peers", "{\"nats\":{\"cluster_peers\":\"dns://p:4248/?min=3&interval_ms=500\"}}",
+            "nats.cluster_peers has no effect in this version");
     refuses("a store without its place", "{\"snapshot\":{\"store\":\"s3\"}}", "snapshot.s3.endpoint is missing");
-    accepts("but not when no snapshots are taken", "{\"snapshot\":{\"store\":\"s3\",\"enabled\":false}}", "[]");
+    accepts("but not when no snapshots are taken", "{\"snapshot\":{\"store\":\"s3\",\"enabled\":false}}",
+            "snapshot.store has no effect in this version");
     accepts("an even number of replicas", "{\"replication_log\":{\"replicas\":2}}", "even number");
     mm_err_init(&err);
     c = mm_config_parse("nats://user:hunter2/x@host:4222", &err);
