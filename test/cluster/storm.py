@@ -26,7 +26,7 @@ LIB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib")
 sys.path.insert(0, LIB)
 from marmot_test import *  # noqa: E402,F403
 from storm_check import compare  # noqa: E402
-from storm_load import FOUNDING, LATE, SCHEMA, TOTAL  # noqa: E402
+from storm_load import FOUNDING, SCHEMA, TOTAL  # noqa: E402
 from storm_proxy import Proxy  # noqa: E402
 
 STORM_SECONDS = 13
@@ -66,7 +66,8 @@ class Host:
         self.errors = os.path.join(ws.dir, name + ".log")
         self.counter = os.path.join(ws.dir, name + ".counter")
         self.proxy = Proxy(server.port)
-        self.config = dict(config, nats={"urls": ["nats://127.0.0.1:%d" % self.proxy.port]},
+        self.config = dict(config, nats={"urls": ["nats://127.0.0.1:%d" % self.proxy.port],
+                                         "reconnect_wait_seconds": 1},
                            logging={"verbose": True})
         self.env = dict(os.environ, XDG_STATE_HOME=ws.state_home)
         self.rng = rng
@@ -87,8 +88,8 @@ class Host:
         with open(self.errors, "ab") as log:
             self.process = subprocess.Popen(
                 [PYTHON, os.path.join(LIB, "storm_host.py"), self.db, EXTENSION, json.dumps(self.config), self.name,
-                 self.counter, str(self.rng.randrange(1 << 30))] + self.args + [str(int(self.transfers)), self.kind], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=log, env=self.env, preexec_fn=die_with_parent)
+                 self.counter, str(self.rng.randrange(1 << 30))] + self.args + [str(int(self.transfers)), self.kind],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=self.env, preexec_fn=die_with_parent)
 
     def died(self):
         with open(self.errors, errors="replace") as log:
