@@ -339,6 +339,9 @@ def one(seed, seconds, nodes, keep):
         for p in problems:
             note(p)
         tell_statuses(storm)
+    if storm.reader is not None:
+        storm.reader.kill()
+        storm.reader.wait()
     ws.end(keep or problems)
     return check("seed %d: %s" % (seed, "equal %.1f s after healing" % took if not problems else "converges"),
                  not problems, "%s (folder %s)" % (problems[:1], ws.dir))
