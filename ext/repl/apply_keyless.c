@@ -32,7 +32,9 @@ int mm_apply_keyless(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
     const struct mm_value *new = after_of(v, row, undo ? NULL : old);
     bool taken = false;
     if (old != NULL) {
-        taken = mm_target_take_one(v->t, db, old, err);
+        /* What is pending, or was put back by an undo, stands at the end: from the start each row
+        ** of a long outbox would read the whole table, while the host waits for the lock. */
+        taken = mm_target_take_one(v->t, db, old, how->pending, err);
         if (taken && how->images != NULL) {
             mm_image_add_keyless(how->images, v->t, old, true);
         }

@@ -35,7 +35,8 @@ static void target_free(struct mm_target *t)
     mm_db_finalize(t->remove);
     mm_db_finalize(t->insert);
     mm_db_finalize(t->update);
-    mm_db_finalize(t->find);
+    mm_db_finalize(t->take[0]);
+    mm_db_finalize(t->take[1]);
     for (int k = 0; t->holder != NULL && k < t->def->nunique; k++) {
         mm_db_finalize(t->holder[k]);
     }

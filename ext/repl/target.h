@@ -20,7 +20,7 @@ struct mm_target {
     uint8_t *policy;                                 /* enum mm_policy of each local column; NULL: all are 'last' */
     sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */
     sqlite3_stmt **holder;                           /* def->nunique: who holds the values of a UNIQUE set */
-    sqlite3_stmt *find;                              /* rowid of a row by all its columns */
+    sqlite3_stmt *take[2];                           /* deletes a row by all its columns: the first, the last */
     struct mm_target *next;
 };
 
@@ -64,8 +64,9 @@ int mm_target_holder(struct mm_target *t, sqlite3 *db, int unique, const struct 
                      struct mm_err *err);
 void mm_target_holder_done(struct mm_target *t, int unique);
 
-/* Deletes one row that equals `row` in type and bytes of all columns. */
-bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err);
+/* Deletes one row that equals `row` in type and bytes of all columns; with `last`
+** the one with the highest rowid, looked for from the end. */
+bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, bool last, struct mm_err *err);
 
 /* All rows, the columns in local order; finalize with mm_db_finalize. */
 sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err);

@@ -113,13 +113,13 @@ static const char *rowid_name(const struct mm_target *t)
     return NULL;
 }
 
-bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err)
+bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, bool last, struct mm_err *err)
 {
     const char *rowid = rowid_name(t);
     if (rowid == NULL) {
         mm_err_set(err, SQLITE_MISMATCH, "table %s has columns named rowid, _rowid_ and oid: rename one", t->name);
     }
-    if (t->find == NULL && err->rc == SQLITE_OK) {
+    if (t->take[last] == NULL && err->rc == SQLITE_OK) {
         struct mm_buf b;
         mm_buf_init(&b, SQL_MAX);
         add(&b, "DELETE FROM main.\"%w\"", t->def->name);
@@ -133,15 +133,18 @@ bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value 
             add(&b, " AND typeof(\"%w\")", t->def->col[k].name);
             mm_buf_printf(&b, " = typeof(?%d)", k + 1);
         }
+        if (last) {
+            mm_buf_printf(&b, " ORDER BY %s DESC", rowid);
+        }
         mm_buf_str(&b, " LIMIT 1)");
-        t->find = prepare(db, &b, err);
+        t->take[last] = prepare(db, &b, err);
     }
     for (int k = 0; k < t->def->ncol; k++) {
-        bind(db, t->find, k + 1, &row[k], err);
+        bind(db, t->take[last], k + 1, &row[k], err);
     }
-    if (mm_db_run(t->find, err) != SQLITE_OK) {
+    if (mm_db_run(t->take[last], err) != SQLITE_OK) {
         return false;
     }
-    sqlite3_clear_bindings(t->find);
+    sqlite3_clear_bindings(t->take[last]);
     return sqlite3_changes(db) > 0;
 }
