@@ -70,9 +70,9 @@ static int strange_descriptors(int pid, const char *canary, char *names, size_t 
     names[0] = '\0';
     DIR *d = opendir(dir);
     for (struct dirent *e = d != NULL ? readdir(d) : NULL; e != NULL; e = readdir(d)) {
-        char path[512];
+        char path[1024];
         char target[512] = "";
-        (void)snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        (void)snprintf(path, sizeof path, "%.512s/%s", dir, e->d_name);
         if (readlink(path, target, sizeof target - 1) > 0 && strcmp(target, canary) == 0) {
             n++;
             (void)snprintf(names + strlen(names), size - strlen(names), " %s", target);
