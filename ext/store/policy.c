@@ -8,11 +8,6 @@
 
 static const char *const names[MM_POLICY_COUNT] = { "last", "delta", "max", "min" };
 
-const char *mm_policy_name(enum mm_policy p)
-{
-    return names[p];
-}
-
 enum mm_policy mm_policy_of(const char *name)
 {
     int k = 0;

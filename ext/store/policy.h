@@ -14,7 +14,6 @@
 
 enum mm_policy { MM_POLICY_LAST, MM_POLICY_DELTA, MM_POLICY_MAX, MM_POLICY_MIN, MM_POLICY_COUNT };
 
-const char *mm_policy_name(enum mm_policy p);
 /* MM_POLICY_COUNT when the name is none of 'last', 'delta', 'max', 'min'. */
 enum mm_policy mm_policy_of(const char *name);
 
