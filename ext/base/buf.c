@@ -99,18 +99,23 @@ void mm_buf_json(struct mm_buf *b, const char *s)
 {
     if (s == NULL) {
         mm_buf_str(b, "null");
-        return;
+    } else {
+        mm_buf_json_text(b, s, strlen(s));
     }
+}
+
+void mm_buf_json_text(struct mm_buf *b, const void *text, size_t n)
+{
+    const uint8_t *p = text;
     mm_buf_byte(b, '"');
-    for (; *s != '\0'; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\') {
+    for (size_t k = 0; k < n; k++) {
+        if (p[k] == '"' || p[k] == '\\') {
             mm_buf_byte(b, '\\');
-            mm_buf_byte(b, c);
-        } else if (c < 0x20) {
-            mm_buf_printf(b, "\\u%04x", c);
+            mm_buf_byte(b, p[k]);
+        } else if (p[k] < 0x20) {
+            mm_buf_printf(b, "\\u%04x", p[k]);
         } else {
-            mm_buf_byte(b, c);
+            mm_buf_byte(b, p[k]);
         }
     }
     mm_buf_byte(b, '"');

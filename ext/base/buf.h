@@ -33,6 +33,8 @@ void mm_buf_str(struct mm_buf *b, const char *s);
 void mm_buf_printf(struct mm_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A JSON string literal of the UTF-8 text, quotes included; NULL gives null. */
 void mm_buf_json(struct mm_buf *b, const char *s);
+/* The same of n bytes. */
+void mm_buf_json_text(struct mm_buf *b, const void *text, size_t n);
 
 static inline bool mm_buf_failed(const struct mm_buf *b)
 {

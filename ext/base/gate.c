@@ -6,7 +6,6 @@
 #include <stddef.h>
 
 static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
-static atomic_bool forked;
 static atomic_bool installed;
 static void (*child_cb)(void);
 static _Thread_local bool held;
@@ -27,7 +26,6 @@ static void in_child(void)
     /* Made anew: its writer is known by a thread id that the child has not. */
     (void)pthread_rwlock_unlock(&gate);
     gate = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
-    atomic_store(&forked, true);
     if (child_cb != NULL && !execs) {
         child_cb();
     }
@@ -74,9 +72,4 @@ void mm_gate_resume(bool paused)
     if (paused) {
         mm_gate_enter();
     }
-}
-
-bool mm_gate_forked(void)
-{
-    return atomic_load(&forked);
 }

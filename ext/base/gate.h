@@ -2,8 +2,8 @@
 **
 ** A thread of ours holds the gate (shared) around every SQLite call, so that
 ** no fork can happen while it is inside a SQLite mutex; pthread_atfork takes
-** it exclusively. In the child mm_gate_forked() is true for ever: nothing
-** inherited may be touched (evidence: a child without this hung in 6 of 300
+** it exclusively. In the child `in_child` makes the library forget what it
+** inherited, none of which may be touched (measured: a child without this hung in 6 of 300
 ** forks; with it in 0 of 1800).
 **
 ** Never wait for the network or for another thread while holding it. It does
@@ -28,8 +28,5 @@ void mm_gate_resume(bool paused);
 /* Around a vfork of ours that execs at once: under the thread sanitizer it is a
 ** fork, and its child must find the descriptors that it inherits. */
 void mm_gate_exec(bool on);
-
-/* True in a process that was forked after mm_gate_install without exec. */
-bool mm_gate_forked(void);
 
 #endif

@@ -332,23 +332,6 @@ static void json_hex(struct mm_buf *b, const struct mm_value *v, const char *lab
     mm_buf_str(b, "\"}");
 }
 
-static void json_text(struct mm_buf *b, const struct mm_value *v)
-{
-    mm_buf_byte(b, '"');
-    for (uint32_t k = 0; k < v->len; k++) {
-        uint8_t c = v->u.p[k];
-        if (c == '"' || c == '\\') {
-            mm_buf_byte(b, '\\');
-            mm_buf_byte(b, c);
-        } else if (c < 0x20) {
-            mm_buf_printf(b, "\\u%04x", c);
-        } else {
-            mm_buf_byte(b, c);
-        }
-    }
-    mm_buf_byte(b, '"');
-}
-
 void mm_value_json(struct mm_buf *b, const struct mm_value *v)
 {
     switch (v->type) {
@@ -364,7 +347,7 @@ void mm_value_json(struct mm_buf *b, const struct mm_value *v)
         break;
     case SQLITE_TEXT:
         if (utf8_ok(v->u.p, v->len)) {
-            json_text(b, v);
+            mm_buf_json_text(b, v->u.p, v->len);
         } else {
             json_hex(b, v, "text");
         }

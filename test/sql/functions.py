@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import stat
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
@@ -308,10 +307,7 @@ def verifying(db):
     check("marmot_streams", streams == [(1, 0, 0, "waiting")], streams)
     # What is told may be a quarter of a second old.
     pending = "SELECT value FROM marmot_metrics WHERE name = 'pending_transactions'"
-    deadline = time.monotonic() + 5
-    while one(db, pending) == 0 and time.monotonic() < deadline:
-        pass
-    check("pending is counted", one(db, pending) > 0, "0")
+    check("pending is counted", wait_until(lambda: one(db, pending) > 0, 5, "pending in the metrics"), "0")
     db.execute("INSERT INTO __marmot__conflict(shard, seq, node, at, kind, name, key, lost, won) "
                "VALUES (1, 9, -5, 0, 'update', 't', '{}', '{}', '{}'), (2, 10, 5, 1000, 'unique', 't', '{}', '{}', '{}')")
     rows = db.execute("SELECT shard, seq, node, time, kind, \"table\" FROM marmot_conflicts WHERE seq >= 9").fetchall()
