@@ -350,7 +350,12 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
     mm_arena_init(&a, MESSAGE_MAX * 4);
     mm_err_init(&bad);
     if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err)) {
-        if (err->rc == SQLITE_OK) {
+        struct mm_stream_info info;
+        bool there = mm_bus_stream_info(r->bus, r->shard[0].stream, &info, MM_REQUEST_MS, err);
+        if (err->rc == SQLITE_OK && (!there || info.first_seq <= 1)) {
+            /* Another node's founding is under way: refused as second, but the first is not to be read yet. */
+            mm_err_set(err, SQLITE_BUSY, "the founding of cluster %s is not stored yet", o->cluster);
+        } else if (err->rc == SQLITE_OK) {
             mm_err_set(err, SQLITE_NOTFOUND,
                        "the log of cluster %s no longer begins with its founding, so this database cannot join by "
                        "reading it: start from a copy of another node's database",
