@@ -12,6 +12,7 @@
 #include "node.h"
 #include "repl/applier.h"
 #include "repl/join.h"
+#include "repl/open.h"
 #include "repl/publisher.h"
 
 enum {
@@ -81,6 +82,7 @@ struct mm_node {
     struct mm_sync *remote; /* requests of other processes */
     int64_t remote_seen, next_requests_ms;
     char *settings;
+    char bus_name[64];
     bool watch_all;
     bool linked;                   /* the connection's cluster and streams were checked */
     enum mm_node_state verdict;    /* JOIN_CONFLICT, DIVERGED or BLOCKED, else LIVE */
@@ -104,6 +106,8 @@ bool mm_node_take_lock(struct mm_node *n);
 int mm_node_open_repl(struct mm_node *n, struct mm_err *err); /* database, bookkeeping in memory; gate held */
 int mm_node_open_bus(struct mm_node *n, struct mm_err *err);  /* does not connect */
 void mm_node_close_all(struct mm_node *n);
+struct mm_repl_options mm_node_repl_options(const struct mm_node *n);
+struct mm_bus_options mm_node_bus_options(struct mm_node *n); /* without extra_fd */
 
 /* node_look.c. What the application did since the last turn; busy: next time. */
 void mm_node_look(struct mm_node *n);

@@ -6,7 +6,6 @@
 
 #include "base/db.h"
 #include "base/gate.h"
-#include "base/own.h"
 #include "node_int.h"
 
 /* One process replicates a file. POSIX locks, not flock: a child of a fork
@@ -22,77 +21,38 @@ bool mm_node_take_lock(struct mm_node *n)
     return n->lock_fd >= 0 && fcntl(n->lock_fd, F_SETLK, &l) == 0;
 }
 
-static sqlite3 *open_database(struct mm_node *n, struct mm_err *err)
-{
-    sqlite3 *db = NULL;
-    mm_own_connection(true);
-    int rc =
-        sqlite3_open_v2(n->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, n->vfs);
-    mm_own_connection(false);
-    if (rc != SQLITE_OK) {
-        mm_err_set(err, rc, "cannot open %s for replication: %s", n->path,
-                   db != NULL ? sqlite3_errmsg(db) : "out of memory");
-        sqlite3_close(db);
-        return NULL;
-    }
-    int off = 0;
-    sqlite3_extended_result_codes(db, 1);
-    sqlite3_busy_timeout(db, MM_BUSY_MS);
-    sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, &off);
-    mm_db_exec(db, err,
-               "PRAGMA foreign_keys = 0; PRAGMA ignore_check_constraints = 1; PRAGMA recursive_triggers = 0;"
-               "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 1000");
-    return db;
-}
-
-static void name_shard(struct mm_node *n, struct mm_shard *s, int number)
-{
-    const struct mm_config *c = n->config;
-    s->n = number;
-    (void)snprintf(s->stream, sizeof s->stream, "%s%s-%d", c->nats.stream_prefix, c->log.compress ? "-c" : "", number);
-    (void)snprintf(s->subject, sizeof s->subject, "%s-%d", c->nats.subject_prefix, number);
-}
-
 int mm_node_open_repl(struct mm_node *n, struct mm_err *err)
 {
     const struct mm_config *c = n->config;
     struct mm_repl *r = &n->r;
     struct mm_buf settings;
-    r->db = open_database(n, err);
-    r->node = c->node_id;
-    r->epoch = 1;
-    r->nshard = (int)c->log.shards;
-    r->part_size = c->log.part_size;
-    r->compress = c->log.compress;
-    r->all_columns = c->conflict == MM_CONFLICT_ROW;
-    r->shard = calloc((size_t)r->nshard, sizeof *r->shard);
+    struct mm_repl_options o = mm_node_repl_options(n);
+    r->db = mm_repl_connect(n->path, n->vfs, 0, err);
     mm_buf_init(&settings, 1 << 20);
     mm_config_cluster_settings(c, &settings, err);
     n->settings = mm_buf_take(&settings);
-    if (r->shard == NULL || n->settings == NULL) {
+    if (n->settings == NULL) {
         mm_err_nomem(err);
     }
-    if (err->rc != SQLITE_OK) {
-        return err->rc;
-    }
-    r->outbox = mm_outbox_open(r->db, err);
-    r->targets = mm_targets_open(r->db, r->nshard, err);
-    n->applier = mm_applier_open(r, err);
-    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
-        struct mm_shard *s = &r->shard[k];
-        name_shard(n, s, k + 1);
-        mm_buf_init(&s->large.body, (size_t)1 << 30);
-        s->accept = mm_accept_open(r->db, s->n, false, err);
-        s->pending = err->rc == SQLITE_OK ? mm_pending_open(r->db, r->outbox, r->targets, s->n, err) : NULL;
-        if (s->pending != NULL) {
-            mm_pending_set_all_columns(s->pending, r->all_columns);
-        }
-    }
     if (err->rc == SQLITE_OK) {
-        mm_targets_refresh(r->targets, err);
-        mm_repl_reload(r, err);
+        n->applier = mm_applier_open(r, err);
+        mm_repl_open(r, &o, err);
     }
     return err->rc;
+}
+
+struct mm_repl_options mm_node_repl_options(const struct mm_node *n)
+{
+    const struct mm_config *c = n->config;
+    return (struct mm_repl_options){
+        .node = c->node_id,
+        .nshard = (int)c->log.shards,
+        .stream_prefix = c->nats.stream_prefix,
+        .subject_prefix = c->nats.subject_prefix,
+        .compress = c->log.compress,
+        .all_columns = c->conflict == MM_CONFLICT_ROW,
+        .part_size = c->log.part_size,
+    };
 }
 
 int mm_node_open_bus(struct mm_node *n, struct mm_err *err)
@@ -114,11 +74,19 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err)
             return err->rc;
         }
     }
-    char name[64];
-    (void)snprintf(name, sizeof name, "marmot-%lld", (long long)c->node_id);
-    struct mm_bus_options bo = {
-        .urls = embedded ? mm_server_url(n->server) : c->nats.urls,
-        .name = name,
+    struct mm_bus_options bo = mm_node_bus_options(n);
+    bo.extra_fd = mm_worker_fd(n->self);
+    n->r.bus = mm_bus_open(&bo, err);
+    return err->rc;
+}
+
+struct mm_bus_options mm_node_bus_options(struct mm_node *n)
+{
+    const struct mm_config *c = n->config;
+    (void)snprintf(n->bus_name, sizeof n->bus_name, "marmot-%lld", (long long)c->node_id);
+    return (struct mm_bus_options){
+        .urls = n->server != NULL ? mm_server_url(n->server) : c->nats.urls,
+        .name = n->bus_name,
         .user = c->nats.user_name,
         .password = c->nats.user_password,
         .token = c->nats.token,
@@ -129,10 +97,8 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err)
         .key_file = c->nats.key_file,
         .connect_timeout_ms = MM_CONNECT_MS,
         .ping_interval_ms = 5000,
-        .extra_fd = mm_worker_fd(n->self),
+        .extra_fd = -1,
     };
-    n->r.bus = mm_bus_open(&bo, err);
-    return err->rc;
 }
 
 void mm_node_close_all(struct mm_node *n)
@@ -143,19 +109,7 @@ void mm_node_close_all(struct mm_node *n)
     n->server = NULL;
     mm_gate_enter();
     mm_applier_close(n->applier);
-    for (int k = 0; r->shard != NULL && k < r->nshard; k++) {
-        struct mm_shard *s = &r->shard[k];
-        mm_accept_close(s->replay);
-        mm_accept_close(s->accept);
-        mm_pending_close(s->pending);
-        mm_buf_free(&s->large.body);
-        mm_buf_free(&s->answer);
-        mm_join_replay_forget(s);
-    }
-    free(r->shard);
-    mm_targets_close(r->targets);
-    mm_outbox_close(r->outbox);
-    sqlite3_close(r->db);
+    mm_repl_close(r);
     mm_gate_leave();
     while (n->remote != NULL) {
         struct mm_sync *y = n->remote;
@@ -165,5 +119,4 @@ void mm_node_close_all(struct mm_node *n)
     free(n->settings);
     n->settings = NULL;
     n->applier = NULL;
-    memset(r, 0, sizeof *r);
 }
