@@ -44,6 +44,8 @@ TEST_LIB := $(sort $(wildcard test/lib/*.c))
 MODEL := $(sort $(wildcard test/model/*.c))
 MODEL_USERS := $(if $(MODEL),$(patsubst test/%.c,%,$(shell grep -l '"test/model/' test/unit/*.c)))
 SCRIPTS := $(sort $(wildcard test/unit/*.py test/sql/*.py test/unit/*.sh test/sql/*.sh test/fault/*.sh))
+# A snapshot store at the end of a pipe, for the scripts.
+TOOL := test/cluster/store_tool
 CLUSTER := $(sort $(wildcard test/cluster/*.py test/cluster/*.sh test/fault/*.py))
 
 # --- Flags ------------------------------------------------------------------
@@ -184,21 +186,21 @@ check:
 	@$(MAKE) sqlites || [ -z "$(STRICT)" ]
 	@$(MAKE) -j$(JOBS) check-run LINT=$(LINT)
 ATTACKS_HERE := $(foreach v,$(SQLITES),$(if $(wildcard build/sqlite/$(v)/sqlite3.c),$(ATTACK:%=build/sqlite-$(v)/test/sql/%)))
-check-run: libmarmot.so $(UNIT_release) $(ATTACKS_HERE)
+check-run: libmarmot.so $(UNIT_release) $(ATTACKS_HERE) build/release/$(TOOL)
 	@./test/run $(if $(LINT),test/lint) $(UNIT_release) $(ATTACKS_HERE) $(SCRIPTS) $(CLUSTER) \
 	    --skipped $(filter-out $(ATTACKS_HERE),$(ATTACKS))
 
 check-asan:
 	@$(call need,$(DEPS))
 	@$(MAKE) -j$(JOBS) check-asan-run
-check-asan-run: build/asan/libmarmot.so $(UNIT_asan)
+check-asan-run: build/asan/libmarmot.so $(UNIT_asan) build/asan/$(TOOL)
 	@MARMOT_SO=$(CURDIR)/build/asan/libmarmot.so MARMOT_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 	    ASAN_OPTIONS=detect_leaks=1 ./test/run --slow 3 $(UNIT_asan) $(SCRIPTS) $(CLUSTER)
 
 check-tsan:
 	@$(call need,$(DEPS))
 	@$(MAKE) -j$(JOBS) check-tsan-run
-check-tsan-run: build/tsan/libmarmot.so $(UNIT_tsan)
+check-tsan-run: build/tsan/libmarmot.so $(UNIT_tsan) build/tsan/$(TOOL)
 	@MARMOT_SO=$(CURDIR)/build/tsan/libmarmot.so MARMOT_PRELOAD=$$(gcc -print-file-name=libtsan.so) \
 	    TSAN_OPTIONS=halt_on_error=1 MARMOT_TEST_ROUNDS=5 ./test/run --slow 5 $(UNIT_tsan) $(SCRIPTS) $(CLUSTER)
 
@@ -246,7 +248,7 @@ lint:
 	@./test/lint
 lint-strict lint-clang: lint-%: build/%/libmarmot.so
 	@$(MAKE) -s $(UNIT:%=build/$*/test/unit/%.o) $(ATTACK:%=build/$*/test/sql/%.o) $(TEST_LIB:%.c=build/$*/%.o) \
-	    $(MODEL:%.c=build/$*/%.o)
+	    $(MODEL:%.c=build/$*/%.o) build/$*/$(TOOL).o
 
 format:
 	@$(call need,clang-format)
