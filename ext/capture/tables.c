@@ -4,15 +4,15 @@
 #include <string.h>
 
 #include "base/db.h"
+#include "capture/index_rule.h"
 
 /* What the pragmas say besides columns. */
 struct looks {
     bool strict;
-    bool ordinary;       /* type 'table' of pragma_table_list */
-    bool virtual_last;   /* no VIRTUAL generated column stands before another column */
-    bool pk_index;       /* the key has an index of its own: it is not the rowid */
-    bool partial_unique; /* or on an expression */
-    bool odd_collation;  /* in the key or in any index */
+    bool ordinary;      /* type 'table' of pragma_table_list */
+    bool virtual_last;  /* no VIRTUAL generated column stands before another column */
+    bool pk_index;      /* the key has an index of its own: it is not the rowid */
+    bool odd_collation; /* in the key or in any index */
 };
 
 bool mm_table_internal(const char *name)
@@ -34,6 +34,7 @@ void mm_table_free(struct mm_table *t)
         free(t->unique[k].index);
         free(t->unique[k].col);
         free(t->unique[k].coll);
+        free(t->unique[k].rule);
     }
     free(t->col);
     free(t->stored);
@@ -258,7 +259,7 @@ static void load_index_columns(sqlite3 *db, struct mm_table *t, struct looks *l,
 }
 
 /* Reads one index into the next free place of t->unique; counts it when it
-** is a UNIQUE set over plain columns. */
+** is a UNIQUE set beyond the key. */
 static void load_index(sqlite3 *db, struct mm_table *t, struct looks *l, sqlite3_stmt *st, struct mm_err *err)
 {
     struct mm_unique *u = &t->unique[t->nunique];
@@ -275,12 +276,10 @@ static void load_index(sqlite3 *db, struct mm_table *t, struct looks *l, sqlite3
         load_index_columns(db, t, l, u, is_key, err);
     }
     l->pk_index = l->pk_index || is_key;
-    if (err->rc == SQLITE_OK && unique && !is_key) {
-        l->partial_unique = l->partial_unique || partial || u->ncol == 0;
-        if (!partial && u->ncol > 0 && !repeats_key(t, u)) {
-            t->nunique++;
-            return;
-        }
+    if (err->rc == SQLITE_OK && unique && !is_key && (u->ncol == 0 || !repeats_key(t, u))) {
+        u->rule = partial || u->ncol == 0 ? mm_index_rule(db, u->index, err) : NULL;
+        t->nunique++;
+        return;
     }
     free(u->index);
     free(u->col);
@@ -332,12 +331,6 @@ static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
         hidden = column_at(t, rowid_names[k]) >= 0;
     }
     t->capturable = l->ordinary && l->virtual_last && !odd_place;
-    if (t->nunique > 0 && t->keyless) {
-        refuse(t, err, "a UNIQUE constraint or index without a PRIMARY KEY: declare one");
-    }
-    if (t->nunique > 0 && null_key) {
-        refuse(t, err, "a UNIQUE constraint or index beside a PRIMARY KEY that may hold NULL: make the key NOT NULL");
-    }
     if ((t->keyless || null_key) && hidden) {
         refuse(t, err, "rows without a key, and columns named rowid, _rowid_ and oid: declare a key, or rename one");
     }
@@ -350,9 +343,6 @@ static void judge(struct mm_table *t, const struct looks *l, struct mm_err *err)
     if (odd_place) {
         refuse(t, err,
                "a REAL column stands where the key of this WITHOUT ROWID table is stored: declare the key first");
-    }
-    if (l->partial_unique) {
-        refuse(t, err, "a UNIQUE index over an expression or with a WHERE clause: make it one over plain columns");
     }
     t->supported = t->why == NULL;
 }
@@ -458,6 +448,16 @@ static uint64_t finished(uint64_t h)
     return h ^ (h >> 31);
 }
 
+/* Letters of a rule's literals count as they are. */
+static uint64_t hash_rule(const char *rule)
+{
+    uint64_t h = 14695981039346656037ULL;
+    for (; *rule != '\0'; rule++) {
+        h = (h ^ (uint8_t)*rule) * 1099511628211ULL;
+    }
+    return finished(h);
+}
+
 /* Sums make the hash blind to the order of columns and of UNIQUE sets. */
 uint64_t mm_table_hash(const struct mm_table *t)
 {
@@ -470,8 +470,8 @@ uint64_t mm_table_hash(const struct mm_table *t)
         columns += finished(mix(mix_text(mix_text(basis, c->name), c->decl), facts, sizeof facts));
     }
     for (int k = 0; k < t->nunique; k++) {
-        uint64_t set = 0;
-        for (int j = 0; j < t->unique[k].ncol; j++) {
+        uint64_t set = t->unique[k].rule != NULL ? hash_rule(t->unique[k].rule) : 0;
+        for (int j = 0; t->unique[k].rule == NULL && j < t->unique[k].ncol; j++) {
             set += finished(mix(mix_text(basis, t->col[t->unique[k].col[j]].name), &t->unique[k].coll[j], 1));
         }
         sets += finished(mix(basis, &set, sizeof set));

@@ -30,9 +30,10 @@ struct mm_column {
 /* One UNIQUE constraint or index beyond the key. */
 struct mm_unique {
     char *index;
-    int ncol;
+    int ncol;      /* 0: not over plain columns alone */
     int *col;      /* indices into mm_table.col */
     uint8_t *coll; /* enum mm_coll of each, in this index */
+    char *rule;    /* over expressions or generated columns, or with WHERE: what it says (index_rule.h); else NULL */
 };
 
 struct mm_table {

@@ -183,7 +183,7 @@ static int apply_table(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how,
         const struct mm_row *row = &v->tab->row[j];
         const struct mm_value *any = mm_view_local(v, row->before != NULL ? row->before : row->after, v->old);
         if (mm_apply_is_keyless(v->t, any)) {
-            mm_apply_keyless(db, v, row, how, false, err);
+            mm_apply_keyless(db, v, row, how, false, NULL, err);
         } else {
             apply_row(db, v, row, how, err);
         }
@@ -271,7 +271,7 @@ static int write_images(sqlite3 *db, struct mm_view *v, struct mm_err *err)
         const struct mm_row *row = &v->tab->row[j];
         const struct mm_value *any = mm_view_local(v, row->before != NULL ? row->before : row->after, v->old);
         if (mm_apply_is_keyless(v->t, any)) {
-            mm_apply_keyless(db, v, row, &how, true, err);
+            mm_apply_keyless(db, v, row, &how, true, NULL, err);
         } else {
             write_image(db, v, row, err);
         }

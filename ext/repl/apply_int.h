@@ -25,14 +25,26 @@ void mm_apply_conflict(sqlite3 *db, const struct mm_target *t, struct mm_apply_h
                        struct mm_err *err);
 
 /* All rows of a view in two phases (SPEC 4): all keys are read and deleted,
-** then the images are written in ascending key order, each evicting what
-** still holds one of its UNIQUE values. `undo`: rows are before-images. */
+** then the images are written in ascending key order, rows without identity
+** behind them, each evicting what still holds one of its UNIQUE values. `undo`: rows are before-images. */
 int mm_apply_unique(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, bool undo, struct mm_err *err);
+
+/* Rows without identity that are written after all others, in the order of the
+** message; of equal ones any may be taken out again. */
+struct mm_rows {
+    struct mm_arena *arena; /* borrowed */
+    struct planned *row;
+    uint32_t *slot;
+    uint32_t n, cap;
+};
+void mm_rows_free(struct mm_rows *p);
+const struct mm_value *mm_rows_at(const struct mm_rows *p, uint32_t index); /* NULL: taken out again */
 
 /* True when the row has no identity: a keyless table, or a NULL in its key. */
 bool mm_apply_is_keyless(const struct mm_target *t, const struct mm_value *row);
-/* One such row: taken by all its columns, type and bytes. */
+/* One such row: taken by all its columns, type and bytes; the new one is
+** written, or left to `later` unless that is NULL. */
 int mm_apply_keyless(sqlite3 *db, struct mm_view *v, const struct mm_row *row, struct mm_apply_how *how, bool undo,
-                     struct mm_err *err);
+                     struct mm_rows *later, struct mm_err *err);
 
 #endif

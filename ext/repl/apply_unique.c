@@ -19,6 +19,7 @@ struct two_phase {
     struct mm_arena arena;
     struct plan *plan;
     size_t n;
+    struct mm_rows later;
     struct mm_err *err;
 };
 
@@ -95,7 +96,7 @@ static void plan_row(struct two_phase *p, const struct mm_row *row, bool undo)
     }
     const struct mm_value *any = old != NULL ? old : new;
     if (mm_apply_is_keyless(p->v->t, any)) {
-        mm_apply_keyless(p->db, p->v, row, p->how, undo, p->err);
+        mm_apply_keyless(p->db, p->v, row, p->how, undo, &p->later, p->err);
         return;
     }
     bool back = undo && row->op == MM_OP_INSERT;
@@ -192,29 +193,42 @@ static bool in_plan(const struct two_phase *p, const struct mm_value *key)
     return false;
 }
 
-/* The row that holds the UNIQUE set `u` of the image, if another does. */
-static void evict(struct two_phase *p, int u, const struct mm_value *image)
+/* The row that holds one of the image's UNIQUE values goes. */
+static void evict(struct two_phase *p, const struct mm_value *image)
 {
     struct mm_target *t = p->v->t;
-    if (!mm_target_holder(t, p->db, u, image, p->v->current, p->err)) {
-        return;
-    }
-    struct mm_value *row = copy_row(p, p->v->current);
-    mm_target_holder_done(t, u);
+    struct mm_value *row = mm_target_holder(t, p->db, image, p->v->current, p->err) ? copy_row(p, p->v->current) : NULL;
+    mm_target_holder_done(t);
     if (row == NULL || p->err->rc != SQLITE_OK) {
         return;
     }
     mm_apply_conflict(p->db, t, p->how, MM_CONFLICT_UNIQUE, row, row, image, p->err);
-    if (p->how->images != NULL && !in_plan(p, row)) {
+    if (p->how->images != NULL && mm_apply_is_keyless(t, row)) {
+        mm_image_add_keyless(p->how->images, t, row, true);
+    } else if (p->how->images != NULL && !in_plan(p, row)) {
         mm_image_add(p->how->images, t, row, row);
     }
-    mm_target_remove(t, p->db, row, p->err);
+    mm_target_evict(t, p->db, row, p->err);
+}
+
+/* Each time round one row fewer is in its way: one for each set, one under the key. */
+static void write_image(struct two_phase *p, const struct mm_value *image)
+{
+    int left = p->v->t->def->nunique + 2;
+    while (p->err->rc == SQLITE_OK && !mm_target_add(p->v->t, p->db, image, p->err)) {
+        if (left-- == 0) {
+            mm_err_set(p->err, SQLITE_CORRUPT, "table %s: its indexes hold more rows than can be: run REINDEX",
+                       p->v->t->name);
+        }
+        evict(p, image);
+    }
 }
 
 int mm_apply_unique(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, bool undo, struct mm_err *err)
 {
     struct two_phase p = { .db = db, .v = v, .how = how, .err = err };
     mm_arena_init(&p.arena, ARENA_MAX);
+    p.later.arena = &p.arena;
     p.plan = mm_arena_array(&p.arena, v->tab->nrow, sizeof *p.plan);
     if (p.plan == NULL) {
         mm_err_nomem(err);
@@ -229,14 +243,16 @@ int mm_apply_unique(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, bo
     }
     qsort_r(p.plan, p.n, sizeof *p.plan, compare_plans, v->t->def);
     for (size_t k = 0; k < p.n && err->rc == SQLITE_OK; k++) {
-        const struct mm_value *image = p.plan[k].image;
-        for (int u = 0; image != NULL && u < v->t->def->nunique; u++) {
-            evict(&p, u, image);
-        }
-        if (image != NULL && err->rc == SQLITE_OK) {
-            mm_target_write(v->t, db, image, image, false, err);
+        if (p.plan[k].image != NULL) {
+            write_image(&p, p.plan[k].image);
         }
     }
+    for (uint32_t k = 0; k < p.later.n && err->rc == SQLITE_OK; k++) {
+        if (mm_rows_at(&p.later, k) != NULL) {
+            write_image(&p, mm_rows_at(&p.later, k));
+        }
+    }
+    mm_rows_free(&p.later);
     mm_arena_free(&p.arena);
     return err->rc;
 }

@@ -1,4 +1,4 @@
-#include "repl/target.h"
+#include "repl/target_int.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "base/db.h"
 #include "store/policy.h"
 
-enum { BUCKETS = 256, SQL_MAX = 8 << 20 };
+enum { BUCKETS = 256 };
 
 struct mm_targets {
     sqlite3 *db;
@@ -37,10 +37,10 @@ static void target_free(struct mm_target *t)
     mm_db_finalize(t->update);
     mm_db_finalize(t->take[0]);
     mm_db_finalize(t->take[1]);
-    for (int k = 0; t->holder != NULL && k < t->def->nunique; k++) {
-        mm_db_finalize(t->holder[k]);
-    }
-    free(t->holder);
+    mm_db_finalize(t->add);
+    mm_db_finalize(t->find);
+    mm_db_finalize(t->by_rowid);
+    mm_db_finalize(t->evict);
     mm_table_free(t->def);
     sqlite3_free(t->first_name);
     free(t->policy);
@@ -153,6 +153,17 @@ enum mm_coll mm_targets_coll(void *targets, const char *table, const char *colum
     return k >= 0 ? (enum mm_coll)t->def->col[k].coll : MM_COLL_BINARY;
 }
 
+void mm_target_name(struct mm_buf *b, const char *before, const char *name)
+{
+    char *quoted = sqlite3_mprintf("%s\"%w\"", before, name);
+    if (quoted == NULL) {
+        b->rc = SQLITE_NOMEM;
+        return;
+    }
+    mm_buf_str(b, quoted);
+    sqlite3_free(quoted);
+}
+
 /* " WHERE k1 = ?1 AND k2 = ?2": the key in its own order. */
 static void add_where(struct mm_buf *b, const struct mm_table *def)
 {
@@ -165,10 +176,11 @@ static void add_where(struct mm_buf *b, const struct mm_table *def)
         if (k == def->ncol) {
             break;
         }
-        char *name = sqlite3_mprintf("\"%w\"", def->col[k].name);
-        mm_buf_printf(b, "%s%s = ?%d", place == 1 ? " WHERE " : " AND ", name != NULL ? name : "", place);
-        b->rc = name == NULL ? SQLITE_NOMEM : b->rc;
-        sqlite3_free(name);
+        mm_target_name(b, place == 1 ? " WHERE " : " AND ", def->col[k].name);
+        mm_buf_printf(b, " = ?%d", place);
+        if (!def->integer_key) { /* the key's index may have another one than the column */
+            mm_buf_printf(b, " COLLATE %s", mm_coll_name((enum mm_coll)def->col[k].coll));
+        }
     }
 }
 
@@ -181,18 +193,7 @@ static int key_columns(const struct mm_table *def)
     return n;
 }
 
-static void add_name(struct mm_buf *b, const char *before, const char *name)
-{
-    char *quoted = sqlite3_mprintf("%s\"%w\"", before, name);
-    if (quoted == NULL) {
-        b->rc = SQLITE_NOMEM;
-        return;
-    }
-    mm_buf_str(b, quoted);
-    sqlite3_free(quoted);
-}
-
-static sqlite3_stmt *prepare(sqlite3 *db, struct mm_buf *b, unsigned flags, struct mm_err *err)
+sqlite3_stmt *mm_target_prepare(sqlite3 *db, struct mm_buf *b, unsigned flags, struct mm_err *err)
 {
     sqlite3_stmt *st = NULL;
     mm_buf_byte(b, 0);
@@ -206,15 +207,15 @@ static sqlite3_stmt *prepare(sqlite3 *db, struct mm_buf *b, unsigned flags, stru
 static sqlite3_stmt *make_select(const struct mm_table *def, bool by_key, sqlite3 *db, struct mm_err *err)
 {
     struct mm_buf b;
-    mm_buf_init(&b, SQL_MAX);
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
     for (int k = 0; k < def->ncol; k++) {
-        add_name(&b, k == 0 ? "SELECT " : ", ", def->col[k].name);
+        mm_target_name(&b, k == 0 ? "SELECT " : ", ", def->col[k].name);
     }
-    add_name(&b, " FROM main.", def->name);
+    mm_target_name(&b, " FROM main.", def->name);
     if (by_key) {
         add_where(&b, def);
     }
-    return prepare(db, &b, by_key ? SQLITE_PREPARE_PERSISTENT : 0, err);
+    return mm_target_prepare(db, &b, by_key ? SQLITE_PREPARE_PERSISTENT : 0, err);
 }
 
 sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err)
@@ -240,55 +241,60 @@ int mm_targets_each(struct mm_targets *s, int (*f)(void *arg, struct mm_target *
 static sqlite3_stmt *make_remove(const struct mm_table *def, sqlite3 *db, struct mm_err *err)
 {
     struct mm_buf b;
-    mm_buf_init(&b, SQL_MAX);
-    add_name(&b, "DELETE FROM main.", def->name);
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
+    mm_target_name(&b, "DELETE FROM main.", def->name);
     add_where(&b, def);
-    return prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+    return mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
 }
 
 static sqlite3_stmt *make_update(const struct mm_table *def, sqlite3 *db, struct mm_err *err)
 {
     struct mm_buf b;
     int keys = key_columns(def);
-    mm_buf_init(&b, SQL_MAX);
-    add_name(&b, "UPDATE main.", def->name);
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
+    mm_target_name(&b, "UPDATE main.", def->name);
     for (int k = 0; k < def->ncol; k++) {
-        add_name(&b, k == 0 ? " SET " : ", ", def->col[k].name);
+        mm_target_name(&b, k == 0 ? " SET " : ", ", def->col[k].name);
         mm_buf_printf(&b, " = ?%d", keys + 1 + k);
     }
     add_where(&b, def);
-    return prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+    return mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
 }
 
-/* An INSERT of the columns that `image` has; NULL image: all of them. */
-static sqlite3_stmt *make_insert(const struct mm_table *def, const struct mm_value *image, sqlite3 *db,
-                                 struct mm_err *err)
+void mm_target_insert(struct mm_buf *b, const struct mm_table *def, const struct mm_value *image)
 {
-    struct mm_buf b;
-    mm_buf_init(&b, SQL_MAX);
-    add_name(&b, "INSERT INTO main.", def->name);
+    mm_target_name(b, "INSERT INTO main.", def->name);
     const char *sep = "(";
     for (int k = 0; k < def->ncol; k++) {
         if (image == NULL || image[k].type != MM_UNDEF) {
-            add_name(&b, sep, def->col[k].name);
+            mm_target_name(b, sep, def->col[k].name);
             sep = ", ";
         }
     }
     sep = ") VALUES (";
     for (int k = 0; k < def->ncol; k++) {
         if (image == NULL || image[k].type != MM_UNDEF) {
-            mm_buf_printf(&b, "%s?%d", sep, k + 1);
+            mm_buf_printf(b, "%s?%d", sep, k + 1);
             sep = ", ";
         }
     }
-    mm_buf_str(&b, ")");
-    return prepare(db, &b, image == NULL ? SQLITE_PREPARE_PERSISTENT : 0, err);
+    mm_buf_str(b, ")");
 }
 
-static void bind(sqlite3 *db, sqlite3_stmt *st, int param, const struct mm_value *v, struct mm_err *err)
+void mm_target_bind(sqlite3 *db, sqlite3_stmt *st, int param, const struct mm_value *v, struct mm_err *err)
 {
     if (st != NULL && err->rc == SQLITE_OK && mm_value_bind(st, param, v) != SQLITE_OK) {
         mm_db_fail(db, err, "binding a value");
+    }
+}
+
+void mm_target_bind_row(const struct mm_target *t, sqlite3 *db, sqlite3_stmt *st, const struct mm_value *image,
+                        struct mm_err *err)
+{
+    for (int k = 0; k < t->def->ncol; k++) {
+        if (image[k].type != MM_UNDEF) {
+            mm_target_bind(db, st, k + 1, &image[k], err);
+        }
     }
 }
 
@@ -297,7 +303,7 @@ static void bind_key(const struct mm_target *t, sqlite3 *db, sqlite3_stmt *st, c
 {
     for (int k = 0; k < t->def->ncol; k++) {
         if (t->def->col[k].pk != 0) {
-            bind(db, st, t->def->col[k].pk, &row[k], err);
+            mm_target_bind(db, st, t->def->col[k].pk, &row[k], err);
         }
     }
 }
@@ -344,35 +350,45 @@ int mm_target_remove(struct mm_target *t, sqlite3 *db, const struct mm_value *ro
     return err->rc;
 }
 
-static int write_new(struct mm_target *t, sqlite3 *db, const struct mm_value *image, struct mm_err *err)
+bool mm_target_full(const struct mm_target *t, const struct mm_value *image)
 {
     bool full = true;
     for (int k = 0; k < t->def->ncol; k++) {
         full = full && image[k].type != MM_UNDEF;
     }
-    if (full && t->insert == NULL && err->rc == SQLITE_OK) {
-        t->insert = make_insert(t->def, NULL, db, err);
+    return full;
+}
+
+int mm_target_run_new(struct mm_target *t, sqlite3 *db, sqlite3_stmt **kept, const char *behind,
+                      const struct mm_value *image, struct mm_err *err)
+{
+    bool full = mm_target_full(t, image);
+    sqlite3_stmt *st = full ? *kept : NULL;
+    if (st == NULL && err->rc == SQLITE_OK) {
+        struct mm_buf b;
+        mm_buf_init(&b, MM_TARGET_SQL_MAX);
+        mm_target_insert(&b, t->def, full ? NULL : image);
+        mm_buf_str(&b, behind);
+        st = mm_target_prepare(db, &b, full ? SQLITE_PREPARE_PERSISTENT : 0, err);
+        *kept = full ? st : *kept;
     }
-    sqlite3_stmt *st = full || err->rc != SQLITE_OK ? t->insert : make_insert(t->def, image, db, err);
-    for (int k = 0; k < t->def->ncol; k++) {
-        if (image[k].type != MM_UNDEF) {
-            bind(db, st, k + 1, &image[k], err);
-        }
-    }
+    mm_target_bind_row(t, db, st, image, err);
     mm_db_run(st, err);
-    if (st != NULL && st == t->insert) {
+    int written = err->rc == SQLITE_OK ? sqlite3_changes(db) : 0;
+    if (full && st != NULL) {
         sqlite3_clear_bindings(st);
     } else {
         mm_db_finalize(st);
     }
-    return err->rc;
+    return written;
 }
 
 int mm_target_write(struct mm_target *t, sqlite3 *db, const struct mm_value *key, const struct mm_value *image,
                     bool exists, struct mm_err *err)
 {
     if (!exists) {
-        return write_new(t, db, image, err);
+        mm_target_run_new(t, db, &t->insert, "", image, err);
+        return err->rc;
     }
     if (t->update == NULL && err->rc == SQLITE_OK) {
         t->update = make_update(t->def, db, err);
@@ -380,7 +396,7 @@ int mm_target_write(struct mm_target *t, sqlite3 *db, const struct mm_value *key
     int keys = key_columns(t->def);
     bind_key(t, db, t->update, key, err);
     for (int k = 0; k < t->def->ncol; k++) {
-        bind(db, t->update, keys + 1 + k, &image[k], err);
+        mm_target_bind(db, t->update, keys + 1 + k, &image[k], err);
     }
     mm_db_run(t->update, err);
     if (t->update != NULL) {

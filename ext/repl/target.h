@@ -19,7 +19,8 @@ struct mm_target {
     int shard;
     uint8_t *policy;                                 /* enum mm_policy of each local column; NULL: all are 'last' */
     sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */
-    sqlite3_stmt **holder;                           /* def->nunique: who holds the values of a UNIQUE set */
+    sqlite3_stmt *add, *find, *by_rowid, *evict;     /* for mm_target_add and mm_target_holder */
+    int64_t held_rowid;                              /* of the row that mm_target_holder found */
     sqlite3_stmt *take[2];                           /* deletes a row by all its columns: the first, the last */
     struct mm_target *next;
 };
@@ -57,12 +58,17 @@ int mm_target_remove(struct mm_target *t, sqlite3 *db, const struct mm_value *ro
 int mm_target_write(struct mm_target *t, sqlite3 *db, const struct mm_value *key, const struct mm_value *image,
                     bool exists, struct mm_err *err);
 
-/* The row that holds the values of UNIQUE set `unique` (an index into
-** def->unique) of `image`: 1 with out[] borrowed until mm_target_holder_done,
-** or 0; a NULL among the values is held by nobody. */
-int mm_target_holder(struct mm_target *t, sqlite3 *db, int unique, const struct mm_value *image, struct mm_value *out,
+/* A new row, as mm_target_write's: 1 when it is written; 0 when another row
+** holds one of its UNIQUE values (whatever they are of: columns, expressions,
+** a part of the rows): mm_target_holder says which. */
+int mm_target_add(struct mm_target *t, sqlite3 *db, const struct mm_value *image, struct mm_err *err);
+/* After a 0 of mm_target_add, one such row: 1 with out[] borrowed until
+** mm_target_holder_done, or 0 with err set. */
+int mm_target_holder(struct mm_target *t, sqlite3 *db, const struct mm_value *image, struct mm_value *out,
                      struct mm_err *err);
-void mm_target_holder_done(struct mm_target *t, int unique);
+void mm_target_holder_done(struct mm_target *t);
+/* Deletes the row that mm_target_holder found last; `row` is a copy of it. */
+int mm_target_evict(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err);
 
 /* Deletes one row that equals `row` in type and bytes of all columns; with `last`
 ** the one with the highest rowid, looked for from the end. */

@@ -1,105 +1,6 @@
 /* Finding rows otherwise than by their key. */
-#include <stdlib.h>
-
 #include "base/db.h"
-#include "repl/target.h"
-
-enum { SQL_MAX = 8 << 20 };
-
-static const char *const coll_names[] = { "BINARY", "NOCASE", "RTRIM" };
-
-/* Appends what sqlite3_mprintf makes of one name. */
-static void add(struct mm_buf *b, const char *fmt, const char *name)
-{
-    char *s = sqlite3_mprintf(fmt, name);
-    if (s == NULL) {
-        b->rc = SQLITE_NOMEM;
-        return;
-    }
-    mm_buf_str(b, s);
-    sqlite3_free(s);
-}
-
-static sqlite3_stmt *prepare(sqlite3 *db, struct mm_buf *b, struct mm_err *err)
-{
-    sqlite3_stmt *st = NULL;
-    mm_buf_byte(b, 0);
-    if (mm_buf_check(b, err, "a statement") == SQLITE_OK) {
-        st = mm_db_prepare(db, err, SQLITE_PREPARE_PERSISTENT, "%s", (const char *)b->data);
-    }
-    mm_buf_free(b);
-    return st;
-}
-
-static void bind(sqlite3 *db, sqlite3_stmt *st, int param, const struct mm_value *v, struct mm_err *err)
-{
-    if (st != NULL && err->rc == SQLITE_OK && mm_value_bind(st, param, v) != SQLITE_OK) {
-        mm_db_fail(db, err, "binding a value");
-    }
-}
-
-static sqlite3_stmt *make_holder(const struct mm_table *def, int unique, sqlite3 *db, struct mm_err *err)
-{
-    const struct mm_unique *u = &def->unique[unique];
-    struct mm_buf b;
-    mm_buf_init(&b, SQL_MAX);
-    for (int k = 0; k < def->ncol; k++) {
-        add(&b, k == 0 ? "SELECT \"%w\"" : ", \"%w\"", def->col[k].name);
-    }
-    add(&b, " FROM main.\"%w\" WHERE ", def->name);
-    for (int k = 0; k < u->ncol; k++) {
-        add(&b, k == 0 ? "\"%w\"" : " AND \"%w\"", def->col[u->col[k]].name);
-        mm_buf_printf(&b, " = ?%d COLLATE %s", k + 1, coll_names[u->coll[k]]);
-    }
-    return prepare(db, &b, err);
-}
-
-int mm_target_holder(struct mm_target *t, sqlite3 *db, int unique, const struct mm_value *image, struct mm_value *out,
-                     struct mm_err *err)
-{
-    const struct mm_unique *u = &t->def->unique[unique];
-    if (err->rc != SQLITE_OK) {
-        return 0;
-    }
-    for (int k = 0; k < u->ncol; k++) {
-        uint8_t type = image[u->col[k]].type;
-        if (type == SQLITE_NULL || type == MM_UNDEF) {
-            return 0;
-        }
-    }
-    if (t->holder == NULL) {
-        t->holder = calloc((size_t)t->def->nunique, sizeof *t->holder);
-        if (t->holder == NULL) {
-            mm_err_nomem(err);
-            return 0;
-        }
-    }
-    if (t->holder[unique] == NULL) {
-        t->holder[unique] = make_holder(t->def, unique, db, err);
-    }
-    sqlite3_stmt *st = t->holder[unique];
-    for (int k = 0; k < u->ncol; k++) {
-        bind(db, st, k + 1, &image[u->col[k]], err);
-    }
-    if (!mm_db_step(st, err)) {
-        mm_target_holder_done(t, unique);
-        return 0;
-    }
-    for (int k = 0; k < t->def->ncol; k++) {
-        if (!mm_value_column(&out[k], st, k)) {
-            mm_err_nomem(err);
-        }
-    }
-    return err->rc == SQLITE_OK;
-}
-
-void mm_target_holder_done(struct mm_target *t, int unique)
-{
-    if (t->holder != NULL && t->holder[unique] != NULL) {
-        sqlite3_reset(t->holder[unique]);
-        sqlite3_clear_bindings(t->holder[unique]);
-    }
-}
+#include "repl/target_int.h"
 
 /* A name of the rowid that no column of the table takes. */
 static const char *rowid_name(const struct mm_target *t)
@@ -113,38 +14,187 @@ static const char *rowid_name(const struct mm_target *t)
     return NULL;
 }
 
+int mm_target_add(struct mm_target *t, sqlite3 *db, const struct mm_value *image, struct mm_err *err)
+{
+    /* Not OR IGNORE: that would leave out a row with a NULL in a NOT NULL column, too. */
+    return mm_target_run_new(t, db, &t->add, " ON CONFLICT DO NOTHING", image, err);
+}
+
+/* SQLite itself knows whom an index holds against a row: an upsert that changes
+** nothing tells. What it returns may be wrong in type (a whole REAL comes as
+** INTEGER), so only the identity is taken from it. */
+static sqlite3_stmt *make_find(const struct mm_target *t, const struct mm_value *image, const char *rowid, sqlite3 *db,
+                               struct mm_err *err)
+{
+    struct mm_buf b;
+    int same = 0;
+    while (same < t->def->ncol - 1 && t->def->col[same].pk != 0) {
+        same++;
+    }
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
+    mm_target_insert(&b, t->def, image);
+    mm_target_name(&b, " ON CONFLICT DO UPDATE SET ", t->def->col[same].name);
+    mm_target_name(&b, " = ", t->def->col[same].name);
+    mm_buf_str(&b, " RETURNING ");
+    for (int k = 0; rowid == NULL && k < t->def->ncol; k++) {
+        mm_target_name(&b, k == 0 ? "" : ", ", t->def->col[k].name);
+    }
+    mm_buf_str(&b, rowid != NULL ? rowid : "");
+    return mm_target_prepare(db, &b, image == NULL ? SQLITE_PREPARE_PERSISTENT : 0, err);
+}
+
+static sqlite3_stmt *make_by_rowid(const struct mm_target *t, const char *rowid, sqlite3 *db, struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
+    for (int k = 0; k < t->def->ncol; k++) {
+        mm_target_name(&b, k == 0 ? "SELECT " : ", ", t->def->col[k].name);
+    }
+    mm_target_name(&b, " FROM main.", t->def->name);
+    mm_buf_printf(&b, " WHERE %s = ?1", rowid);
+    return mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+}
+
+static int borrow_row(const struct mm_target *t, sqlite3_stmt *st, struct mm_value *out, struct mm_err *err)
+{
+    for (int k = 0; k < t->def->ncol && err->rc == SQLITE_OK; k++) {
+        if (!mm_value_column(&out[k], st, k)) {
+            mm_err_nomem(err);
+        }
+    }
+    return err->rc == SQLITE_OK;
+}
+
+/* The found row itself, by its rowid or its key. */
+static int read_held(struct mm_target *t, sqlite3 *db, sqlite3_stmt *find, const char *rowid, struct mm_value *out,
+                     struct mm_err *err)
+{
+    if (rowid == NULL) {
+        return borrow_row(t, find, out, err) && mm_target_read(t, db, out, out, err);
+    }
+    t->held_rowid = sqlite3_column_int64(find, 0);
+    if (t->by_rowid == NULL) {
+        t->by_rowid = make_by_rowid(t, rowid, db, err);
+    }
+    if (t->by_rowid != NULL) {
+        sqlite3_bind_int64(t->by_rowid, 1, t->held_rowid);
+    }
+    return mm_db_step(t->by_rowid, err) && borrow_row(t, t->by_rowid, out, err);
+}
+
+int mm_target_holder(struct mm_target *t, sqlite3 *db, const struct mm_value *image, struct mm_value *out,
+                     struct mm_err *err)
+{
+    const char *rowid = t->def->without_rowid ? NULL : rowid_name(t);
+    bool full = mm_target_full(t, image);
+    if (err->rc != SQLITE_OK) {
+        return 0;
+    }
+    if (full && t->find == NULL) {
+        t->find = make_find(t, NULL, rowid, db, err);
+    }
+    sqlite3_stmt *find = full ? t->find : make_find(t, image, rowid, db, err);
+    mm_target_bind_row(t, db, find, image, err);
+    int found = mm_db_step(find, err) && read_held(t, db, find, rowid, out, err);
+    if (!found) {
+        mm_err_set(err, SQLITE_CORRUPT, "table %s: no row holds what an index says is held: run PRAGMA integrity_check",
+                   t->name);
+    }
+    if (full && find != NULL) {
+        sqlite3_reset(find);
+        sqlite3_clear_bindings(find);
+    } else {
+        mm_db_finalize(find);
+    }
+    return found;
+}
+
+void mm_target_holder_done(struct mm_target *t)
+{
+    mm_target_done(t);
+    if (t->by_rowid != NULL) {
+        sqlite3_reset(t->by_rowid);
+    }
+}
+
+int mm_target_evict(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err)
+{
+    const char *rowid = t->def->without_rowid ? NULL : rowid_name(t);
+    if (rowid == NULL) {
+        return mm_target_remove(t, db, row, err);
+    }
+    if (t->evict == NULL && err->rc == SQLITE_OK) {
+        struct mm_buf b;
+        mm_buf_init(&b, MM_TARGET_SQL_MAX);
+        mm_target_name(&b, "DELETE FROM main.", t->def->name);
+        mm_buf_printf(&b, " WHERE %s = ?1", rowid);
+        t->evict = mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+    }
+    if (t->evict != NULL) {
+        sqlite3_bind_int64(t->evict, 1, t->held_rowid);
+    }
+    return mm_db_run(t->evict, err);
+}
+
+/* IS compares 1 and 1.0, or 0.0 and -0.0, as equal: this finds what may be the
+** row. By the column's collation once more for an index that has it. */
+static sqlite3_stmt *make_take(const struct mm_target *t, const char *rowid, bool last, sqlite3 *db, struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
+    mm_buf_printf(&b, "SELECT %s", rowid);
+    for (int k = 0; k < t->def->ncol; k++) {
+        mm_target_name(&b, ", ", t->def->col[k].name);
+    }
+    mm_target_name(&b, " FROM main.", t->def->name);
+    for (int k = 0; k < t->def->ncol; k++) {
+        enum mm_coll coll = (enum mm_coll)t->def->col[k].coll;
+        mm_target_name(&b, k == 0 ? " WHERE " : " AND ", t->def->col[k].name);
+        mm_buf_printf(&b, " IS ?%d COLLATE BINARY", k + 1);
+        if (coll == MM_COLL_NOCASE || coll == MM_COLL_RTRIM) {
+            mm_target_name(&b, " AND ", t->def->col[k].name);
+            mm_buf_printf(&b, " IS ?%d COLLATE %s", k + 1, mm_coll_name(coll));
+        }
+    }
+    if (last) {
+        mm_buf_printf(&b, " ORDER BY %s DESC", rowid);
+    }
+    return mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
+}
+
+static bool row_is(const struct mm_target *t, sqlite3_stmt *st, const struct mm_value *row, struct mm_err *err)
+{
+    bool same = true;
+    for (int k = 0; same && k < t->def->ncol; k++) {
+        struct mm_value v;
+        if (!mm_value_column(&v, st, k + 1)) {
+            mm_err_nomem(err);
+            return false;
+        }
+        same = mm_value_same(&v, &row[k]) || (row[k].type == MM_UNDEF && v.type == SQLITE_NULL);
+    }
+    return same;
+}
+
 bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, bool last, struct mm_err *err)
 {
     const char *rowid = rowid_name(t);
+    bool found = false;
     if (rowid == NULL) {
         mm_err_set(err, SQLITE_MISMATCH, "table %s has columns named rowid, _rowid_ and oid: rename one", t->name);
     }
     if (t->take[last] == NULL && err->rc == SQLITE_OK) {
-        struct mm_buf b;
-        mm_buf_init(&b, SQL_MAX);
-        add(&b, "DELETE FROM main.\"%w\"", t->def->name);
-        mm_buf_printf(&b, " WHERE %s = (SELECT %s", rowid, rowid);
-        add(&b, " FROM main.\"%w\" WHERE ", t->def->name);
-        for (int k = 0; k < t->def->ncol; k++) {
-            /* IS compares 1 and 1.0 as equal, and by the column's collation:
-            ** here only the same type and the same bytes are the same row. */
-            add(&b, k == 0 ? "\"%w\"" : " AND \"%w\"", t->def->col[k].name);
-            mm_buf_printf(&b, " IS ?%d COLLATE BINARY", k + 1);
-            add(&b, " AND typeof(\"%w\")", t->def->col[k].name);
-            mm_buf_printf(&b, " = typeof(?%d)", k + 1);
-        }
-        if (last) {
-            mm_buf_printf(&b, " ORDER BY %s DESC", rowid);
-        }
-        mm_buf_str(&b, " LIMIT 1)");
-        t->take[last] = prepare(db, &b, err);
+        t->take[last] = make_take(t, rowid, last, db, err);
     }
-    for (int k = 0; k < t->def->ncol; k++) {
-        bind(db, t->take[last], k + 1, &row[k], err);
+    sqlite3_stmt *st = t->take[last];
+    mm_target_bind_row(t, db, st, row, err);
+    while (!found && mm_db_step(st, err)) {
+        t->held_rowid = sqlite3_column_int64(st, 0);
+        found = row_is(t, st, row, err);
     }
-    if (mm_db_run(t->take[last], err) != SQLITE_OK) {
-        return false;
+    if (st != NULL) {
+        sqlite3_reset(st);
+        sqlite3_clear_bindings(st);
     }
-    sqlite3_clear_bindings(t->take[last]);
-    return sqlite3_changes(db) > 0;
+    return found && mm_target_evict(t, db, row, err) == SQLITE_OK;
 }

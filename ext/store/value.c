@@ -4,6 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *mm_coll_name(enum mm_coll coll)
+{
+    return coll == MM_COLL_NOCASE ? "NOCASE" : coll == MM_COLL_RTRIM ? "RTRIM" : "BINARY";
+}
+
 bool mm_value_same(const struct mm_value *a, const struct mm_value *b)
 {
     if (a->type != b->type) {

@@ -31,6 +31,7 @@ struct mm_value {
 
 /* Collations that two nodes can agree on without code of the application. */
 enum mm_coll { MM_COLL_BINARY, MM_COLL_NOCASE, MM_COLL_RTRIM, MM_COLL_OTHER };
+const char *mm_coll_name(enum mm_coll coll); /* for COLLATE; OTHER has none: BINARY */
 
 /* Same type and same bytes (-0.0 and 0.0 differ). */
 bool mm_value_same(const struct mm_value *a, const struct mm_value *b);

@@ -197,26 +197,50 @@ static void set_changed(const struct naive_table *t, const struct naive_row *bef
     }
 }
 
-static void apply_keyless(struct naive_table *t, enum mm_op op, const struct naive_row *before,
-                          const struct naive_row *after, bool captured)
+/* Rows without identity that will be written, in order. */
+struct plan {
+    struct naive_row *row;
+    bool *gone;
+    size_t n;
+};
+
+static bool same_row(const struct naive_def *d, const struct naive_row *a, const struct naive_row *b)
 {
-    struct naive_row fresh;
-    long at = op != MM_OP_INSERT ? find_same(t, before) : -1;
-    if (op == MM_OP_UPDATE && at < 0) {
-        return;
+    bool same = true;
+    for (int c = 0; c < d->ncol; c++) {
+        same = same && naive_value_same(&a->v[c], &b->v[c]);
     }
-    if (op == MM_OP_UPDATE) {
-        fresh = copy_row(&t->row[at]);
-        set_changed(t, before, after, captured, true, &fresh);
-    } else if (op != MM_OP_DELETE) {
-        fresh = copy_row(after);
+    return same;
+}
+
+/* One row that equals `row`, of the plan or of the table, leaves it. */
+static bool take_same(struct naive_table *t, struct plan *p, const struct naive_row *row)
+{
+    for (size_t k = 0; k < p->n; k++) {
+        if (!p->gone[k] && same_row(t->def, &p->row[k], row)) {
+            p->gone[k] = true;
+            return true;
+        }
     }
+    long at = find_same(t, row);
     if (at >= 0) {
         drop_row(t, (size_t)at);
     }
-    if (op != MM_OP_DELETE) {
-        add_row(t, fresh);
+    return at >= 0;
+}
+
+static void plan_keyless(struct naive_table *t, struct plan *p, enum mm_op op, const struct naive_row *before,
+                         const struct naive_row *after, bool captured)
+{
+    bool there = op == MM_OP_INSERT || take_same(t, p, before);
+    if (op == MM_OP_DELETE || (op == MM_OP_UPDATE && !there)) {
+        return;
     }
+    p->row[p->n] = copy_row(op == MM_OP_UPDATE ? before : after);
+    if (op == MM_OP_UPDATE) {
+        set_changed(t, before, after, captured, true, &p->row[p->n]);
+    }
+    p->n++;
 }
 
 /* The image of a keyed row; false: there is none afterwards. */
@@ -239,13 +263,43 @@ static bool image_of(const struct naive_table *t, enum mm_op op, const struct na
     return true;
 }
 
+/* What an index with a rule holds of the row; false: nothing. Owned. */
+static bool rule_value(const struct naive_def *d, const struct naive_row *row, struct mm_value *out)
+{
+    const struct mm_value one = { .type = SQLITE_INTEGER, .u.i = 1 };
+    if (d->rule == NAIVE_NO_RULE || row->v[1].type == SQLITE_NULL ||
+        (d->rule == NAIVE_SECOND_WHERE_THIRD && !naive_key_equal(&row->v[2], &one, MM_COLL_BINARY))) {
+        return false;
+    }
+    *out = naive_value_copy(&row->v[1]);
+    for (uint32_t k = 0; d->rule == NAIVE_LOWER_SECOND && k < out->len; k++) {
+        uint8_t *p = (uint8_t *)(uintptr_t)out->u.p;
+        p[k] = p[k] >= 'A' && p[k] <= 'Z' ? (uint8_t)(p[k] + 32) : p[k];
+    }
+    return true;
+}
+
+static bool clash(const struct naive_def *d, const struct naive_row *a, const struct naive_row *b)
+{
+    bool found = false;
+    for (int c = 0; c < d->ncol; c++) {
+        found = found || (d->unique[c] != 0 && naive_key_equal(&a->v[c], &b->v[c], d->coll[c]));
+    }
+    struct mm_value x = { .type = MM_UNDEF };
+    struct mm_value y = { .type = MM_UNDEF };
+    if (rule_value(d, a, &x) && rule_value(d, b, &y)) {
+        found = found || naive_key_equal(&x, &y, MM_COLL_BINARY);
+    }
+    naive_value_free(&x);
+    naive_value_free(&y);
+    return found;
+}
+
 static void evict(struct naive_table *t, const struct naive_row *image)
 {
-    for (int c = 0; c < t->def->ncol; c++) {
-        for (size_t k = t->n; t->def->unique[c] != 0 && k-- > 0;) {
-            if (naive_key_equal(&t->row[k].v[c], &image->v[c], t->def->coll[c])) {
-                drop_row(t, k);
-            }
+    for (size_t k = t->n; k-- > 0;) {
+        if (clash(t->def, &t->row[k], image)) {
+            drop_row(t, k);
         }
     }
 }
@@ -254,6 +308,7 @@ static void apply_table(struct naive_table *t, const struct mm_tab *tab, bool ca
 {
     struct naive_row *image = need(calloc(tab->nrow + 1, sizeof *image));
     struct naive_row *gone = need(calloc(tab->nrow + 1, sizeof *gone)); /* keys, borrowed */
+    struct plan plan = { need(calloc(tab->nrow + 1, sizeof *plan.row)), need(calloc(tab->nrow + 1, 1)), 0 };
     size_t nimage = 0;
     size_t ngone = 0;
     for (size_t j = 0; j < tab->nrow; j++) {
@@ -262,7 +317,7 @@ static void apply_table(struct naive_table *t, const struct mm_tab *tab, bool ca
         bool old = local_row(t->def, tab, tab->row[j].before, &before);
         local_row(t->def, tab, tab->row[j].after, &after);
         if (!has_key(t->def, old ? &before : &after)) {
-            apply_keyless(t, tab->row[j].op, &before, &after, captured);
+            plan_keyless(t, &plan, tab->row[j].op, &before, &after, captured);
             continue;
         }
         gone[ngone++] = old ? before : after;
@@ -283,6 +338,16 @@ static void apply_table(struct naive_table *t, const struct mm_tab *tab, bool ca
         add_row(t, image[least]);
         image[least] = image[left - 1];
     }
+    for (size_t k = 0; k < plan.n; k++) { /* rows without identity as the message has them */
+        if (plan.gone[k]) {
+            free_row(&plan.row[k]);
+        } else {
+            evict(t, &plan.row[k]);
+            add_row(t, plan.row[k]);
+        }
+    }
+    free(plan.row);
+    free(plan.gone);
     free(image);
     free(gone);
 }
@@ -409,56 +474,4 @@ size_t naive_accepted(const struct naive *s, const uint8_t *txid)
         n += memcmp(s->accepted[k], txid, MM_TXID_SIZE) == 0;
     }
     return n;
-}
-
-/* --- comparison --- */
-
-static void describe(const struct naive_def *d, const struct naive_row *row, char *out, size_t n)
-{
-    struct mm_buf b;
-    mm_buf_init(&b, 1 << 20);
-    for (int k = 0; k < d->ncol; k++) {
-        mm_buf_str(&b, k == 0 ? "" : ", ");
-        mm_buf_str(&b, row->v[k].type == SQLITE_FLOAT ? "real " : "");
-        mm_value_json(&b, &row->v[k]);
-    }
-    mm_buf_byte(&b, 0);
-    snprintf(out, n, "%.120s", b.data != NULL ? (const char *)b.data : "?");
-    mm_buf_free(&b);
-}
-
-static bool covers(const struct naive_table *a, const struct naive_table *b, const char *what, char *why, size_t n)
-{
-    bool *used = need(calloc(b->n + 1, sizeof *used));
-    bool good = true;
-    for (size_t k = 0; k < a->n && good; k++) {
-        bool found = false;
-        for (size_t j = 0; j < b->n && !found; j++) {
-            bool same = !used[j];
-            for (int c = 0; same && c < a->def->ncol; c++) {
-                same = naive_value_same(&a->row[k].v[c], &b->row[j].v[c]);
-            }
-            found = same;
-            used[j] = used[j] || same;
-        }
-        if (!found) {
-            char row[128];
-            describe(a->def, &a->row[k], row, sizeof row);
-            snprintf(why, n, "%s: %s row (%s)", a->def->name, what, row);
-            good = false;
-        }
-    }
-    free(used);
-    return good;
-}
-
-bool naive_same(const struct naive *a, const struct naive *b, char *why, size_t n)
-{
-    for (int k = 0; k < a->ntable; k++) {
-        if (!covers(&a->table[k], &b->table[k], "missing", why, n) ||
-            !covers(&b->table[k], &a->table[k], "surplus", why, n)) {
-            return false;
-        }
-    }
-    return true;
 }

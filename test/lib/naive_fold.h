@@ -15,7 +15,14 @@
 #include "test/lib/naive_value.h"
 #include "wire/wire.h"
 
-enum { NAIVE_COLUMNS = 6, NAIVE_TABLES = 8 };
+enum { NAIVE_COLUMNS = 6, NAIVE_TABLES = 12 };
+
+/* A UNIQUE index that is not over plain columns of all rows. */
+enum naive_rule {
+    NAIVE_NO_RULE,
+    NAIVE_SECOND_WHERE_THIRD, /* over the second column, of rows whose third is 1 */
+    NAIVE_LOWER_SECOND,       /* over lower(second column) */
+};
 
 /* One table as all nodes have it. */
 struct naive_def {
@@ -25,6 +32,7 @@ struct naive_def {
     int pk[NAIVE_COLUMNS]; /* place in the key, 0 = not in it; all 0: keyless */
     enum mm_coll coll[NAIVE_COLUMNS];
     int unique[NAIVE_COLUMNS]; /* 1: UNIQUE of its own beyond the key */
+    enum naive_rule rule;
 };
 
 struct naive_row {

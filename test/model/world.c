@@ -116,6 +116,7 @@ void world_prepare(void)
     for (int k = 0; k < WORLD_TABLES; k++) {
         struct mm_table *t = mm_table_load(db, world_tables[k].name, &err);
         world_usable[k] = t != NULL && t->supported;
+        world_need(world_usable[k], world_tables[k].name);
         mm_table_free(t);
         if (world_usable[k]) {
             mm_watch_set(db, world_tables[k].name, MM_WATCHED, NULL, &err);

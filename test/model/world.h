@@ -11,7 +11,7 @@
 #include "test/lib/naive_fold.h"
 #include "test/model/bus_double.h"
 
-enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 7 };
+enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 11 };
 
 struct world_node {
     char path[128];

@@ -16,22 +16,36 @@ const char world_schema[] =
     "CREATE TABLE bag(a, b);"
     "CREATE TABLE loose(k TEXT PRIMARY KEY, v);"
     "CREATE TABLE uniq(id INTEGER PRIMARY KEY, u UNIQUE, v);"
+    "CREATE TABLE ubag(a, u UNIQUE);"
+    "CREATE TABLE uloose(k TEXT PRIMARY KEY, u UNIQUE, v);"
+    "CREATE TABLE partly(id INTEGER PRIMARY KEY, u, live);"
+    "CREATE UNIQUE INDEX alive ON partly(u) WHERE live = 1;"
+    "CREATE TABLE lower(id INTEGER PRIMARY KEY, name TEXT, v);"
+    "CREATE UNIQUE INDEX lowered ON lower(lower(name));"
     "INSERT INTO plain VALUES (1, 'one', 'x'), (2, 2, NULL);"
     "INSERT INTO pair VALUES (1, 'a', 1, 1), (2, 'b', NULL, 2.5);"
     "INSERT INTO reals VALUES (1.0, 'one'), (0.5, 'half');"
     "INSERT INTO names VALUES ('bob', 1, 1), ('Eve', 2, 2);"
     "INSERT INTO bag VALUES (1, 'x'), (1, 'x'), ('a', 'A');"
     "INSERT INTO loose VALUES ('a', 1), (NULL, 2), (NULL, 2);"
-    "INSERT INTO uniq VALUES (1, 'a', 1), (2, 'b', 2), (3, NULL, 3);";
+    "INSERT INTO uniq VALUES (1, 'a', 1), (2, 'b', 2), (3, NULL, 3);"
+    "INSERT INTO ubag VALUES (1, 'a'), (1, NULL), (1, NULL), (2, 'b');"
+    "INSERT INTO uloose VALUES ('x', 'a', 1), (NULL, 'b', 1), (NULL, NULL, 1), ('y', NULL, 1);"
+    "INSERT INTO partly VALUES (1, 'a', 1), (2, 'a', 0), (3, 'b', 1);"
+    "INSERT INTO lower VALUES (1, 'Bob', 1), (2, 'eve', 2), (3, NULL, 3);";
 
 const struct naive_def world_tables[WORLD_TABLES] = {
-    { "plain", 3, { "id", "a", "b" }, { 1 }, { 0 }, { 0 } },
-    { "pair", 4, { "x", "y", "v", "w" }, { 1, 2 }, { 0, MM_COLL_NOCASE }, { 0 } },
-    { "reals", 2, { "k", "v" }, { 1 }, { 0 }, { 0 } },
-    { "names", 3, { "k", "v", "n" }, { 1 }, { MM_COLL_NOCASE }, { 0 } },
-    { "bag", 2, { "a", "b" }, { 0 }, { 0 }, { 0 } },
-    { "loose", 2, { "k", "v" }, { 1 }, { 0 }, { 0 } },
-    { "uniq", 3, { "id", "u", "v" }, { 1 }, { 0 }, { 0, 1 } },
+    { "plain", 3, { "id", "a", "b" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE },
+    { "pair", 4, { "x", "y", "v", "w" }, { 1, 2 }, { 0, MM_COLL_NOCASE }, { 0 }, NAIVE_NO_RULE },
+    { "reals", 2, { "k", "v" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE },
+    { "names", 3, { "k", "v", "n" }, { 1 }, { MM_COLL_NOCASE }, { 0 }, NAIVE_NO_RULE },
+    { "bag", 2, { "a", "b" }, { 0 }, { 0 }, { 0 }, NAIVE_NO_RULE },
+    { "loose", 2, { "k", "v" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE },
+    { "uniq", 3, { "id", "u", "v" }, { 1 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE },
+    { "ubag", 2, { "a", "u" }, { 0 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE },
+    { "uloose", 3, { "k", "u", "v" }, { 1 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE },
+    { "partly", 3, { "id", "u", "live" }, { 1 }, { 0 }, { 0 }, NAIVE_SECOND_WHERE_THIRD },
+    { "lower", 3, { "id", "name", "v" }, { 1 }, { 0 }, { 0 }, NAIVE_LOWER_SECOND },
 };
 
 bool world_usable[WORLD_TABLES];
@@ -201,11 +215,100 @@ static void loose_sql(uint64_t *s, char *out, size_t n)
     }
 }
 
+static const char *held(uint64_t *seed)
+{
+    static const char *const values[] = { "'a'", "'b'", "'c'", "1", "1.0", "NULL" };
+    return values[pick(seed, 6)];
+}
+
+static void ubag_sql(uint64_t *s, char *out, size_t n)
+{
+    switch (pick(s, 5)) {
+    case 0:
+    case 1:
+        snprintf(out, n, "%s INTO ubag VALUES (%u, %s)", verb(s), pick(s, 3), held(s));
+        break;
+    case 2:
+        snprintf(out, n, "%s ubag SET u = %s WHERE rowid = (SELECT min(rowid) FROM ubag WHERE a = %u)", update(s),
+                 held(s), pick(s, 3));
+        break;
+    case 3:
+        snprintf(out, n, "UPDATE ubag SET a = %u WHERE u IS %s", pick(s, 3), held(s));
+        break;
+    default:
+        snprintf(out, n, "DELETE FROM ubag WHERE u IS %s", held(s));
+        break;
+    }
+}
+
+static void uloose_sql(uint64_t *s, char *out, size_t n)
+{
+    static const char *const keys[] = { "NULL", "NULL", "'x'", "'y'" };
+    const char *key = keys[pick(s, 4)];
+    switch (pick(s, 5)) {
+    case 0:
+    case 1:
+        snprintf(out, n, "%s INTO uloose VALUES (%s, %s, %u)", verb(s), key, held(s), pick(s, 3));
+        break;
+    case 2:
+        snprintf(out, n, "%s uloose SET u = %s WHERE rowid = (SELECT max(rowid) FROM uloose WHERE k IS %s)", update(s),
+                 held(s), key);
+        break;
+    case 3:
+        snprintf(out, n, "%s uloose SET k = %s WHERE u IS %s", update(s), key, held(s));
+        break;
+    default:
+        snprintf(out, n, "DELETE FROM uloose WHERE k IS %s AND v = %u", key, pick(s, 3));
+        break;
+    }
+}
+
+static void partly_sql(uint64_t *s, char *out, size_t n)
+{
+    static const char *const lives[] = { "1", "1", "0", "NULL", "1.0", "'1'" };
+    const char *live = lives[pick(s, 6)];
+    unsigned id = 1 + pick(s, 4);
+    switch (pick(s, 5)) {
+    case 0:
+    case 1:
+        snprintf(out, n, "%s INTO partly VALUES (%u, %s, %s)", verb(s), id, held(s), live);
+        break;
+    case 2:
+        snprintf(out, n, "%s partly SET live = %s WHERE id = %u", update(s), live, id);
+        break;
+    case 3:
+        snprintf(out, n, "%s partly SET u = %s WHERE id >= %u", update(s), held(s), id);
+        break;
+    default:
+        snprintf(out, n, "DELETE FROM partly WHERE id = %u", id);
+        break;
+    }
+}
+
+static void lower_sql(uint64_t *s, char *out, size_t n)
+{
+    unsigned id = 1 + pick(s, 4);
+    switch (pick(s, 5)) {
+    case 0:
+    case 1:
+        snprintf(out, n, "%s INTO lower VALUES (%u, %s, %u)", verb(s), id, name(s), pick(s, 3));
+        break;
+    case 2:
+        snprintf(out, n, "%s lower SET name = %s WHERE id = %u", update(s), name(s), id);
+        break;
+    case 3:
+        snprintf(out, n, "%s lower SET id = %u, name = upper(name) WHERE id = %u", update(s), id, 1 + pick(s, 4));
+        break;
+    default:
+        snprintf(out, n, "DELETE FROM lower WHERE lower(name) = lower(%s)", name(s));
+        break;
+    }
+}
+
 static void uniq_sql(uint64_t *s, char *out, size_t n)
 {
-    static const char *const held[] = { "'a'", "'b'", "'c'", "1", "1.0", "NULL" };
     unsigned id = 1 + pick(s, 4);
-    const char *u = held[pick(s, 6)];
+    const char *u = held(s);
     switch (pick(s, 6)) {
     case 0:
     case 1:
@@ -229,8 +332,9 @@ static void uniq_sql(uint64_t *s, char *out, size_t n)
 /* A constraint may refuse a statement: so it is in life, too. */
 static void statement(struct world *w, struct world_node *n, uint64_t *seed)
 {
-    static void (*const kinds[])(uint64_t *, char *, size_t) = { plain_sql, pair_sql,  reals_sql, names_sql,
-                                                                 bag_sql,   loose_sql, uniq_sql };
+    static void (*const kinds[])(uint64_t *, char *, size_t) = { plain_sql,  pair_sql,   reals_sql, names_sql,
+                                                                 bag_sql,    loose_sql,  uniq_sql,  ubag_sql,
+                                                                 uloose_sql, partly_sql, lower_sql };
     char sql[256];
     unsigned table = pick(seed, WORLD_TABLES);
     while (!world_usable[table]) {

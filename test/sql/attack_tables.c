@@ -32,12 +32,13 @@ static const struct {
     { "CREATE TABLE x(a INTEGER PRIMARY KEY DESC)", NULL },
     { "CREATE TABLE x(rowid, oid)", NULL },
     { "CREATE TABLE x(rowid, oid, _rowid_)", "rename" },
-    { "CREATE TABLE x(a UNIQUE, b)", "PRIMARY KEY" },
-    { "CREATE TABLE x(a TEXT PRIMARY KEY, b UNIQUE)", "NOT NULL" },
+    { "CREATE TABLE x(a UNIQUE, b)", NULL },
+    { "CREATE TABLE x(a UNIQUE, rowid, _rowid_, oid)", "rowid" },
+    { "CREATE TABLE x(a TEXT PRIMARY KEY, b UNIQUE)", NULL },
     { "CREATE TABLE x(a INTEGER PRIMARY KEY, b UNIQUE)", NULL },
     { "CREATE TABLE x(a INTEGER PRIMARY KEY, b); CREATE UNIQUE INDEX i ON x(b)", NULL },
-    { "CREATE TABLE x(a INTEGER PRIMARY KEY, b); CREATE UNIQUE INDEX i ON x(b) WHERE b > 1", "UNIQUE" },
-    { "CREATE TABLE x(a INTEGER PRIMARY KEY, b); CREATE UNIQUE INDEX i ON x(lower(b))", "UNIQUE" },
+    { "CREATE TABLE x(a INTEGER PRIMARY KEY, b); CREATE UNIQUE INDEX i ON x(b) WHERE b > 1", NULL },
+    { "CREATE TABLE x(a INTEGER PRIMARY KEY, b); CREATE UNIQUE INDEX i ON x(lower(b))", NULL },
     { "CREATE TABLE x(a TEXT NOT NULL PRIMARY KEY COLLATE mine)", "collation" },
     { "CREATE TABLE x(a INTEGER PRIMARY KEY, b COLLATE mine); CREATE INDEX i ON x(b)", "collation" },
     { "CREATE TABLE x(g AS (b + 1) VIRTUAL, a INTEGER PRIMARY KEY, b)", "STORED" },
@@ -98,6 +99,35 @@ static void hashes(void)
     }
 }
 
+/* UNIQUE indexes over expressions or a part of the rows. */
+static void rules(void)
+{
+#define TABLE "CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT, c, g AS (b || c)); "
+    uint64_t h = hash_of(TABLE "CREATE UNIQUE INDEX i ON t(lower(b)) WHERE c = 'A'");
+    rig_check(
+        "the hash does not see how a rule is written",
+        h == hash_of(TABLE "CREATE UNIQUE INDEX [an \"odd\" name] ON \"t\" /* ( */ ( LOWER(b))\n where c='A' -- x"),
+        "it differs");
+    static const char *const other[] = {
+        TABLE,
+        TABLE "CREATE UNIQUE INDEX i ON t(lower(b))",
+        TABLE "CREATE UNIQUE INDEX i ON t(b) WHERE c = 'A'",
+        TABLE "CREATE UNIQUE INDEX i ON t(b)",
+        TABLE "CREATE UNIQUE INDEX i ON t(lower(b)) WHERE c = 'a'",
+        TABLE "CREATE UNIQUE INDEX i ON t(lower(b)) WHERE c = 'A' OR a",
+        TABLE "CREATE UNIQUE INDEX i ON t(g)",
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT, c, g AS (b || c) UNIQUE)",
+    };
+    for (size_t k = 0; k < sizeof other / sizeof other[0]; k++) {
+        bool same = hash_of(other[k]) == h;
+        for (size_t j = 0; j < k; j++) {
+            same = same || hash_of(other[k]) == hash_of(other[j]);
+        }
+        rig_check(other[k] + strlen(TABLE) - 1, !same, "the hash is the same");
+    }
+#undef TABLE
+}
+
 static void unique_sets(void)
 {
     sqlite3 *db = NULL;
@@ -151,6 +181,7 @@ int main(void)
         verdict(k);
     }
     hashes();
+    rules();
     unique_sets();
     lists();
     return rig_done();
