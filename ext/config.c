@@ -154,15 +154,11 @@ bool mm_config_has_secrets(const struct mm_config *c)
     return false;
 }
 
-/* What is no JSON object: NATS URLs, or a path. */
-static int read_urls(struct mm_config *c, const char *text, struct mm_err *err)
+/* What is no JSON object: NATS URLs, or the path of a TOML file. */
+static int read_other(struct mm_config *c, const char *text, struct mm_err *err)
 {
     if (strstr(text, "://") == NULL) {
-        return mm_err_set(err, SQLITE_ERROR,
-                          "configuration \"%.100s\" is neither a JSON object nor NATS URLs, so it names a TOML file; "
-                          "TOML files are not read yet: give the same keys as JSON, as in "
-                          "'{\"nats\":{\"urls\":[\"nats://127.0.0.1:4222\"]}}'",
-                          strchr(text, '@') == NULL ? text : "(not shown: it holds an @)");
+        return mm_config_read_file(c, text, err);
     }
     return mm_config_put_text(c, mm_config_key_find("nats.urls"), text, strlen(text), err);
 }
@@ -178,11 +174,12 @@ struct mm_config *mm_config_parse(const char *text, struct mm_err *err)
         if (*text == '{') {
             mm_config_read_json(c, text, NULL, err);
         } else if (*text == '\0') {
-            mm_err_set(err, SQLITE_ERROR,
-                       "configuration is empty: give a JSON object or NATS URLs, or no argument for "
-                       "what is stored or the defaults");
+            mm_err_set(
+                err, SQLITE_ERROR,
+                "configuration is empty: give the path of a TOML file, a JSON object or NATS URLs, or no argument "
+                "for what is stored or the defaults");
         } else {
-            read_urls(c, text, err);
+            read_other(c, text, err);
         }
     }
     if (err->rc == SQLITE_OK) {

@@ -3,7 +3,7 @@
 **
 ** Threads: none of its own. Ownership: a struct mm_config owns its strings;
 ** free with mm_config_free. No I/O beyond the secrets file (`<db>-marmot`,
-** mode 0600) and, in a later version, the TOML file.
+** mode 0600) and the TOML file.
 ** Keys are those of SPEC 1; every one of them is a row of one const table in
 ** config_keys.c (path, type, member, range, default, secret). */
 #ifndef MM_CONFIG_H
@@ -66,9 +66,10 @@ struct mm_config {
     char *warnings; /* JSON array of strings: keys without a meaning here, ... */
 };
 
-/* Reads what the user gave marmot_init: JSON object, NATS URLs, or NULL for
-** the defaults. (A path to a TOML file comes later: until then an error that
-** says so.) Unknown keys: an error with the nearest known name. Returns NULL
+/* Reads what the user gave marmot_init: JSON object, NATS URLs, the path of a
+** TOML file, or NULL for the defaults. nats.server_binary and
+** nats.server_config are taken from the file alone, and neither stored nor
+** compared: what a database or SQL says never runs a program. Unknown keys: an error with the nearest known name. Returns NULL
 ** with err set. Messages name the key or the place (line and column), cause
 ** and remedy; the caller puts the function's name before them. */
 struct mm_config *mm_config_parse(const char *text, struct mm_err *err);

@@ -16,6 +16,7 @@ static const char marker[] = "secret";
 struct reading {
     struct mm_config *c;
     bool *marked; /* NULL: the user's own text */
+    bool file;    /* from a TOML file: programs may be named */
     bool *seen;
     struct mm_err *err;
 };
@@ -78,6 +79,8 @@ static void read_text(struct reading *r, const struct mm_config_key *k, const js
     if (k->type == MM_KEY_WORD && mm_config_choice(k->choices, s) < 0) {
         mm_err_set(r->err, SQLITE_ERROR, "configuration key %s must be one of %s, not \"%.60s\"", k->path, k->choices,
                    s);
+    } else if (s[0] == '\0' && k->text[0] == '+') {
+        return; /* Marmot's way to say: the default */
     } else if ((k->type == MM_KEY_NAME || k->type == MM_KEY_SUBJECT) && !is_word(s, k->type == MM_KEY_SUBJECT)) {
         mm_err_set(r->err, SQLITE_ERROR,
                    "configuration key %s must be 1 to 128 letters, digits, '-' and '_'%s, not \"%.60s\"", k->path,
@@ -131,10 +134,10 @@ static void read_key(struct reading *r, const struct mm_config_key *k, const jso
         return;
     }
     r->seen[place] = true;
-    if (k->file_only && !(json_is_string(v) && json_string_length(v) == 0)) {
+    if (k->file_only && !r->file && !(json_is_string(v) && json_string_length(v) == 0)) {
         mm_err_set(r->err, SQLITE_ERROR,
-                   "configuration key %s is not taken from SQL, since it names what is run: use the environment "
-                   "variable MARMOT_NATS_SERVER for another nats-server",
+                   "configuration key %s is not taken from SQL, since it names what is run: write it into a TOML file, "
+                   "or use the environment variable MARMOT_NATS_SERVER for another nats-server",
                    k->path);
     } else if (r->marked != NULL && k->secret != MM_PUBLIC && json_is_true(json_object_get(v, marker))) {
         r->marked[place] = true;
@@ -181,6 +184,18 @@ static void read_section(struct reading *r, json_t *object, const char *prefix)
     }
 }
 
+int mm_config_read_tree(struct mm_config *c, struct json_t *root, bool *marked, bool file, struct mm_err *err)
+{
+    bool *seen = err->rc == SQLITE_OK ? calloc(mm_config_nkeys, sizeof *seen) : NULL;
+    if (seen == NULL) {
+        return mm_err_nomem(err);
+    }
+    struct reading r = { c, marked, file, seen, err };
+    read_section(&r, root, "");
+    free(seen);
+    return err->rc;
+}
+
 int mm_config_read_json(struct mm_config *c, const char *text, bool *marked, struct mm_err *err)
 {
     json_error_t at;
@@ -188,28 +203,24 @@ int mm_config_read_json(struct mm_config *c, const char *text, bool *marked, str
         return mm_err_set(err, SQLITE_TOOBIG, "configuration of %zu bytes: the limit is %d", strlen(text),
                           TEXT_MAX_LEN);
     }
-    bool *seen = calloc(mm_config_nkeys, sizeof *seen);
-    json_t *root = seen != NULL ? json_loads(text, JSON_REJECT_DUPLICATES, &at) : NULL;
-    if (seen == NULL || (root == NULL && json_error_code(&at) == json_error_out_of_memory)) {
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &at);
+    if (root == NULL && json_error_code(&at) == json_error_out_of_memory) {
         mm_err_nomem(err);
     } else if (root == NULL) {
         /* jansson's own words may quote a piece of a secret: only the place is told. */
         mm_err_set(err, SQLITE_ERROR, "configuration is not valid JSON: line %d, column %d: %s", at.line, at.column,
-                   json_error_code(&at) == json_error_duplicate_key  ? "a key is given twice"
-                   : json_error_code(&at) == json_error_invalid_utf8 ? "the text is not UTF-8"
-                   : json_error_code(&at) == json_error_premature_end_of_input
-                       ? "it ends too early: a closing brace, bracket or quote is missing"
-                   : json_error_code(&at) == json_error_end_of_input_expected ? "there is more behind its end"
-                   : json_error_code(&at) == json_error_numeric_overflow      ? "a number is too large"
-                                                                              : "a syntax error");
+                   json_error_code(&at) == json_error_duplicate_key            ? "a key is given twice"
+                   : json_error_code(&at) == json_error_invalid_utf8           ? "the text is not UTF-8"
+                   : json_error_code(&at) == json_error_premature_end_of_input ? "it ends too early"
+                   : json_error_code(&at) == json_error_end_of_input_expected  ? "there is more behind its end"
+                   : json_error_code(&at) == json_error_numeric_overflow       ? "a number is too large"
+                                                                               : "a syntax error");
     } else if (!json_is_object(root)) {
         mm_err_set(err, SQLITE_ERROR, "configuration must be a JSON object, not %s", found_type(root));
     } else {
-        struct reading r = { c, marked, seen, err };
-        read_section(&r, root, "");
+        mm_config_read_tree(c, root, marked, false, err);
     }
     json_decref(root);
-    free(seen);
     return err->rc;
 }
 

@@ -69,6 +69,12 @@ struct mm_config *mm_config_new(struct mm_err *err);
 ** wrote. Else what mm_config_public wrote; marked[k] is set for each key whose
 ** secret is kept elsewhere. */
 int mm_config_read_json(struct mm_config *c, const char *text, bool *marked, struct mm_err *err);
+/* The same from a tree (borrowed); `file`: it came from a TOML file, which may
+** name programs. */
+struct json_t;
+int mm_config_read_tree(struct mm_config *c, struct json_t *root, bool *marked, bool file, struct mm_err *err);
+/* Sets members from a TOML file (config_file.c). */
+int mm_config_read_file(struct mm_config *c, const char *path, struct mm_err *err);
 /* Fills the marked secrets from <db>-marmot (config_secrets.c). */
 int mm_config_load_secrets(struct mm_config *c, const bool *marked, const char *db_path, struct mm_err *err);
 /* Secrets as canonical JSON, one member a key. */

@@ -134,7 +134,7 @@ def bad_configuration(db):
             ("wrong type", '{"cluster":5}', ("cluster", "text")),
             ("a server program from SQL", '{"nats":{"server_binary":"/bin/true"}}', ("server_binary",)),
             ("capture by triggers", '{"capture":"trigger"}', ("not available", "'hook'")),
-            ("a TOML path", "marmot.toml", ("TOML",)),
+            ("a TOML path", "marmot.toml", ("cannot be opened", "TOML", "JSON object")),
             ("empty text", "", ())]:
         fails("configuration: " + name, db, "SELECT marmot_init(?)", *parts, args=(config,))
     check("a refused configuration leaves the file alone",

@@ -163,7 +163,8 @@ static void syntax(void)
     refuses("an end too early", "{\"cluster\":\"a\"", "too early");
     refuses("more behind the end", "{} {}", "behind its end");
     refuses("a number too large", "{\"node_id\":99999999999999999999}", "too large");
-    refuses("a path is not read yet", "/etc/marmot/config.toml", "TOML files are not read yet");
+    refuses("a path of no file", "/nonexistent/config.toml",
+            "configuration file /nonexistent/config.toml cannot be opened");
     refuses("no text", "  ", "empty");
     refuses("not UTF-8", "{\"cluster\":\"\xFF\"}", "UTF-8");
     struct mm_err err;
