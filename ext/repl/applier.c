@@ -36,9 +36,11 @@ static bool is_echo(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *
 
 static void pop_echo(struct mm_shard *s)
 {
+    int64_t bytes = mm_pending_at(s->pending, 0)->bytes;
     mm_pending_pop(s->pending);
     if (s->next > 0) {
         s->next--;
+        s->window_bytes -= bytes;
     } else { /* stored by an earlier attempt after all */
         s->large.count = 0;
         mm_buf_free(&s->large.body);
@@ -457,6 +459,9 @@ enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
     }
     if (err->rc != SQLITE_OK) {
         return MM_APPLY_LOST;
+    }
+    if (mm_applier_gather(a)) {
+        return MM_APPLY_BUSY;
     }
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     if ((err->rc & 0xff) == SQLITE_BUSY) {

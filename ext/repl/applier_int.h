@@ -18,10 +18,15 @@ struct mm_applier {
     struct mm_repl *r;
     struct mm_item *head, *tail;
     size_t count, bytes;
+    int64_t gather_since, gather_heard; /* ms; 0 = not waiting for more */
+    size_t gather_count;
 };
 
 /* The oldest message leaves the queue; free it with mm_item_free. */
 struct mm_item *mm_applier_take(struct mm_applier *a);
 void mm_item_free(struct mm_item *it);
+/* True while it pays to wait: the next batch will undo and redo a lot, and more
+** messages are coming that it could take along. */
+bool mm_applier_gather(struct mm_applier *a);
 
 #endif

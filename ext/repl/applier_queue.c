@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "repl/applier_int.h"
 
 #define ARENA_MAX ((size_t)2 << 30) /* one value for all nodes: what exceeds it is ignored by all */
@@ -69,6 +70,27 @@ void mm_applier_close(struct mm_applier *a)
 bool mm_applier_room(const struct mm_applier *a)
 {
     return a->count < MM_QUEUE_MESSAGES && a->bytes < MM_QUEUE_BYTES;
+}
+
+bool mm_applier_gather(struct mm_applier *a)
+{
+    const struct mm_shard *s = &a->r->shard[a->head->d.shard - 1];
+    int64_t now = mm_clock_mono_ms();
+    if (mm_pending_count(s->pending) < MM_GATHER_PENDING || !mm_applier_room(a)) {
+        a->gather_since = 0;
+        return false;
+    }
+    if (a->gather_since == 0) {
+        a->gather_since = a->gather_heard = now;
+    } else if (a->count != a->gather_count) {
+        a->gather_heard = now;
+    }
+    a->gather_count = a->count;
+    if (now - a->gather_since < MM_GATHER_MS && now - a->gather_heard < MM_GATHER_QUIET_MS) {
+        return true;
+    }
+    a->gather_since = 0;
+    return false;
 }
 
 bool mm_applier_due(const struct mm_applier *a)

@@ -27,6 +27,7 @@ void mm_publisher_back(struct mm_shard *s, const char *why, bool wait)
         mm_pending_at(s->pending, k)->acked_seq = 0;
     }
     s->next = 0;
+    s->window_bytes = 0;
     s->attempt++;
     s->flight = 0;
     s->large.count = 0;
@@ -42,7 +43,7 @@ void mm_publisher_back(struct mm_shard *s, const char *why, bool wait)
 }
 
 /* Identity of the pending transaction at `index`: numbers follow on from what
-** was accepted of its incarnation. */
+** was accepted of its incarnation, which is that of all before it. */
 static int identify(struct mm_repl *r, struct mm_shard *s, size_t index, struct mm_msg *m, struct mm_err *err)
 {
     const struct mm_pend *e = mm_pending_at(s->pending, index);
@@ -61,15 +62,19 @@ static int identify(struct mm_repl *r, struct mm_shard *s, size_t index, struct 
     m->outbox_last = e->id;
     m->at_ms = e->at;
     m->all_columns = r->all_columns;
-    for (size_t k = 0; k < index; k++) {
-        const struct mm_pend *before = mm_pending_at(s->pending, k);
-        if (before->incarnation == e->incarnation) {
-            m->origin_seq++;
-            memcpy(m->prev, before->txid, sizeof m->prev);
-            m->outbox_first = before->id + 1;
-        }
+    if (index > 0) { /* all before it are of the same incarnation */
+        const struct mm_pend *before = mm_pending_at(s->pending, index - 1);
+        m->origin_seq += (int64_t)index;
+        memcpy(m->prev, before->txid, sizeof m->prev);
+        m->outbox_first = before->id + 1;
     }
     return SQLITE_OK;
+}
+
+static void step(struct mm_shard *s)
+{
+    s->window_bytes += mm_pending_at(s->pending, s->next)->bytes;
+    s->next++;
 }
 
 static int send(struct mm_repl *r, struct mm_shard *s, size_t index, const struct mm_msg *m, struct mm_err *err)
@@ -127,7 +132,7 @@ static int send_part(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, st
     if (send(r, s, s->next, m, err) == SQLITE_OK && ++s->large.number == s->large.count) {
         s->large.count = 0;
         mm_buf_free(&s->large.body);
-        s->next++;
+        step(s);
     }
     return err->rc;
 }
@@ -147,7 +152,7 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
     if (err->rc == SQLITE_OK && (e->bytes <= r->part_size - MESSAGE_SLACK || m->txn.ntab == 0)) {
         m->kind = MM_MSG_TXN;
         if (send(r, s, s->next, m, err) == SQLITE_OK) {
-            s->next++;
+            step(s);
         } else if (err->rc == SQLITE_TOOBIG) {
             mm_err_init(err); /* the wire form is larger than the captured one: in parts, then */
         }
@@ -180,7 +185,7 @@ static int send_control(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m,
         if (!mm_control_message(r, data.data, data.len, m, &a, err)) {
             s->wait_until_ms = mm_clock_mono_ms() + 100; /* its table is still joining */
         } else if (send(r, s, s->next, m, err) == SQLITE_OK) {
-            s->next++;
+            step(s);
         }
     }
     mm_arena_free(&a);
@@ -195,6 +200,7 @@ int mm_publisher_pump(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
         return err->rc;
     }
     while (err->rc == SQLITE_OK && s->next < mm_pending_count(s->pending) && s->next < MM_WINDOW &&
+           (s->next == 0 || s->window_bytes < MM_WINDOW_BYTES) &&
            s->flight < (s->large.count > 0 ? MM_PARTS_IN_FLIGHT : MM_WINDOW) &&
            mm_clock_mono_ms() >= s->wait_until_ms) {
         struct mm_msg m;

@@ -128,6 +128,7 @@ int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
         s->replay = NULL;
         s->dirty = s->following = s->checked = false;
         s->next = 0;
+        s->window_bytes = 0;
         s->attempt++;
         s->flight = 0;
         s->large.count = 0;

@@ -11,16 +11,21 @@
 
 enum {
     MM_SHARDS_MAX = 64,
-    MM_WINDOW = 256,          /* messages whose echo is missing, a shard (measured: more gains nothing) */
+    MM_WINDOW = 4096,         /* messages whose echo is missing, a shard: after a long time offline each
+                                 batch undoes all that is pending, so they shall be few */
     MM_PARTS_IN_FLIGHT = 16,  /* of a large transaction: bounds the socket's buffer */
     MM_REQUEST_MS = 3000,     /* one JetStream request */
     MM_ACK_MS = 5000,         /* without any progress: go back */
     MM_BUSY_MS = 20,          /* short: the loop tries again and does its other work meanwhile */
     MM_ADOPT_BUSY_MS = 1000,  /* once, at joining */
     MM_BATCH_US = 25000,      /* a fold transaction stops taking messages after this */
-    MM_QUEUE_MESSAGES = 1024, /* received, not folded yet */
+    MM_QUEUE_MESSAGES = 8192, /* received, not folded yet */
+    MM_GATHER_PENDING = 64,   /* with so many to undo and redo it pays to wait for more messages: */
+    MM_GATHER_MS = 200,       /* so long at most, */
+    MM_GATHER_QUIET_MS = 6,   /* and while none was missing for so long */
 };
 #define MM_QUEUE_BYTES ((size_t)16 << 20)
+#define MM_WINDOW_BYTES ((int64_t)8 << 20) /* of captured changes whose echo is missing, a shard */
 
 struct mm_shard {
     int n;
@@ -44,7 +49,8 @@ struct mm_shard {
     /* Publisher. */
     size_t next; /* index of the first pending one not sent */
     uint32_t attempt;
-    int flight; /* messages sent and not acknowledged */
+    int flight;           /* messages sent and not acknowledged */
+    int64_t window_bytes; /* of the pending ones before `next` */
     int64_t progress_ms;
     int64_t wait_until_ms;
     int backoff;
