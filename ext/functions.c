@@ -14,6 +14,7 @@
 #include "identity.h"
 #include "node.h"
 #include "registry.h"
+#include "running.h"
 #include "setup.h"
 #include "store/meta.h"
 #include "verifying.h"
@@ -172,6 +173,14 @@ static void body_sync(struct call *c)
     mm_registry_release(n);
 }
 
+static void body_run(struct call *c)
+{
+    int timeout = c->argc > 0 ? timeout_arg(c, 0) : -1;
+    if (c->err.rc == SQLITE_OK && mm_running_run(c->db, timeout, &c->err) == SQLITE_OK) {
+        sqlite3_result_int(c->ctx, 1);
+    }
+}
+
 static void body_verify(struct call *c)
 {
     int timeout = timeout_arg(c, VERIFY_DEFAULT_MS);
@@ -313,6 +322,7 @@ static const struct mm_function functions[] = {
       body_watch },
     { "marmot_unwatch", "marmot_unwatch(table)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_unwatch },
     { "marmot_sync", "marmot_sync([timeout_ms])", 0, 1, { SQLITE_INTEGER }, SQLITE_DIRECTONLY, body_sync },
+    { "marmot_run", "marmot_run([timeout_ms])", 0, 1, { SQLITE_INTEGER }, SQLITE_DIRECTONLY, body_run },
     { "marmot_policy",
       "marmot_policy(table, column, rule)",
       3,

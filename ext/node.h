@@ -84,6 +84,8 @@ struct mm_node_shard {
 ** thread has looked for the first time, or with err set. */
 struct mm_node_shard *mm_node_shards(struct mm_node *n, int *count, struct mm_err *err);
 
+enum mm_node_state mm_node_state_now(struct mm_node *n);
+
 /* Transactions that are not echoed, and their bytes. */
 void mm_node_pending(struct mm_node *n, int64_t *rows, int64_t *bytes);
 

@@ -21,6 +21,14 @@ struct mm_node_shard *mm_node_shards(struct mm_node *n, int *count, struct mm_er
     return copy;
 }
 
+enum mm_node_state mm_node_state_now(struct mm_node *n)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    enum mm_node_state s = n->state;
+    (void)pthread_mutex_unlock(&n->mu);
+    return s;
+}
+
 void mm_node_pending(struct mm_node *n, int64_t *rows, int64_t *bytes)
 {
     (void)pthread_mutex_lock(&n->mu);

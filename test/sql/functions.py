@@ -54,6 +54,7 @@ def argument_counts(db):
             ("marmot_unwatch()", "marmot_unwatch(table)"),
             ("marmot_unwatch('t', 't')", "marmot_unwatch(table)"),
             ("marmot_sync(1, 2)", "marmot_sync([timeout_ms])"),
+            ("marmot_run(1, 2)", "marmot_run([timeout_ms])"),
             ("marmot_status(1)", "marmot_status()"),
             ("marmot_policy('t', 'x')", "marmot_policy(table, column, rule)"),
             ("marmot_policy('t', 'x', 'max', 1)", "marmot_policy(table, column, rule)"),
@@ -73,7 +74,7 @@ def argument_types(db):
             ("marmot_unwatch", "%s"), ("marmot_cleanup", "%s"), ("marmot_policy", "%s, 'x', 'max'"),
             ("marmot_policy", "'t', %s, 'max'"), ("marmot_policy", "'t', 'x', %s"), ("marmot_retry", "%s"),
             ("marmot_skip", "%s")]
-    number = [("marmot_sync", "%s"), ("marmot_id", "%s"), ("marmot_verify", "%s")]
+    number = [("marmot_sync", "%s"), ("marmot_run", "%s"), ("marmot_id", "%s"), ("marmot_verify", "%s")]
     values = {"1": "an integer", "1.5": "a real", "'x'": "text", "x'00'": "a blob", "NULL": "NULL"}
     for wanted, calls in (("text", text), ("an integer", number)):
         for function, form in calls:
@@ -88,6 +89,7 @@ def argument_types(db):
 def values_out_of_range(db):
     fails("negative time-out", db, "SELECT marmot_sync(-1)", "-1 is out of range", "0 to 86400000")
     fails("huge time-out", db, "SELECT marmot_sync(9223372036854775807)", "out of range")
+    fails("negative time-out of run", db, "SELECT marmot_run(-1)", "-1 is out of range", "0 to 86400000")
     fails("negative time-out of verify", db, "SELECT marmot_verify(-1)", "-1 is out of range", "0 to 86400000")
     for rule in ("sum", "DELTA", ""):
         fails("unknown rule '%s'" % rule, db, "SELECT marmot_policy('t', 'x', '%s')" % rule, "unknown rule '%s'" % rule,
@@ -106,7 +108,7 @@ def values_out_of_range(db):
 
 def before_init(db):
     init = "call marmot_init() first"
-    for call in ("marmot_watch('t')", "marmot_watch_all()", "marmot_unwatch('t')", "marmot_sync()", "marmot_status()",
+    for call in ("marmot_watch('t')", "marmot_watch_all()", "marmot_unwatch('t')", "marmot_sync()", "marmot_run()", "marmot_status()",
                  "marmot_node_id()", "marmot_policy('t', 'x', 'max')", "marmot_verify()", "marmot_retry('1:2')",
                  "marmot_skip('1:2')"):
         fails("before marmot_init: " + call, db, "SELECT " + call, init)
