@@ -246,7 +246,7 @@ static int install(struct mm_registry_conn *c, struct mm_err *err)
 
 int mm_registry_attach(struct mm_registry_conn *c, struct mm_err *err)
 {
-    if (c->hook != NULL && c->capturing) {
+    if (c->hook != NULL && c->capturing && c->why[0] == '\0') {
         return err->rc;
     }
     if (c->hook == NULL && mm_hook_taken(c->db, err)) {

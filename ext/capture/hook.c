@@ -238,7 +238,17 @@ struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listene
     h->on = true;
     h->booked = true;
     h->stale = true;
+    if (h->told) { /* an authorizer that came later is asked only when statements are prepared */
+        mm_kept_drop_all(h);
+    }
     mm_kept_prepare(h, err);
+    if ((err->rc & 0xff) == SQLITE_AUTH) {
+        const struct mm_err denied = *err;
+        mm_err_init(err);
+        if (!mm_hook_temp_join(h, err)) {
+            *err = denied;
+        }
+    }
     if (late && !was_on) {
         move_cookie(db, err);
     }
@@ -247,6 +257,7 @@ struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listene
         mm_err_prefix(err, "attaching the hook");
         return NULL;
     }
+    h->told = false;
     return h;
 }
 
@@ -263,6 +274,11 @@ void mm_hook_forget_tables(struct mm_hook *h)
 {
     if (h != NULL) {
         h->stale = true;
+    }
+    if (h != NULL && h->on && h->temp_join) {
+        struct mm_err err;
+        mm_err_init(&err);
+        (void)mm_hook_temp_join(h, &err); /* a write that joins nowhere says so itself */
     }
 }
 

@@ -39,8 +39,9 @@ bool mm_hook_taken(sqlite3 *db, struct mm_err *err);
 /* Installs modules and hook on `db`, whose main must hold our bookkeeping.
 ** Nothing is captured before mm_hook_attach succeeded. Changes the schema
 ** cookie when `late` (statements prepared before would truncate unseen).
-** Returns NULL with err set; calling it twice on one connection returns the
-** same object. */
+** Where an authorizer denies our way into the transaction, TEMP triggers are
+** tried. Returns NULL with err set; calling it twice on one connection returns
+** the same object, and tries anew what UNCAPTURED was said of. */
 struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listener, void *arg, struct mm_err *err);
 
 /* For connections at open time (auto-extension): runs no SQL; modules and

@@ -4,7 +4,7 @@
 ** application's connection, hook_cache.c knows the tables, hook_row.c turns
 ** one row change into bytes, hook_txn.c follows transactions and savepoints,
 ** hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
-** hook_settle.c mends what a schema change in
+** hook_temp.c joins where an authorizer denies the usual way, hook_settle.c mends what a schema change in
 ** the same transaction made stale. Nobody outside capture/ includes this. */
 #ifndef MM_CAPTURE_HOOK_INT_H
 #define MM_CAPTURE_HOOK_INT_H
@@ -87,6 +87,8 @@ struct mm_hook {
     int64_t next_id, incarnation;
 
     bool joined;
+    bool entered;         /* and ready to capture: the first row did that */
+    bool temp_join;       /* TEMP triggers join: the authorizer denies the other way */
     bool skip;            /* decided: nothing of this transaction is captured */
     struct mm_err failed; /* why this transaction must not commit */
     struct mm_spill data, names;
@@ -125,6 +127,10 @@ struct mm_entry *mm_cache_get(struct mm_hook *h, const char *table, int nstored,
 void mm_cache_forget(struct mm_hook *h);
 void mm_cache_end(struct mm_hook *h, bool committed); /* of a transaction */
 void mm_cache_free(struct mm_hook *h);
+
+/* hook_temp.c: TEMP triggers on the watched tables as they are now. False when
+** not every write of each of them joins by these, or err is set. */
+bool mm_hook_temp_join(struct mm_hook *h, struct mm_err *err);
 
 /* hook_row.c */
 mm_preupdate_fn mm_hook_row;

@@ -73,7 +73,9 @@ static void join_failed(struct mm_hook *h, const char *table, const struct mm_er
         return;
     }
     if (denied) {
-        sqlite3_snprintf(sizeof why, why, "an authorizer denies \"DELETE FROM " MM_CAPTURE_MODULE "\": allow it");
+        sqlite3_snprintf(sizeof why, why,
+                         "an authorizer denies \"DELETE FROM " MM_CAPTURE_MODULE
+                         "\": allow it, or call marmot_init() on this connection once more");
     } else {
         sqlite3_snprintf(sizeof why, why, "a change could not be captured (%.180s): call marmot_reconcile",
                          err->rc != SQLITE_OK ? err->msg : "a table named " MM_CAPTURE_MODULE " is in the way");
@@ -91,12 +93,14 @@ bool mm_hook_join(struct mm_hook *h, const char *table)
         }
         return false;
     }
-    bool moved = step_join(h, MM_KEPT_JOIN, &err);
+    /* Joined by a TEMP trigger, no statement of ours has seen the schema. */
+    bool by_trigger = h->joined;
+    bool moved = by_trigger || step_join(h, MM_KEPT_JOIN, &err);
     if (!h->joined) {
         join_failed(h, table, &err);
         return false;
     }
-    if (h->guarded && (moved || h->kept[MM_KEPT_SPARE].st == NULL)) {
+    if (!by_trigger && h->guarded && (moved || h->kept[MM_KEPT_SPARE].st == NULL)) {
         struct mm_err spare;
         mm_err_init(&spare);
         step_join(h, MM_KEPT_SPARE, &spare);
@@ -108,7 +112,8 @@ bool mm_hook_join(struct mm_hook *h, const char *table)
         mm_hook_head(h, &h->failed);
     }
     h->skip = h->failed.rc == SQLITE_OK && !h->capturing;
-    return true;
+    h->entered = h->joined; /* an interrupt may have rolled all back meanwhile */
+    return h->entered;
 }
 
 void mm_hook_cut(struct mm_hook *h, const struct mm_mark *to)
@@ -135,6 +140,7 @@ static void end_transaction(struct mm_hook *h, bool committed)
     clear(h);
     mm_err_init(&h->failed);
     h->joined = false;
+    h->entered = false;
     h->skip = false;
     h->written = 0;
 }
@@ -263,6 +269,9 @@ int mm_hook_connect(sqlite3 *db, void *arg, int argc, const char *const *argv, s
     (void)argv;
     (void)msg;
     int rc = sqlite3_declare_vtab(db, "CREATE TABLE x(a HIDDEN)");
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_vtab_config(db, SQLITE_VTAB_INNOCUOUS); /* named by triggers, also with trusted_schema off */
+    }
     if (rc != SQLITE_OK) {
         return rc;
     }
