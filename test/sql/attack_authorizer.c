@@ -63,8 +63,8 @@ static void joins(const char *name, authorizer *denies, bool untrusted)
     static const char *const sql[] = {
         "INSERT INTO t VALUES(100, 'x')",
         "INSERT INTO t SELECT a + 1000, b FROM t",
-        "BEGIN; UPDATE t SET b = b || 'y' WHERE a < 3; SAVEPOINT s; DELETE FROM w; ROLLBACK TO s; DELETE FROM t WHERE "
-        "a > 1000; COMMIT",
+        "BEGIN; UPDATE t SET b = b || 'y' WHERE a < 3; SAVEPOINT s; DELETE FROM w; ROLLBACK TO s",
+        "DELETE FROM t WHERE a > 1000; COMMIT",
         "REPLACE INTO w VALUES('c', 9), ('d', 10)",
         "INSERT OR FAIL INTO w VALUES('e', 9), ('d', 10)",
         "BEGIN; DELETE FROM w; ROLLBACK",
@@ -88,7 +88,9 @@ static void joins(const char *name, authorizer *denies, bool untrusted)
     for (size_t k = 0; k < sizeof sql / sizeof sql[0]; k++) {
         char why[600];
         rig_sql(r.db, "%s", sql[k]);
-        rig_check(sql[k], rig_judge(&r, why, sizeof why) && r.uncaptured == 1, "%s, %d notes", why, r.uncaptured);
+        bool open = sqlite3_get_autocommit(r.db) == 0;
+        rig_check(sql[k], open || (rig_judge(&r, why, sizeof why) && r.uncaptured == 1), "%s, %d notes", why,
+                  r.uncaptured);
     }
     rig_sql(r.db, "INSERT INTO t VALUES(1, 1), (2, 2), (3, 3); UPDATE t SET b = a");
     rig_check("changes() is right", strcmp(rig_query(r.db, "SELECT changes()"), "3") == 0, "not 3");
