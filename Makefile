@@ -2,7 +2,7 @@
 #
 #   deps            installs the Debian packages that are missing (nothing when all are there)
 #   demo, check     the two first commands: each brings what it needs
-#   check-asan, check-tsan, check-valgrind, fuzz, soak, bench, lint, format, install, clean
+#   check-asan, check-tsan, check-valgrind, check-hosts, fuzz, soak, bench, lint, format, install, clean
 #
 # WERROR=1 makes warnings errors. A variant is a folder under build/ with its own
 # compiler and flags: release, asan, tsan, strict (gcc -Werror), clang (clang -Werror), fuzz.
@@ -21,7 +21,9 @@ SECONDS ?= 600
 DEPS := gcc libc6-dev pkg-config python3 libnats-dev nats-server libprotobuf-c-dev protobuf-c-compiler \
         libzstd-dev libsqlite3-dev sqlite3 libjansson-dev nettle-dev
 # npm fetches the SQLite amalgamations that the tests compile; any npm on PATH will do.
-DEPS_CHECK := $(DEPS) $(shell command -v npm >/dev/null 2>&1 || echo npm)
+DEPS_CHECK := $(DEPS) $(shell command -v npm >/dev/null 2>&1 || echo npm) libdbd-sqlite3-perl libsqlite3-tcl php-cli \
+              php-sqlite3 ruby-sqlite3 luajit
+DEPS_HOSTS := $(DEPS_CHECK) clang python3-venv r-cran-rsqlite sqlcipher
 DEPS_LINT := $(DEPS) binutils clang clang-format
 DEPS_FUZZ := $(DEPS_LINT) libclang-rt-14-dev
 DEPS_VALGRIND := $(DEPS) valgrind
@@ -46,6 +48,9 @@ MODEL_USERS := $(if $(MODEL),$(patsubst test/%.c,%,$(shell grep -l '"test/model/
 SCRIPTS := $(sort $(wildcard test/unit/*.py test/sql/*.py test/unit/*.sh test/sql/*.sh test/fault/*.sh))
 # A snapshot store at the end of a pipe, for the scripts.
 TOOL := test/cluster/store_tool
+# Those that bring their hosts by small packages; the others belong to check-hosts.
+HOST := test/host/matrix.py
+HOST_ALL := $(sort $(filter-out %/host.py,$(wildcard test/host/*.py)))
 CLUSTER := $(sort $(wildcard test/cluster/*.py test/cluster/*.sh test/fault/*.py))
 
 # --- Flags ------------------------------------------------------------------
@@ -79,7 +84,7 @@ FLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-reco
 VARIANTS := release asan tsan strict clang fuzz
 
 .PHONY: all deps demo check check-run check-asan check-asan-run check-tsan check-tsan-run check-valgrind \
-        check-valgrind-run fuzz fuzz-run soak bench bench-run lint lint-strict lint-clang format install clean sqlites
+        check-valgrind-run check-hosts fuzz fuzz-run soak bench bench-run lint lint-strict lint-clang format install clean sqlites
 .SECONDARY:
 
 all: libmarmot.so
@@ -187,7 +192,7 @@ check:
 	@$(MAKE) -j$(JOBS) check-run LINT=$(LINT)
 ATTACKS_HERE := $(foreach v,$(SQLITES),$(if $(wildcard build/sqlite/$(v)/sqlite3.c),$(ATTACK:%=build/sqlite-$(v)/test/sql/%)))
 check-run: libmarmot.so $(UNIT_release) $(ATTACKS_HERE) build/release/$(TOOL)
-	@./test/run $(if $(LINT),test/lint) $(UNIT_release) $(ATTACKS_HERE) $(SCRIPTS) $(CLUSTER) \
+	@./test/run $(if $(LINT),test/lint) $(UNIT_release) $(ATTACKS_HERE) $(SCRIPTS) $(CLUSTER) $(HOST) \
 	    --skipped $(filter-out $(ATTACKS_HERE),$(ATTACKS))
 
 check-asan:
@@ -219,6 +224,12 @@ check-valgrind-run: build/release/libmarmot.so $(UNIT_release)
 	    MARMOT_TEST_SLOW=10 MARMOT_TEST_ROUNDS=5 PYTHONMALLOC=malloc \
 	    ./test/run --slow 20 --wrap '$(VALGRIND) --leak-check=full --errors-for-leak-kinds=definite' \
 	    $(filter-out $(NOT_VALGRIND),$(UNIT_release)) test/cluster/kill_rounds.py test/cluster/both_ways.py
+
+# Every language and build of SQLite that the registries give; those that cannot be had are named.
+check-hosts:
+	@$(call need,$(DEPS_HOSTS))
+	@$(MAKE) -s -j$(JOBS) libmarmot.so
+	@MARMOT_HOSTS=all ./test/run $(HOST_ALL)
 
 fuzz:
 	@$(call need,$(DEPS_FUZZ))

@@ -3,7 +3,7 @@
     from cluster_hosts import *
 
     a = Shell(ws, "a", urls=nats.url, schema=SCHEMA)   # a real sqlite3 shell
-    b = CHost(ws, "b", urls=nats.url, schema=SCHEMA)   # test/cluster/host.c, compiled here
+    b = CHost(ws, "b", urls=nats.url, schema=SCHEMA)   # test/host/host.c, compiled here
 
 Both answer lists of text lines: ask(sql), one(sql), sync(ms), status(), kill(),
 quit(), start(); SqlError as Node raises it. Statements must be one line each.
@@ -26,6 +26,7 @@ CC = os.environ.get("CC", "gcc")
 
 class Console(Node):
     """A host that reads statements line by line and prints what they answer."""
+    own_session = False  # leads one, so that what it leaves behind can be found
 
     def command(self):
         raise NotImplementedError
@@ -34,7 +35,8 @@ class Console(Node):
         self.marks = 0
         with open(self.errors, "ab") as log:
             self.process = subprocess.Popen(WRAP + self.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                            env=self.env, text=True, preexec_fn=die_with_parent)
+                                            env=self.env, text=True, preexec_fn=die_with_parent,
+                                            start_new_session=self.own_session)
         self.prepare()
         if self.config is not False:
             self.init()
@@ -115,7 +117,7 @@ class CHost(Console):
         self.read_errors = os.path.getsize(self.errors)
         program = os.path.join(os.path.dirname(self.db), "host")
         if not os.path.exists(program):
-            subprocess.run([CC, "-O1", "-Wall", "-o", program, os.path.join(TOP, "test", "cluster", "host.c"),
+            subprocess.run([CC, "-O1", "-Wall", "-o", program, os.path.join(TOP, "test", "host", "host.c"),
                             "-lsqlite3"], check=True, env=plain_env())
         return [program, self.db, self.extension]
 

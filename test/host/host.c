@@ -4,7 +4,9 @@
 **
 ** Reads one SQL text a line and prints its rows, columns parted by |; an error
 ** is a line that begins with "Error: ". `.print WORDS` prints the words (the
-** reader's mark that an answer is complete), `.quit` closes and ends. */
+** reader's mark that an answer is complete), `.other SQL` runs SQL on a second
+** connection that loads nothing, `.quit` closes all and ends, `.exit` ends by
+** exit() with all open. */
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,17 +31,34 @@ static int fail(sqlite3 *db, const char *what)
     return 1;
 }
 
+static sqlite3 *open_file(const char *path)
+{
+    sqlite3 *db = NULL;
+    if (sqlite3_open(path, &db) != SQLITE_OK) {
+        fail(db, "open");
+        exit(1);
+    }
+    (void)sqlite3_busy_timeout(db, 5000);
+    return db;
+}
+
+static void run(sqlite3 *db, const char *sql)
+{
+    char *message = NULL;
+    if (sqlite3_exec(db, sql, print_row, NULL, &message) != SQLITE_OK) {
+        printf("Error: %s\n", message != NULL ? message : sqlite3_errmsg(db));
+        sqlite3_free(message);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
         fputs("usage: host DATABASE EXTENSION\n", stderr);
         return 2;
     }
-    sqlite3 *db = NULL;
-    if (sqlite3_open(argv[1], &db) != SQLITE_OK) {
-        return fail(db, "open");
-    }
-    (void)sqlite3_busy_timeout(db, 5000);
+    sqlite3 *db = open_file(argv[1]);
+    sqlite3 *other = NULL;
     if (sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, (int *)0) != SQLITE_OK) {
         return fail(db, "enable");
     }
@@ -61,13 +80,17 @@ int main(int argc, char **argv)
             puts(line + 7);
         } else if (strcmp(line, ".quit") == 0) {
             break;
-        } else if (sqlite3_exec(db, line, print_row, NULL, &message) != SQLITE_OK) {
-            printf("Error: %s\n", message != NULL ? message : sqlite3_errmsg(db));
-            sqlite3_free(message);
-            message = NULL;
+        } else if (strcmp(line, ".exit") == 0) {
+            exit(0);
+        } else if (strncmp(line, ".other ", 7) == 0) {
+            other = other != NULL ? other : open_file(argv[1]);
+            run(other, line + 7);
+        } else {
+            run(db, line);
         }
         (void)fflush(stdout);
     }
     free(line);
-    return sqlite3_close(db) == SQLITE_OK ? 0 : 1;
+    int closed = sqlite3_close(other) == SQLITE_OK;
+    return sqlite3_close(db) == SQLITE_OK && closed ? 0 : 1;
 }
