@@ -296,6 +296,8 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         wait = smaller(wait, mm_node_link_timeout(n));
         mm_node_repair_step(n);
         tell(n);
+        mm_node_peers_step(n);
+        wait = smaller(wait, mm_node_peers_timeout(n));
         if (sound) {
             mm_node_sync_step(n);
             flush(n, false);
@@ -316,6 +318,7 @@ static void loop(struct mm_worker *w, struct mm_node *n)
     if (!n->r.reload_needed) {
         flush(n, true);
     }
+    mm_node_peers_farewell(n);
 }
 
 static void wait_standby(struct mm_worker *w, int ms)
@@ -426,6 +429,7 @@ void mm_node_close(struct mm_node *n, int drain_ms)
     (void)pthread_cond_destroy(&n->told);
     free(n->shards);
     free(n->tables_json);
+    mm_peers_free(&n->peers);
     mm_config_free(n->config);
     free(n->path);
     free(n->vfs);

@@ -92,6 +92,13 @@ void mm_node_pending(struct mm_node *n, int64_t *rows, int64_t *bytes);
 /* True with err set when the node is in a state that waiting does not end. */
 bool mm_node_hopeless(struct mm_node *n, struct mm_err *err);
 
+/* The nodes of the cluster, this one among them, as they told about themselves
+** (in standby: asked now, which waits for the network most of a second). Free
+** with mm_peers_free. */
+struct mm_peers;
+int mm_node_peers(struct mm_node *n, struct mm_peers *out, struct mm_err *err);
+void mm_node_peers_refresh(struct mm_node *n); /* asks all of them to tell at once; does not wait */
+
 /* In the child of a fork: closes descriptors that must not be shared. */
 void mm_node_after_fork(struct mm_node *n);
 

@@ -10,6 +10,7 @@
 #include "base/worker.h"
 #include "bus/server.h"
 #include "node.h"
+#include "peers.h"
 #include "repl/applier.h"
 #include "repl/join.h"
 #include "repl/open.h"
@@ -25,10 +26,9 @@ enum {
     MM_STANDBY_MS = 200,   /* how soon another process takes over */
     MM_TRIM_ROWS = 5000,   /* outbox rows deleted in one transaction */
     MM_PART_HEAD = 4096,   /* bytes of a message around a part of a transaction, at most */
-    MM_CONNECT_MS = 2000,
-    MM_REQUESTS_MS = 20, /* other processes' requests are looked for this often at most */
-    MM_COUNT_MS = 200,   /* the outbox is counted this often while offline */
-    MM_STATUS_MS = 50,   /* the status is at most this old while much happens */
+    MM_REQUESTS_MS = 20,   /* other processes' requests are looked for this often at most */
+    MM_COUNT_MS = 200,     /* the outbox is counted this often while offline */
+    MM_STATUS_MS = 50,     /* the status is at most this old while much happens */
 };
 
 /* A caller of marmot_sync, on its own stack; `mu` guards the list. */
@@ -73,6 +73,10 @@ struct mm_node {
     int64_t incarnation, epoch, pending_rows, pending_bytes;
     char url[256];
     int server_pid;
+    struct mm_peers peers;  /* the other nodes, as they told */
+    char hello_cluster[40]; /* the cluster's id, "" before joining */
+    int64_t caught_up_ms;   /* monotonic: last at the end of every shard; 0 = not looked yet */
+    atomic_bool ask_peers;  /* somebody wants to hear from all of them now */
 
     /* The thread's own. */
     struct mm_worker *self;
@@ -99,6 +103,9 @@ struct mm_node {
     int64_t counted, unread_rows, unread_bytes, next_count_ms; /* outbox rows beyond those read */
     int64_t told_moved, told_waiting, next_status_ms;
     enum mm_node_state told_state;
+    bool listening, hello_due; /* what nodes tell; somebody asked */
+    int64_t next_hello_ms;
+    char hello_state[32];
 };
 
 /* node_open.c. The lock: this process replicates the file; tried, not waited for. */
@@ -125,6 +132,11 @@ void mm_node_sync_step(struct mm_node *n);    /* begins and ends what waits */
 void mm_node_sync_restart(struct mm_node *n); /* this process takes over: what waits begins anew */
 void mm_node_sync_standby(struct mm_node *n); /* asks the process that replicates */
 bool mm_node_sync_waiting(struct mm_node *n);
+
+/* node_peers.c: what nodes tell each other. */
+void mm_node_peers_step(struct mm_node *n);
+int mm_node_peers_timeout(const struct mm_node *n);
+void mm_node_peers_farewell(struct mm_node *n);
 
 /* node_repair.c */
 void mm_node_repair_step(struct mm_node *n);

@@ -6,6 +6,7 @@
 
 #include "base/db.h"
 #include "base/gate.h"
+#include "connecting.h"
 #include "node_int.h"
 
 /* One process replicates a file. POSIX locks, not flock: a child of a fork
@@ -82,23 +83,10 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err)
 
 struct mm_bus_options mm_node_bus_options(struct mm_node *n)
 {
-    const struct mm_config *c = n->config;
-    (void)snprintf(n->bus_name, sizeof n->bus_name, "marmot-%lld", (long long)c->node_id);
-    return (struct mm_bus_options){
-        .urls = n->server != NULL ? mm_server_url(n->server) : c->nats.urls,
-        .name = n->bus_name,
-        .user = c->nats.user_name,
-        .password = c->nats.user_password,
-        .token = c->nats.token,
-        .seed_file = c->nats.seed_file,
-        .creds_file = c->nats.creds_file,
-        .ca_file = c->nats.ca_file,
-        .cert_file = c->nats.cert_file,
-        .key_file = c->nats.key_file,
-        .connect_timeout_ms = MM_CONNECT_MS,
-        .ping_interval_ms = 5000,
-        .extra_fd = -1,
-    };
+    (void)snprintf(n->bus_name, sizeof n->bus_name, "marmot-%lld", (long long)n->config->node_id);
+    struct mm_bus_options o = mm_connecting_options(n->config, n->bus_name);
+    o.urls = n->server != NULL ? mm_server_url(n->server) : o.urls;
+    return o;
 }
 
 void mm_node_close_all(struct mm_node *n)

@@ -9,6 +9,11 @@
 **                     that this process runs, empty when it runs none
 **   marmot_conflicts  id, shard, seq, node, time, kind, table, key, lost, won: as
 **                     this node met them, newest first, the last 64 MiB
+**   marmot_nodes      id, name, host, state, positions (JSON, by shard), lag_messages,
+**                     lag_seconds, last_seen, self: every node that told of itself
+**                     lately or wrote to the log. "silent": not heard of for seven
+**                     seconds; seconds of lag count from when it last had it all.
+**                     A process that stands by asks around, most of a second long
 **   marmot_metrics    name, labels, value, help: as an exporter of Prometheus
 **                     writes them, labels without braces; empty like streams
 */

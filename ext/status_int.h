@@ -24,6 +24,6 @@ struct mm_status_rows {
 int mm_status_add(struct mm_status_rows *r, const char *const *text, struct mm_err *err);
 
 typedef int mm_status_fill(sqlite3 *db, struct mm_status_rows *r, struct mm_err *err);
-mm_status_fill mm_status_tables, mm_status_streams, mm_status_conflicts, mm_status_metrics;
+mm_status_fill mm_status_tables, mm_status_streams, mm_status_conflicts, mm_status_metrics, mm_status_nodes;
 
 #endif

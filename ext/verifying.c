@@ -6,10 +6,11 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "node.h"
+#include "peers.h"
 #include "store/verify.h"
 #include "store/watch.h"
 
-enum { POLL_MS = 20 };
+enum { POLL_MS = 20, GRACE_MS = 1000 /* for those that are asked to tell of themselves */ };
 
 static int check_watched(sqlite3 *db, struct mm_err *err)
 {
@@ -63,17 +64,38 @@ static int ask(sqlite3 *db, int shards, uint8_t id[MM_VERIFY_ID], struct mm_err 
     return err->rc;
 }
 
+/* Whether to wait on: for this node, and for those that are known to be there
+** and able to answer. Nodes that have not told of themselves when they were
+** asked to are left out; they come as silent. */
+static bool wanting(sqlite3 *db, struct mm_node *n, const uint8_t *id, int shards, struct mm_err *err)
+{
+    struct mm_peers peers;
+    struct mm_err none;
+    mm_err_init(&none);
+    (void)mm_node_peers(n, &peers, &none); /* without a connection there are none */
+    bool missing = !mm_verify_answered(db, id, shards, mm_node_id(n), err);
+    for (int k = 0; k < peers.count && !missing && err->rc == SQLITE_OK; k++) {
+        const struct mm_peer *p = &peers.peer[k];
+        missing = mm_peer_follows(p) && !mm_verify_answered(db, id, shards, p->hello.node, err);
+    }
+    mm_peers_free(&peers);
+    return missing && err->rc == SQLITE_OK;
+}
+
 int mm_verifying_run(sqlite3 *db, struct mm_node *n, int timeout_ms, struct mm_buf *out, struct mm_err *err)
 {
     uint8_t id[MM_VERIFY_ID];
     int shards = (int)mm_node_config(n)->log.shards;
-    int64_t until = mm_clock_mono_ms() + timeout_ms;
+    int64_t began = mm_clock_mono_ms();
     if (check_possible(db, n, err) != SQLITE_OK || mm_node_hopeless(n, err) || ask(db, shards, id, err) != SQLITE_OK) {
         return err->rc;
     }
-    mm_node_wake(n);
-    while (mm_verify_missing(db, id, shards, mm_node_id(n), err) > 0 && !mm_node_hopeless(n, err) &&
-           mm_clock_mono_ms() < until) {
+    mm_node_peers_refresh(n); /* and wakes it */
+    while (!mm_verify_complete(db, id, shards, mm_node_id(n), err) && err->rc == SQLITE_OK &&
+           !mm_node_hopeless(n, err) && mm_clock_mono_ms() < began + timeout_ms) {
+        if (mm_clock_mono_ms() > began + GRACE_MS && !wanting(db, n, id, shards, err)) {
+            break;
+        }
         (void)poll(NULL, 0, POLL_MS);
     }
     return mm_verify_json(db, id, shards, mm_node_id(n), out, err);

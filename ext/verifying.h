@@ -12,8 +12,9 @@
 
 struct mm_node;
 
-/* Appends the JSON array of SPEC 1. What has not come after timeout_ms is told
-** as silent. An error at once: inside a transaction or a reading statement,
+/* Appends the JSON array of SPEC 1. Ends when every node has answered, or every
+** one that is known to be alive; what has not come then, or after timeout_ms,
+** is told as silent. An error at once: inside a transaction or a reading statement,
 ** nothing watched, or a node that cannot go on. */
 int mm_verifying_run(sqlite3 *db, struct mm_node *n, int timeout_ms, struct mm_buf *out, struct mm_err *err);
 

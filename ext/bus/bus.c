@@ -131,6 +131,7 @@ void mm_bus_disconnect(struct mm_bus *b)
     }
     b->follow_count = 0;
     b->follow_turn = 0;
+    mm_tell_stop(b);
     n->natsSubscription_Destroy(b->acks);
     n->natsSubscription_Destroy(b->answers);
     b->acks = b->answers = NULL;

@@ -140,6 +140,15 @@ struct mm_ack {
 ** (a hub's and a leaf's) a token comes twice. */
 int mm_bus_next_ack(struct mm_bus *b, struct mm_ack *ack);
 
+/* --- Telling: plain NATS messages, which nobody keeps and which may be lost. --- */
+
+/* Subscribes, once a connection (a second call does nothing). What the user may
+** not subscribe to costs the connection: see mm_bus_wait. */
+int mm_bus_listen(struct mm_bus *b, const char *subject, struct mm_err *err);
+int mm_bus_tell(struct mm_bus *b, const char *subject, const void *data, size_t len, struct mm_err *err);
+/* Takes the next one: 1, its bytes borrowed until the next call, or 0. */
+int mm_bus_heard(struct mm_bus *b, const uint8_t **data, size_t *len);
+
 /* --- Following streams: one ordered, ephemeral, unacknowledged push consumer
 ** a stream; heartbeats and flow control are answered inside. --- */
 

@@ -72,6 +72,8 @@ struct mm_bus {
     natsInbox *inbox;
     natsSubscription *acks;    /* <inbox>.a.<token> */
     natsSubscription *answers; /* <inbox>.r.<number> */
+    natsSubscription *told;    /* NULL: not listening */
+    natsMsg *told_message;     /* the one that was taken last */
     struct mm_unacked unacked;
     uint64_t request_number;
     uint64_t follow_number;
@@ -145,6 +147,9 @@ void mm_bus_redact(char *text);                        /* cuts userinfo out of e
 void mm_follow_fill(struct mm_bus *b, struct mm_follow *f);
 bool mm_follow_ready(const struct mm_follow *f);
 void mm_follow_stop(struct mm_bus *b, struct mm_follow *f);
+
+/* --- tell.c --- */
+void mm_tell_stop(struct mm_bus *b);
 
 /* --- nkey.c --- */
 /* The public key ("U...", 56 characters) of the user seed in the file. */

@@ -247,6 +247,9 @@ static bool anything(struct mm_bus *b)
     if (b->api->natsSubscription_QueuedMsgs(b->acks, &queued) == NATS_OK && queued > 0) {
         return true;
     }
+    if (b->told != NULL && b->api->natsSubscription_QueuedMsgs(b->told, &queued) == NATS_OK && queued > 0) {
+        return true;
+    }
     for (int i = 0; i < b->follow_count; i++) {
         mm_follow_fill(b, &b->follows[i]);
         if (mm_follow_ready(&b->follows[i])) {

@@ -67,11 +67,11 @@ static bool is_loopback(const char *host)
     return strcmp(host, "localhost") == 0;
 }
 
-static void reach(struct mm_server *s, struct mm_err *err)
+/* Where a listener at `host` is reached from this machine. */
+static int reach(const char *host, int port, char connect[128], char *url, size_t size, struct mm_err *err)
 {
     struct in_addr v4;
     struct in6_addr v6;
-    const char *host = s->host;
     if (inet_pton(AF_INET, host, &v4) == 1) {
         host = v4.s_addr == htonl(INADDR_ANY) ? "127.0.0.1" : host;
     } else if (inet_pton(AF_INET6, host, &v6) == 1) {
@@ -81,9 +81,21 @@ static void reach(struct mm_server *s, struct mm_err *err)
     } else {
         mm_err_set(err, SQLITE_MISUSE, "nats.bind_address must be an IP address or localhost, not %s", host);
     }
-    (void)snprintf(s->connect, sizeof s->connect, "%s", host);
+    (void)snprintf(connect, 128, "%s", host);
     bool bracket = strchr(host, ':') != NULL;
-    (void)snprintf(s->url, sizeof s->url, "nats://%s%s%s:%d", bracket ? "[" : "", host, bracket ? "]" : "", s->port);
+    (void)snprintf(url, size, "nats://%s%s%s:%d", bracket ? "[" : "", host, bracket ? "]" : "", port);
+    return err->rc;
+}
+
+int mm_server_address(const char *bind_address, char *url, size_t size, struct mm_err *err)
+{
+    char host[128];
+    char connect[128];
+    int port = 0;
+    if (mm_server_split(bind_address, host, &port, err) == SQLITE_OK) {
+        reach(host, port, connect, url, size, err);
+    }
+    return err->rc;
 }
 
 struct mm_server *mm_server_open(const struct mm_server_options *o, struct mm_err *err)
@@ -102,7 +114,7 @@ struct mm_server *mm_server_open(const struct mm_server_options *o, struct mm_er
     s->password = copy(o->password, err);
     s->token = copy(o->token, err);
     if (mm_server_split(o->bind_address, s->host, &s->port, err) == SQLITE_OK) {
-        reach(s, err);
+        reach(s->host, s->port, s->connect, s->url, sizeof s->url, err);
     }
     /* A configuration of the user's own answers for its authentication itself. */
     bool guarded = s->user != NULL || s->token != NULL || s->config_file != NULL;

@@ -11,6 +11,7 @@
 #define MM_BUS_SERVER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/err.h"
 
@@ -38,6 +39,8 @@ enum mm_server_state {
 ** waits longer than 50 ms. */
 enum mm_server_state mm_server_tend(struct mm_server *s, struct mm_err *err);
 
+/* The URL of a server that listens at a bind address, as mm_server_url has it. */
+int mm_server_address(const char *bind_address, char *url, size_t size, struct mm_err *err);
 const char *mm_server_url(const struct mm_server *s); /* nats://host:port */
 int mm_server_pid(const struct mm_server *s);         /* 0 when we have no child */
 

@@ -31,12 +31,17 @@ sqlite3 *mm_repl_connect(const char *path, const char *vfs, int flags, struct mm
     return db;
 }
 
+void mm_repl_name_shard(const struct mm_repl_options *o, int number, char stream[256], char subject[256])
+{
+    (void)snprintf(stream, 256, "%s%s-%d", o->stream_prefix, o->compress ? "-c" : "", number);
+    (void)snprintf(subject, 256, "%s-%d", o->subject_prefix, number);
+}
+
 static void open_shard(struct mm_repl *r, const struct mm_repl_options *o, int number, struct mm_err *err)
 {
     struct mm_shard *s = &r->shard[number - 1];
     s->n = number;
-    (void)snprintf(s->stream, sizeof s->stream, "%s%s-%d", o->stream_prefix, o->compress ? "-c" : "", number);
-    (void)snprintf(s->subject, sizeof s->subject, "%s-%d", o->subject_prefix, number);
+    mm_repl_name_shard(o, number, s->stream, s->subject);
     mm_buf_init(&s->large.body, (size_t)1 << 30);
     s->accept = mm_accept_open(r->db, s->n, false, err);
     s->pending = err->rc == SQLITE_OK ? mm_pending_open(r->db, r->outbox, r->targets, s->n, err) : NULL;

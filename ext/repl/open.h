@@ -16,6 +16,9 @@ struct mm_repl_options {
     int64_t part_size;
 };
 
+/* Names of a shard in JetStream. */
+void mm_repl_name_shard(const struct mm_repl_options *o, int number, char stream[256], char subject[256]);
+
 /* A connection as replication uses one: no triggers, no foreign keys, no CHECK,
 ** a private cache, not captured. NULL with err set. `flags` beside the usual
 ** ones, SQLITE_OPEN_CREATE or 0. */

@@ -1,7 +1,5 @@
 #include "store/verify.h"
 
-#include <stdbool.h>
-
 #include "base/clock.h"
 #include "base/db.h"
 #include "store/outbox.h"
@@ -71,7 +69,21 @@ static sqlite3_stmt *scan(sqlite3 *db, const uint8_t *id, int shards, int64_t se
     return st;
 }
 
-int64_t mm_verify_missing(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t self, struct mm_err *err)
+bool mm_verify_answered(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t node, struct mm_err *err)
+{
+    int64_t n = 0;
+    sqlite3_stmt *st = mm_db_prepare(
+        db, err, 0, "SELECT count(DISTINCT shard) FROM main.__marmot__verify WHERE id = ?1 AND node = ?2");
+    if (st != NULL) {
+        sqlite3_bind_blob(st, 1, id, MM_VERIFY_ID, SQLITE_STATIC);
+        sqlite3_bind_int64(st, 2, node);
+        n = mm_db_step(st, err) ? sqlite3_column_int64(st, 0) : 0;
+    }
+    mm_db_finalize(st);
+    return n >= shards;
+}
+
+bool mm_verify_complete(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t self, struct mm_err *err)
 {
     int64_t missing = 0;
     sqlite3_stmt *st = scan(db, id, shards, self, err);
@@ -79,7 +91,7 @@ int64_t mm_verify_missing(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shard
         missing += sqlite3_column_type(st, 2) == SQLITE_NULL;
     }
     mm_db_finalize(st);
-    return missing;
+    return err->rc == SQLITE_OK && missing == 0;
 }
 
 int mm_verify_json(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t self, struct mm_buf *out,

@@ -6,6 +6,7 @@
 #ifndef MM_STORE_VERIFY_H
 #define MM_STORE_VERIFY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"
@@ -27,9 +28,10 @@ int mm_verify_request(sqlite3 *db, int shards, uint8_t id[MM_VERIFY_ID], struct 
 int mm_verify_add(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shard, int64_t node, const char *table, int64_t seq,
                   const uint8_t content[16], int64_t rows, struct mm_err *err);
 
-/* Answers still missing: known nodes, and `self`, times shards less those that
-** are there. */
-int64_t mm_verify_missing(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t self, struct mm_err *err);
+/* The node's answers of all shards are there. */
+bool mm_verify_answered(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t node, struct mm_err *err);
+/* So are those of every known node, and of `self`. */
+bool mm_verify_complete(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shards, int64_t self, struct mm_err *err);
 
 /* The answer of marmot_verify: an array of {node, table, shard, position, rows,
 ** checksum, equal}; equal = as node `self` has it. A node without an answer in

@@ -101,12 +101,15 @@ def behind_the_back(nodes, ids):
 def silence(nats, nodes, ids):
     nodes[2].kill()
     began = time.monotonic()
-    answer = verify(nodes[0], 1500)
+    answer = verify(nodes[0], 60000)
     spent = time.monotonic() - began
     spoken, silent = rows_of(answer, ids)
     check("a killed node is silent in every shard", silent == {("c", k + 1) for k in range(SHARDS)}, answer)
     check("the others are not", set(spoken) == {(n, t) for n in "ab" for t in TABLES}, answer)
-    check("it was waited for as long as asked", 1.4 < spent < 10, spent)
+    check("it was not waited for to the end, since nothing is heard of it", spent < 20 * SLOW, spent)
+    began = time.monotonic()
+    verify(nodes[0], 60000)
+    check("nor later, for longer than a second or so", time.monotonic() - began < 5 * SLOW, time.monotonic() - began)
     nodes[2].restart()
     settle(nodes)
     spoken, silent = rows_of(verify(nodes[0]), ids)
