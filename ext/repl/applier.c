@@ -154,7 +154,7 @@ static bool join_parts(struct mm_applier *a, struct mm_shard *s, struct mm_item 
     }
     mm_err_init(&bad);
     txn->arena = &it->arena;
-    if (mm_wire_decode_txn(txn, body->data, body->len, &it->arena, &bad) == SQLITE_NOMEM) {
+    if (mm_wire_decode_body(txn, body, &it->arena, &bad) == SQLITE_NOMEM) {
         mm_err_nomem(err);
         return false;
     }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ROWS_REMEMBERED = 4096 }; /* of one table, a transaction */
+
 struct mm_pending *mm_pending_open(sqlite3 *db, struct mm_outbox *outbox, struct mm_targets *targets, int shard,
                                    struct mm_err *err)
 {
@@ -220,14 +222,17 @@ static bool whole_table(struct mm_targets *targets, const char *name, struct mm_
 /* Calls back with the hash of each key that the transaction touches. */
 typedef int on_key(void *arg, uint64_t key, struct mm_err *err);
 
-static int each_key(struct mm_targets *targets, int shard, const struct mm_txn *txn, on_key *call, void *arg,
+/* What is pending stands under its rows, or under the table when these are not
+** independent or too many to be remembered; so what comes is looked up under
+** both (`look`). */
+static int each_key(struct mm_targets *targets, int shard, const struct mm_txn *txn, bool look, on_key *call, void *arg,
                     struct mm_err *err)
 {
     struct mm_buf b;
     mm_buf_init(&b, (size_t)1 << 30);
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_tab *tab = &txn->tab[k];
-        if (mm_targets_shard(targets, tab->name, err) != shard) {
+        if (mm_targets_shard(targets, tab->name, err) != shard || tab->nrow == 0) {
             continue;
         }
         struct mm_tab view;
@@ -236,14 +241,14 @@ static int each_key(struct mm_targets *targets, int shard, const struct mm_txn *
             break;
         }
         bool whole = whole_table(targets, tab->name, err);
-        for (size_t j = 0; j < (whole && tab->nrow > 0 ? 1 : tab->nrow) && err->rc == SQLITE_OK; j++) {
+        if (whole || look || tab->nrow > ROWS_REMEMBERED) {
+            call(arg, hash_bytes((const uint8_t *)view.name, strlen(view.name) + 1), err);
+        }
+        bool rows = !whole && (look || tab->nrow <= ROWS_REMEMBERED);
+        for (size_t j = 0; rows && j < tab->nrow && err->rc == SQLITE_OK; j++) {
             const struct mm_row *row = &tab->row[j];
             mm_buf_clear(&b);
-            if (whole) {
-                mm_buf_add(&b, view.name, strlen(view.name) + 1);
-            } else {
-                mm_change_key(&b, &view, row->before != NULL ? row->before : row->after, coll);
-            }
+            mm_change_key(&b, &view, row->before != NULL ? row->before : row->after, coll);
             if (mm_buf_check(&b, err, "a key") == SQLITE_OK) {
                 call(arg, hash_bytes(b.data, b.len), err);
             }
@@ -299,7 +304,7 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
     struct collect c = { NULL, 0, 0 };
     bool clean = true;
     if (txn != NULL) {
-        each_key(p->targets, p->shard, txn, collect_key, &c, err);
+        each_key(p->targets, p->shard, txn, false, collect_key, &c, err);
         if (err->rc != SQLITE_OK || c.n == 0) {
             free(c.key);
             return err->rc;
@@ -360,7 +365,7 @@ size_t mm_pending_overlap(struct mm_pending *p, const struct mm_txn *txn, struct
 {
     struct overlap o = { p, p->first_number + p->count };
     if (p->nbucket > 0 && p->count > 0) {
-        each_key(p->targets, p->shard, txn, look_key, &o, err);
+        each_key(p->targets, p->shard, txn, true, look_key, &o, err);
     }
     return (size_t)(o.first - p->first_number);
 }

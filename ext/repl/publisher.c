@@ -137,6 +137,20 @@ static int send_part(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, st
     return err->rc;
 }
 
+/* What is too large for one message waits here to be sent in parts. */
+static int cut(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    if (r->compress && err->rc == SQLITE_OK) {
+        mm_wire_compress_txn(&s->large.body, err);
+    }
+    if (mm_buf_check(&s->large.body, err, "a transaction") == SQLITE_OK) {
+        mm_wire_sha256(s->large.body.data, s->large.body.len, s->large.sha256);
+        s->large.number = 0;
+        s->large.count = (int)((s->large.body.len + (size_t)r->part_size - 1) / (size_t)r->part_size);
+    }
+    return err->rc;
+}
+
 static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, struct mm_err *err)
 {
     const struct mm_pend *e = mm_pending_at(s->pending, s->next);
@@ -157,20 +171,17 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
             mm_err_init(err); /* the wire form is larger than the captured one: in parts, then */
         }
     }
-    if (err->rc == SQLITE_OK && s->next < mm_pending_count(s->pending) && mm_pending_at(s->pending, s->next) == e) {
+    bool large =
+        err->rc == SQLITE_OK && s->next < mm_pending_count(s->pending) && mm_pending_at(s->pending, s->next) == e;
+    if (large) {
         mm_buf_init(&s->large.body, BODY_MAX);
-        mm_wire_encode_txn(&s->large.body, &m->txn, r->all_columns, r->compress, err);
-        if (mm_buf_check(&s->large.body, err, "a transaction") == SQLITE_OK) {
-            mm_wire_sha256(s->large.body.data, s->large.body.len, s->large.sha256);
-            s->large.number = 0;
-            s->large.count = (int)((s->large.body.len + (size_t)r->part_size - 1) / (size_t)r->part_size);
-        }
+        mm_wire_encode_txn(&s->large.body, &m->txn, r->all_columns, false, err);
     }
     mm_arena_free(&a);
     mm_buf_free(&names);
     mm_buf_free(&data);
     memset(&m->txn, 0, sizeof m->txn);
-    return err->rc;
+    return large ? cut(r, s, err) : err->rc;
 }
 
 static int send_control(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, struct mm_err *err)

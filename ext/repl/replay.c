@@ -204,7 +204,7 @@ bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_
     txn->arena = arena;
     /* What the first reading ignored as bad is ignored now as well. */
     return err->rc == SQLITE_OK && memcmp(sha, h.sha256, sizeof sha) == 0 &&
-           mm_wire_decode_txn(txn, body->data, body->len, arena, &bad) == SQLITE_OK;
+           mm_wire_decode_body(txn, body, arena, &bad) == SQLITE_OK;
 }
 
 static int mark(void *arg, struct mm_target *t, struct mm_err *err)

@@ -308,7 +308,9 @@ int mm_wire_decode(struct mm_msg *m, const void *data, size_t len, bool zstd, st
     return err->rc;
 }
 
-int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct mm_arena *arena, struct mm_err *err)
+/* `body`, if not NULL, holds the data: it goes as soon as they are not needed. */
+static int decode_txn(struct mm_txn *txn, const void *data, size_t len, struct mm_buf *body, struct mm_arena *arena,
+                      struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
         return err->rc;
@@ -320,13 +322,26 @@ int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct 
     }
     bool zstd = mm_pack_is_frame(data, len);
     void *plain = zstd ? mm_pack_inflate(data, len, MM_WIRE_TXN_MAX, &len, err) : NULL;
-    if (err->rc == SQLITE_OK) {
-        const Marmot__V1__Transaction *t =
-            unpack(&marmot__v1__transaction__descriptor, zstd ? plain : data, len, arena, "transaction", err);
-        if (t != NULL) {
-            mm_txn_read(txn, t, arena, err);
-        }
+    if (zstd && body != NULL) {
+        mm_buf_free(body);
     }
-    free(plain);
-    return err->rc;
+    const Marmot__V1__Transaction *t = NULL;
+    if (err->rc == SQLITE_OK) {
+        t = unpack(&marmot__v1__transaction__descriptor, zstd ? plain : data, len, arena, "transaction", err);
+    }
+    free(plain); /* what was unpacked is a copy */
+    if (body != NULL) {
+        mm_buf_free(body);
+    }
+    return t != NULL ? mm_txn_read(txn, t, arena, err) : err->rc;
+}
+
+int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct mm_arena *arena, struct mm_err *err)
+{
+    return decode_txn(txn, data, len, NULL, arena, err);
+}
+
+int mm_wire_decode_body(struct mm_txn *txn, struct mm_buf *body, struct mm_arena *arena, struct mm_err *err)
+{
+    return decode_txn(txn, body->data, body->len, body, arena, err);
 }

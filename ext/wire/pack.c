@@ -37,14 +37,20 @@ bool mm_pack_deflate(struct mm_buf *b, size_t at, struct mm_err *err)
     }
     /* With no more room than pays, the compressor gives up early by itself. */
     size_t room = len - (len >> SAVE_SHIFT);
-    void *to = malloc(room);
+    uint8_t *to = malloc(room);
     if (to == NULL) {
         mm_err_nomem(err);
         return false;
     }
     size_t n = ZSTD_compress(to, room, b->data + at, len, DEFLATE_LEVEL);
     bool pays = !ZSTD_isError(n);
-    if (pays) {
+    if (pays && at == 0) { /* a large one is not copied */
+        uint8_t *plain = b->data;
+        b->data = to;
+        b->len = n;
+        b->cap = room;
+        to = plain;
+    } else if (pays) {
         memcpy(b->data + at, to, n);
         b->len = at + n;
     } else if (ZSTD_getErrorCode(n) == ZSTD_error_memory_allocation) {

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static size_t varint_bytes(uint64_t v, uint8_t out[10])
+size_t mm_put_varint_bytes(uint8_t out[MM_PUT_VARINT_MAX], uint64_t v)
 {
     size_t n = 0;
     while (v > 0x7F) {
@@ -15,8 +15,8 @@ static size_t varint_bytes(uint64_t v, uint8_t out[10])
 
 void mm_put_varint(struct mm_buf *b, uint64_t v)
 {
-    uint8_t out[10];
-    mm_buf_add(b, out, varint_bytes(v, out));
+    uint8_t out[MM_PUT_VARINT_MAX];
+    mm_buf_add(b, out, mm_put_varint_bytes(out, v));
 }
 
 void mm_put_tag(struct mm_buf *b, unsigned field, unsigned wire_type)
@@ -59,6 +59,19 @@ void mm_put_item(struct mm_buf *b, unsigned field, const void *p, size_t n)
     mm_buf_add(b, p, n);
 }
 
+size_t mm_put_room(struct mm_buf *b, unsigned field, size_t n)
+{
+    if (n > 0) {
+        mm_put_tag(b, field, MM_PUT_BYTES);
+        mm_put_varint(b, n);
+    }
+    size_t at = b->len;
+    if (n > 0 && mm_buf_reserve(b, n) != NULL) {
+        b->len += n;
+    }
+    return at;
+}
+
 void mm_put_raw64(struct mm_buf *b, uint64_t v)
 {
     uint8_t out[8];
@@ -84,9 +97,9 @@ void mm_put_end(struct mm_buf *b, size_t mark)
     if (mm_buf_failed(b)) {
         return;
     }
-    uint8_t head[10];
+    uint8_t head[MM_PUT_VARINT_MAX];
     size_t body = b->len - mark;
-    size_t n = varint_bytes(body, head);
+    size_t n = mm_put_varint_bytes(head, body);
     if (mm_buf_reserve(b, n) == NULL) {
         return;
     }

@@ -26,6 +26,8 @@ enum { MM_TYPE_TEXT_HASH = 6, MM_TYPE_BLOB_HASH = 7, MM_HASH_SIZE = 32 };
 /* Table.op: enum mm_op, and the UPDATE of a row without identity. */
 enum { MM_OP_UPDATE_WHOLE = 5 };
 
+enum { MM_PUT_VARINT_MAX = 10 };
+size_t mm_put_varint_bytes(uint8_t out[MM_PUT_VARINT_MAX], uint64_t v); /* how many of them */
 void mm_put_varint(struct mm_buf *b, uint64_t v);
 void mm_put_tag(struct mm_buf *b, unsigned field, unsigned wire_type);
 
@@ -36,6 +38,9 @@ void mm_put_fixed(struct mm_buf *b, unsigned field, uint64_t v);
 void mm_put_bytes(struct mm_buf *b, unsigned field, const void *p, size_t n);
 /* One of a repeated field: also when empty. */
 void mm_put_item(struct mm_buf *b, unsigned field, const void *p, size_t n);
+
+/* Room for n bytes that the caller writes at b->data + the result; nothing for 0. */
+size_t mm_put_room(struct mm_buf *b, unsigned field, size_t n);
 
 void mm_put_raw64(struct mm_buf *b, uint64_t v); /* 8 bytes, little-endian */
 uint64_t mm_put_zigzag(int64_t v);

@@ -5,30 +5,43 @@
 #include "base/sqlite.h"
 #include "wire/wire.h"
 
-/* The parallel streams of one Table (proto/marmot.proto). */
-struct streams {
-    struct mm_buf op;
-    struct mm_buf changed;
-    struct mm_buf type;
-    struct mm_buf integer;
-    struct mm_buf real;
-    struct mm_buf length;
-    struct mm_buf data;
+/* The parallel streams of one Table (proto/marmot.proto), in their order. All
+** rows are gone through twice: the first time counts, so that the second can
+** write each stream to its place and no stream is ever held twice. */
+enum { S_OP, S_CHANGED, S_TYPE, S_INTEGER, S_REAL, S_LENGTH, S_DATA, S_COUNT, S_FIELD = 4 };
+
+struct stream {
+    uint8_t *to; /* NULL: only counted */
+    size_t n;
 };
 
 struct writer {
     struct mm_buf *out;
     const struct mm_tab *tab;
     bool all_columns;
-    struct streams s;
+    struct stream s[S_COUNT];
     struct mm_buf key; /* column indexes, as varints */
     struct mm_err *err;
 };
 
-static struct mm_buf *stream(struct streams *s, int k)
+static void put(struct writer *w, int stream, const void *p, size_t n)
 {
-    struct mm_buf *all[] = { &s->op, &s->changed, &s->type, &s->integer, &s->real, &s->length, &s->data };
-    return k < (int)(sizeof all / sizeof *all) ? all[k] : NULL;
+    struct stream *s = &w->s[stream];
+    if (s->to != NULL && n > 0) {
+        memcpy(s->to + s->n, p, n);
+    }
+    s->n += n;
+}
+
+static void put_byte(struct writer *w, int stream, uint8_t v)
+{
+    put(w, stream, &v, 1);
+}
+
+static void put_varint(struct writer *w, int stream, uint64_t v)
+{
+    uint8_t bytes[MM_PUT_VARINT_MAX];
+    put(w, stream, bytes, mm_put_varint_bytes(bytes, v));
 }
 
 static int misfit(struct writer *w, const char *what)
@@ -36,23 +49,31 @@ static int misfit(struct writer *w, const char *what)
     return mm_err_set(w->err, SQLITE_MISUSE, "change of table %.100s does not fit it: %s", w->tab->name, what);
 }
 
+static void put_real(struct writer *w, double r)
+{
+    uint64_t bits;
+    uint8_t bytes[8];
+    memcpy(&bits, &r, sizeof bits);
+    for (int k = 0; k < 8; k++) {
+        bytes[k] = (uint8_t)(bits >> (8 * k));
+    }
+    put(w, S_REAL, bytes, sizeof bytes);
+}
+
 static void put_value(struct writer *w, const struct mm_value *v)
 {
-    struct streams *s = &w->s;
-    uint64_t bits;
-    mm_buf_byte(&s->type, v->type);
+    put_byte(w, S_TYPE, v->type);
     switch (v->type) {
     case SQLITE_INTEGER:
-        mm_put_varint(&s->integer, mm_put_zigzag(v->u.i));
+        put_varint(w, S_INTEGER, mm_put_zigzag(v->u.i));
         break;
     case SQLITE_FLOAT:
-        memcpy(&bits, &v->u.r, sizeof bits);
-        mm_put_raw64(&s->real, bits);
+        put_real(w, v->u.r);
         break;
     case SQLITE_TEXT:
     case SQLITE_BLOB:
-        mm_put_varint(&s->length, v->len);
-        mm_buf_add(&s->data, v->u.p, v->len);
+        put_varint(w, S_LENGTH, v->len);
+        put(w, S_DATA, v->u.p, v->len);
         break;
     case SQLITE_NULL:
     case MM_UNDEF:
@@ -142,12 +163,12 @@ static void put_update(struct writer *w, const struct mm_row *row)
     for (uint32_t k = 0; k < ncol; k++) {
         n += is_sent(w, row, k);
     }
-    mm_buf_byte(&w->s.op, whole ? MM_OP_UPDATE_WHOLE : MM_OP_UPDATE);
-    mm_put_varint(&w->s.changed, n);
+    put_byte(w, S_OP, whole ? MM_OP_UPDATE_WHOLE : MM_OP_UPDATE);
+    put_varint(w, S_CHANGED, n);
     for (uint32_t k = 0; k < ncol; k++) {
         bool sent = is_sent(w, row, k);
         if (sent) {
-            mm_put_varint(&w->s.changed, k);
+            put_varint(w, S_CHANGED, k);
         }
         if (sent || whole || w->tab->pk[k] != 0) {
             put_value(w, &row->before[k]);
@@ -164,18 +185,18 @@ static void put_row(struct writer *w, const struct mm_row *row)
 {
     switch (row->op) {
     case MM_OP_INSERT:
-        mm_buf_byte(&w->s.op, MM_OP_INSERT);
+        put_byte(w, S_OP, MM_OP_INSERT);
         put_new(w, row->after);
         break;
     case MM_OP_UPDATE:
         put_update(w, row);
         break;
     case MM_OP_DELETE:
-        mm_buf_byte(&w->s.op, MM_OP_DELETE);
+        put_byte(w, S_OP, MM_OP_DELETE);
         put_old(w, row->before);
         break;
     case MM_OP_REPLACE:
-        mm_buf_byte(&w->s.op, MM_OP_REPLACE);
+        put_byte(w, S_OP, MM_OP_REPLACE);
         put_old(w, row->before);
         put_new(w, row->after);
         break;
@@ -212,6 +233,13 @@ static void put_name(struct writer *w, unsigned field, const char *name)
     mm_put_item(w->out, field, name, n);
 }
 
+static void put_rows(struct writer *w)
+{
+    for (size_t k = 0; k < w->tab->nrow && w->err->rc == SQLITE_OK; k++) {
+        put_row(w, &w->tab->row[k]);
+    }
+}
+
 static void put_table(struct writer *w)
 {
     const struct mm_tab *t = w->tab;
@@ -220,13 +248,7 @@ static void put_table(struct writer *w)
         return;
     }
     put_key(w);
-    for (size_t k = 0; k < t->nrow && w->err->rc == SQLITE_OK; k++) {
-        put_row(w, &t->row[k]);
-    }
-    struct mm_buf *part;
-    for (int k = 0; (part = stream(&w->s, k)) != NULL; k++) {
-        mm_buf_check(part, w->err, "a transaction");
-    }
+    put_rows(w);
     mm_buf_check(&w->key, w->err, "a key");
     if (w->err->rc != SQLITE_OK) {
         return;
@@ -239,8 +261,15 @@ static void put_table(struct writer *w)
         put_name(w, 2, t->col[k]);
     }
     mm_put_bytes(w->out, 3, w->key.data, w->key.len);
-    for (int k = 0; (part = stream(&w->s, k)) != NULL; k++) {
-        mm_put_bytes(w->out, 4 + (unsigned)k, part->data, part->len);
+    size_t at[S_COUNT];
+    for (unsigned k = 0; k < S_COUNT; k++) {
+        at[k] = mm_put_room(w->out, S_FIELD + k, w->s[k].n);
+    }
+    if (mm_buf_check(w->out, w->err, "a transaction") == SQLITE_OK) {
+        for (int k = 0; k < S_COUNT; k++) {
+            w->s[k] = (struct stream){ w->out->data + at[k], 0 };
+        }
+        put_rows(w);
     }
     mm_put_end(w->out, mark);
 }
@@ -248,7 +277,6 @@ static void put_table(struct writer *w)
 int mm_txn_put(struct mm_buf *out, const struct mm_txn *txn, bool all_columns, struct mm_err *err)
 {
     struct writer w;
-    struct mm_buf *part;
     if (err->rc != SQLITE_OK) {
         return err->rc;
     }
@@ -261,19 +289,11 @@ int mm_txn_put(struct mm_buf *out, const struct mm_txn *txn, bool all_columns, s
     w.all_columns = all_columns;
     w.err = err;
     mm_buf_init(&w.key, MM_WIRE_TXN_MAX);
-    for (int k = 0; (part = stream(&w.s, k)) != NULL; k++) {
-        mm_buf_init(part, MM_WIRE_TXN_MAX);
-    }
     for (size_t i = 0; i < txn->ntab && err->rc == SQLITE_OK; i++) {
         w.tab = &txn->tab[i];
         put_table(&w);
         mm_buf_clear(&w.key);
-        for (int k = 0; (part = stream(&w.s, k)) != NULL; k++) {
-            mm_buf_clear(part);
-        }
-    }
-    for (int k = 0; (part = stream(&w.s, k)) != NULL; k++) {
-        mm_buf_free(part);
+        memset(w.s, 0, sizeof w.s);
     }
     mm_buf_free(&w.key);
     return mm_buf_check(out, err, "a transaction");

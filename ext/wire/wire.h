@@ -102,6 +102,10 @@ int mm_wire_decode(struct mm_msg *m, const void *data, size_t len, bool zstd, st
 int mm_wire_encode_txn(struct mm_buf *out, const struct mm_txn *txn, bool all_columns, bool compress,
                        struct mm_err *err);
 int mm_wire_decode_txn(struct mm_txn *txn, const void *data, size_t len, struct mm_arena *arena, struct mm_err *err);
+/* The same with less memory. The body is compressed later, when what it was
+** made of is gone; and it is freed as soon as its bytes are not needed any more. */
+int mm_wire_compress_txn(struct mm_buf *body, struct mm_err *err);
+int mm_wire_decode_body(struct mm_txn *txn, struct mm_buf *body, struct mm_arena *arena, struct mm_err *err);
 
 void mm_wire_sha256(const void *data, size_t len, uint8_t out[32]);
 

@@ -18,6 +18,7 @@ CREATE TABLE many(id INTEGER PRIMARY KEY, batch INTEGER, v TEXT);
 CREATE TABLE small(id INTEGER PRIMARY KEY, v);
 """
 BLOB = 20 << 20
+PLAIN = "MARMOT_PRELOAD" not in os.environ and not WRAP
 ROWS = 100000
 KILLS = 8
 BATCH = 4000  # rows of a killed transaction, about 2 MB of text that no compression shrinks
@@ -113,6 +114,40 @@ def killed(a, b, rng):
     everywhere([a, b])
 
 
+def interleaved(a, b):
+    """Both send a large one at the same time; b, which is in the middle of both, dies."""
+    for k, n in enumerate((a, b)):
+        n.send_sql(FILL % (4 * BATCH, 1000000 * (k + 1), 100 + k, "hex(randomblob(300))"))
+    for n in (a, b):
+        n.receive()
+    both = "SELECT count(DISTINCT node) FROM __marmot__part"
+    wait_until(lambda: peek(b.db, both)[0][0] == 2, 20, "parts of both nodes wait at b", 0.001)
+    b.kill()
+    b.start()
+    for n in (a, b):
+        check("%s syncs after both were sent" % n.name, n.sync(60000) == 1, n.status())
+    everywhere([a, b])
+    for k in range(2):
+        check("the one of %s is whole" % "ab"[k],
+              peek(a.db, "SELECT count(*) FROM many WHERE batch = ?", 100 + k)[0][0] == 4 * BATCH, "it is not")
+
+
+def peak(node):
+    with open("/proc/%d/status" % node.process.pid) as f:
+        return next(int(line.split()[1]) // 1024 for line in f if line.startswith("VmHWM"))
+
+
+def memory(a, b):
+    """60 MB in one transaction, whole processes with their Python: under 200 MB each."""
+    a.sql(FILL % (60000, 0, 1, "hex(randomblob(500))"))
+    check("60 MB sync", a.sync(60000) == 1 and b.sync(60000) == 1, a.status())
+    everywhere([a, b])
+    used = [peak(n) for n in (a, b)]
+    note("resident at most: writer %d MB, replica %d MB" % tuple(used))
+    if PLAIN:
+        check("60 MB in one transaction take less than 200 MB", max(used) < 200, used)
+
+
 def parts(node):
     return peek(node.db, "SELECT count(*) FROM __marmot__part")[0][0]
 
@@ -143,6 +178,12 @@ def main():
         nats = NatsServer(ws).start()
         nodes = pair(ws, {"nats": {"urls": [nats.url]}, "replication_log": {"part_size": 4096}})
         killed(*nodes, rng)
+        interleaved(*nodes)
+        end(nodes)
+    with Workspace() as ws:
+        nats = NatsServer(ws).start()
+        nodes = pair(ws, {"nats": {"urls": [nats.url]}})
+        memory(*nodes)
         end(nodes)
     finish()
 

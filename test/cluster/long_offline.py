@@ -16,6 +16,8 @@ SCHEMA = """
 CREATE TABLE acc(id INTEGER PRIMARY KEY, v, who, n INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE uniq(id INTEGER PRIMARY KEY, u UNIQUE, v);
 CREATE TABLE bag(x, y);
+CREATE TABLE wide(id INTEGER PRIMARY KEY, v);
+WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 6000) INSERT INTO wide SELECT i, 'old' FROM c;
 """
 PENDING = int(os.environ.get("PENDING", 5000))
 ROWS = 400  # that both write
@@ -25,7 +27,9 @@ LONGEST = 4 if "MARMOT_PRELOAD" not in os.environ and not WRAP else 60
 
 def write(node, who, rng):
     """PENDING transactions in one process of its own speed; the sum of n stays 0."""
-    batch = []
+    batch = [[("UPDATE wide SET v = ? WHERE id = 5", ["one of %d" % who])],
+             [("UPDATE wide SET v = ? WHERE id <> 7", ["all of %d" % who])],  # too many rows to remember each
+             [("UPDATE wide SET v = ? WHERE id = 6", ["one of %d" % who])]]
     for k in range(PENDING):
         one, two = rng.randrange(ROWS), rng.randrange(ROWS)
         dice = rng.random()
