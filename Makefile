@@ -31,6 +31,8 @@ DEPS_VALGRIND := $(DEPS) valgrind
 # $(call need,packages): names the missing ones, installs them.
 need = ./test/lib/packages.sh $(1)
 
+comma := ,
+
 # --- Sources ----------------------------------------------------------------
 
 EXT := $(sort $(wildcard ext/*.c ext/*/*.c))
@@ -45,6 +47,8 @@ TEST_LIB := $(sort $(wildcard test/lib/*.c))
 # A cluster in one process: programs that include it get its doubles in place of ours.
 MODEL := $(sort $(wildcard test/model/*.c))
 MODEL_USERS := $(if $(MODEL),$(patsubst test/%.c,%,$(shell grep -l '"test/model/' test/unit/*.c)))
+# Its allocations can be made to fail.
+MODEL_WRAP := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc strdup free)
 SCRIPTS := $(sort $(wildcard test/unit/*.py test/sql/*.py test/unit/*.sh test/sql/*.sh test/fault/*.sh))
 # A snapshot store at the end of a pipe, for the scripts.
 TOOL := test/cluster/store_tool
@@ -134,8 +138,9 @@ build/$(1)/helpers.a: $$(TEST_LIB:%.c=build/$(1)/%.o)
 	@rm -f $$@
 	ar rcs $$@ $$^
 build/$(1)/test/%: build/$(1)/test/%.o build/$(1)/helpers.a build/$(1)/inner.a
-	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lsqlite3 $$(LIBS) -lm
+	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lsqlite3 $$(LIBS) -lm $$(WRAP)
 $(MODEL_USERS:%=build/$(1)/test/%): $(MODEL:%.c=build/$(1)/%.o)
+$(MODEL_USERS:%=build/$(1)/test/%): WRAP := $(MODEL_WRAP)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call variant,$(v))))
 
@@ -241,8 +246,9 @@ fuzz-run: $(FUZZ:%=build/fuzz/run/%)
 
 soak:
 	@$(call need,$(DEPS))
-	@$(MAKE) -s -j$(JOBS) libmarmot.so
+	@$(MAKE) -s -j$(JOBS) libmarmot.so build/release/test/unit/replay_random
 	@PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/cluster/storm.py --seconds $(SECONDS)
+	@./build/release/test/unit/replay_random --seconds $(SECONDS)
 
 bench:
 	@$(call need,$(DEPS))

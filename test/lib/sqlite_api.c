@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* With SQLITE_CORE the header declares the table's type and renames nothing. */
 #define SQLITE_CORE 1
@@ -52,11 +53,19 @@ bool test_sqlite_failed(void)
     return failed;
 }
 
+static sqlite3_api_routines ours;
+static int (*other_step)(sqlite3_stmt *);
+
 static int entry(sqlite3 *db, char **msg, const sqlite3_api_routines *api)
 {
     (void)db;
     (void)msg;
     sqlite3_api = api;
+    if (other_step != NULL) {
+        memcpy(&ours, api, sizeof ours);
+        ours.step = other_step;
+        sqlite3_api = &ours;
+    }
     return SQLITE_OK;
 }
 
@@ -87,4 +96,17 @@ void test_sqlite_start_with_faults(void)
     need(sqlite3_config(SQLITE_CONFIG_MALLOC, &m) == SQLITE_OK, "SQLITE_CONFIG_MALLOC");
     need(sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0) == SQLITE_OK, "SQLITE_CONFIG_LOOKASIDE");
     test_sqlite_start();
+}
+
+void test_sqlite_start_on(const sqlite3_mem_methods *memory, int (*step)(sqlite3_stmt *))
+{
+    need(sqlite3_config(SQLITE_CONFIG_MALLOC, memory) == SQLITE_OK, "SQLITE_CONFIG_MALLOC");
+    need(sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0) == SQLITE_OK, "SQLITE_CONFIG_MEMSTATUS");
+    other_step = step;
+    test_sqlite_start();
+}
+
+int test_sqlite_plain_step(sqlite3_stmt *st)
+{
+    return sqlite3_step(st);
 }

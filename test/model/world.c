@@ -1,18 +1,17 @@
-#include <dirent.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/db.h"
 #include "store/meta.h"
+#include "test/model/faults.h"
+#include "test/model/memory_vfs.h"
 #include "test/model/world_int.h"
 
 enum { SETTLE_TURNS = 400 };
 
-static char folder[64];
-static char first_path[96];
+static const char first_path[] = "/first.db";
 static uint8_t founded[4096];
 static size_t founded_len;
 
@@ -54,21 +53,6 @@ void world_fail(struct world *w, const char *fmt, ...)
 
 /* --- the beginning --- */
 
-static void remove_folder(void)
-{
-    DIR *d = opendir(folder);
-    struct dirent *e;
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        char path[400];
-        snprintf(path, sizeof path, "%s/%.255s", folder, e->d_name);
-        (void)unlink(path);
-    }
-    if (d != NULL) {
-        closedir(d);
-    }
-    (void)rmdir(folder);
-}
-
 static void make_founded(void)
 {
     struct mm_err err;
@@ -91,24 +75,21 @@ static void make_founded(void)
     mm_buf_free(&b);
 }
 
-const char *world_first_path(void)
-{
-    return first_path;
-}
-
 void world_prepare(void)
 {
     struct mm_err err;
     uint8_t digest[32];
-    const char *top = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.40s/mm-world-XXXXXX", top != NULL ? top : "/tmp");
-    world_need(mkdtemp(folder) != NULL, folder);
-    atexit(remove_folder);
-    snprintf(first_path, sizeof first_path, "%s/first.db", folder);
+    fault_start();
+    memory_vfs_start();
     make_founded();
     mm_wire_sha256(founded, founded_len, digest);
     mm_err_init(&err);
     sqlite3 *db = world_connect(first_path);
+    /* Small pages: less to copy for each process. */
+    world_need(sqlite3_exec(db,
+                            "PRAGMA journal_mode = delete; PRAGMA page_size = 1024; VACUUM; PRAGMA journal_mode = wal",
+                            NULL, NULL, NULL) == SQLITE_OK,
+               sqlite3_errmsg(db));
     world_need(sqlite3_exec(db, world_schema, NULL, NULL, NULL) == SQLITE_OK, sqlite3_errmsg(db));
     mm_db_exec(db, &err, "BEGIN");
     mm_meta_migrate(db, &err);
@@ -134,27 +115,8 @@ void world_prepare(void)
     mm_meta_set_int(db, MM_META_JOINED, 1, &err);
     mm_db_exec(db, &err, "COMMIT");
     world_need(err.rc == SQLITE_OK, err.msg);
+    world_read_first(db);
     world_need(sqlite3_close(db) == SQLITE_OK, "closing the first database");
-}
-
-static void copy_file(const char *from, const char *to)
-{
-    static const char *const tails[] = { "-wal", "-shm" };
-    char path[200];
-    char bytes[65536];
-    size_t n;
-    for (int k = 0; k < 2; k++) {
-        snprintf(path, sizeof path, "%s%s", to, tails[k]);
-        (void)unlink(path);
-    }
-    FILE *in = fopen(from, "rb");
-    FILE *out = fopen(to, "wb");
-    world_need(in != NULL && out != NULL, to);
-    while ((n = fread(bytes, 1, sizeof bytes, in)) > 0) {
-        world_need(fwrite(bytes, 1, n, out) == n, to);
-    }
-    (void)fclose(in);
-    world_need(fclose(out) == 0, to);
 }
 
 static int64_t new_incarnation(struct world *w)
@@ -178,9 +140,22 @@ static void start_node(struct world *w, struct world_node *n, int64_t id)
     world_node_open(w, n);
 }
 
+void world_seed(uint64_t seed)
+{
+    sqlite3_test_control(SQLITE_TESTCTRL_PRNG_SEED, (int)(seed * 0x9E3779B9u) | 1, NULL);
+}
+
+void world_warm(struct world *w)
+{
+    for (int k = 0; k < w->nnode; k++) {
+        world_node_warm(w, &w->node[k]);
+    }
+}
+
 void world_open(struct world *w, uint64_t seed)
 {
     memset(w, 0, sizeof *w);
+    world_seed(seed);
     net_now_us = 1000000;
     w->shards = world_random(&seed) % 3 == 0 ? 2 : 1;
     w->part_size = world_random(&seed) % 2 == 0 ? 4600 : 512 << 10;
@@ -196,8 +171,8 @@ void world_open(struct world *w, uint64_t seed)
         w->def[s][w->ndef[s]++] = world_tables[t];
     }
     for (int k = 0; k < w->nnode; k++) {
-        snprintf(w->node[k].path, sizeof w->node[k].path, "%s/%d.db", folder, k);
-        copy_file(first_path, w->node[k].path);
+        snprintf(w->node[k].path, sizeof w->node[k].path, "/%d.db", k);
+        memory_copy(first_path, w->node[k].path);
         start_node(w, &w->node[k], k + 1);
     }
 }
@@ -250,7 +225,7 @@ static void backup_path(const struct world_node *n, char out[160])
 /* A copy of the file of one moment, as a careful administrator makes it. */
 static void copy_database(struct world_node *n, const char *to)
 {
-    (void)unlink(to);
+    memory_remove(to);
     sqlite3 *db = NULL;
     world_need(sqlite3_open(to, &db) == SQLITE_OK, to);
     sqlite3_backup *b = sqlite3_backup_init(db, "main", n->r.db, "main");
@@ -269,7 +244,7 @@ static void set_back(struct world *w, struct world_node *n)
         w->commit[k].optional = w->commit[k].optional || w->commit[k].node == (int)(n - w->node);
     }
     world_node_close(n);
-    copy_file(path, n->path);
+    memory_copy(path, n->path);
     world_node_open(w, n);
 }
 
@@ -279,11 +254,11 @@ static void copy_node(struct world *w, struct world_node *n)
         return;
     }
     struct world_node *twin = &w->node[w->nnode++];
-    snprintf(twin->path, sizeof twin->path, "%s/%d.db", folder, w->nnode - 1);
+    snprintf(twin->path, sizeof twin->path, "/%d.db", w->nnode - 1);
     char path[160];
     backup_path(twin, path);
     copy_database(n, path);
-    copy_file(path, twin->path);
+    memory_copy(path, twin->path);
     start_node(w, twin, n->id);
 }
 

@@ -23,6 +23,9 @@ struct world_node {
     struct mm_repl r;
     struct mm_applier *applier;
     struct naive base[WORLD_SHARDS]; /* what the log says at the node's positions */
+    uint64_t seen_writes;            /* of the file, and positions, at the last comparison */
+    int64_t seen_seq[WORLD_SHARDS];
+    sqlite3_stmt *read[WORLD_SHARDS][WORLD_TABLES];
     bool has_backup;
     size_t backup_commits;
 };
@@ -78,11 +81,15 @@ struct world_step {
     uint64_t seed; /* of what it does in detail */
 };
 
-/* Once a process: the folder and the database that all nodes begin with. */
+/* Once a process, before the first call into SQLite: files in memory, and the
+** database that all nodes begin with. */
 void world_prepare(void);
 
 void world_open(struct world *w, uint64_t seed);
 void world_close(struct world *w);
+/* What a node learns at its first write and message is learnt now. */
+void world_warm(struct world *w);
+void world_seed(uint64_t seed); /* of all that SQLite draws by chance */
 void world_step(struct world *w, const struct world_step *s);
 /* Nothing goes wrong any more: until all is published and folded; then the
 ** last comparisons. */

@@ -5,36 +5,70 @@
 
 #include "base/db.h"
 #include "store/change.h"
+#include "test/model/memory_vfs.h"
 #include "test/model/world_int.h"
 
-static void read_tables(struct world *w, sqlite3 *db, int shard, struct naive *out)
+static struct naive first; /* all tables, as all nodes begin with them */
+
+static void read_table(sqlite3_stmt *st, struct naive *out, int table, struct mm_err *err)
+{
+    while (mm_db_step(st, err)) {
+        struct mm_value row[NAIVE_COLUMNS];
+        for (int k = 0; k < out->table[table].def->ncol; k++) {
+            world_need(mm_value_column(&row[k], st, k), "memory");
+        }
+        naive_put(out, table, row);
+    }
+    sqlite3_reset(st);
+}
+
+static sqlite3_stmt *prepare(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    return mm_db_prepare(db, err, SQLITE_PREPARE_PERSISTENT, "SELECT * FROM main.\"%w\"", table);
+}
+
+static void read_tables(struct world *w, struct world_node *n, int shard, struct naive *out)
 {
     struct mm_err err;
     mm_err_init(&err);
     naive_init(out, w->def[shard], w->ndef[shard]);
     for (int t = 0; t < out->ntable && err.rc == SQLITE_OK; t++) {
-        const struct naive_def *d = out->table[t].def;
-        sqlite3_stmt *st = mm_db_prepare(db, &err, 0, "SELECT * FROM main.\"%w\"", d->name);
-        while (mm_db_step(st, &err)) {
-            struct mm_value row[NAIVE_COLUMNS];
-            for (int k = 0; k < d->ncol; k++) {
-                world_need(mm_value_column(&row[k], st, k), "memory");
-            }
-            naive_put(out, t, row);
+        sqlite3_stmt **st = &n->read[shard][t];
+        if (*st == NULL) {
+            *st = prepare(n->r.db, out->table[t].def->name, &err);
         }
-        mm_db_finalize(st);
+        read_table(*st, out, t, &err);
     }
     if (err.rc != SQLITE_OK) {
         world_fail(w, "reading the tables: %s", err.msg);
     }
 }
 
+void world_read_first(sqlite3 *db)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    naive_init(&first, world_tables, WORLD_TABLES);
+    for (int t = 0; t < WORLD_TABLES; t++) {
+        sqlite3_stmt *st = prepare(db, world_tables[t].name, &err);
+        read_table(st, &first, t, &err);
+        mm_db_finalize(st);
+    }
+    world_need(err.rc == SQLITE_OK, err.msg);
+}
+
 /* A base of the very beginning. */
 void world_begin_base(struct world *w, int shard, struct naive *base)
 {
-    sqlite3 *db = world_connect(world_first_path());
-    read_tables(w, db, shard, base);
-    sqlite3_close(db);
+    naive_init(base, w->def[shard], w->ndef[shard]);
+    for (int t = 0; t < WORLD_TABLES; t++) {
+        for (int k = 0; k < base->ntable; k++) {
+            const struct naive_table *from = &first.table[t];
+            for (size_t j = 0; base->table[k].def->name == from->def->name && j < from->n; j++) {
+                naive_put(base, k, from->row[j].v);
+            }
+        }
+    }
 }
 
 static void advance(struct world *w, int shard, struct naive *base, int64_t to)
@@ -84,14 +118,25 @@ static int put_pending(struct world *w, struct world_node *n, const struct naive
 /* visible == what the log says at the positions + pending. */
 void world_check_node(struct world *w, struct world_node *n, const char *when)
 {
-    for (int s = 0; s < w->shards && !w->failed && !n->r.reload_needed; s++) {
+    uint64_t writes = memory_writes(n->path);
+    bool moved = writes != n->seen_writes;
+    for (int s = 0; s < w->shards; s++) {
+        moved = moved || n->r.shard[s].pos.seq != n->seen_seq[s];
+        n->seen_seq[s] = n->r.shard[s].pos.seq;
+    }
+    if (!moved || n->r.reload_needed) { /* what was equal is so still; or there is nothing to compare with */
+        n->seen_writes = moved ? 0 : writes;
+        return;
+    }
+    n->seen_writes = writes;
+    for (int s = 0; s < w->shards && !w->failed; s++) {
         struct naive expected;
         struct naive real;
         char why[256];
         advance(w, s, &n->base[s], n->r.shard[s].pos.seq);
         naive_copy(&expected, &n->base[s]);
         int pending = put_pending(w, n, &n->base[s], &expected);
-        read_tables(w, n->r.db, s, &real);
+        read_tables(w, n, s, &real);
         /* What a policy makes of a pending change shows at its echo, or at a
         ** redo before that. */
         bool exact = pending == 0 || !naive_policies(&n->base[s]);
@@ -108,15 +153,19 @@ void world_check_node(struct world *w, struct world_node *n, const char *when)
 void world_check_states(struct world *w, struct world_node *n)
 {
     struct mm_err err;
+    int count = 0;
     mm_err_init(&err);
-    for (int t = 0; t < WORLD_TABLES && !w->failed; t++) {
-        char *why = mm_watch_why(n->r.db, world_tables[t].name, &err);
-        if (world_usable[t] && mm_watch_get(n->r.db, world_tables[t].name, NULL, &err) != MM_WATCHED) {
-            world_fail(w, "%s is not watched any more on node %d: %s", world_tables[t].name, (int)(n - w->node),
-                       why != NULL ? why : "");
-        }
-        sqlite3_free(why);
+    struct mm_watch_entry *list = mm_watch_list(n->r.db, &count, &err);
+    if (count != WORLD_TABLES) {
+        world_fail(w, "%d tables in the watch list of node %d: %s", count, (int)(n - w->node), err.msg);
     }
+    for (int k = 0; k < count && !w->failed; k++) {
+        if (list[k].state != MM_WATCHED) {
+            world_fail(w, "%s is not watched any more on node %d: %s", list[k].name, (int)(n - w->node),
+                       list[k].why != NULL ? list[k].why : "");
+        }
+    }
+    mm_watch_list_free(list, count);
 }
 
 /* What the conflict log holds, as one text. sqlite3_free. */
@@ -148,10 +197,10 @@ static const char *difference(const char *a, const char *b)
 /* Conflicts are decided from the log alone: equal on every node. */
 void world_check_conflicts(struct world *w)
 {
-    char *first = conflicts(w, &w->node[0]);
+    char *mine = conflicts(w, &w->node[0]);
     for (int k = 1; k < w->nnode && !w->failed; k++) {
         char *other = conflicts(w, &w->node[k]);
-        const char *a = first != NULL ? first : "";
+        const char *a = mine != NULL ? mine : "";
         const char *b = other != NULL ? other : "";
         w->conflicts += strlen(a) > 0;
         if (strcmp(a, b) != 0) {
@@ -159,7 +208,7 @@ void world_check_conflicts(struct world *w)
         }
         sqlite3_free(other);
     }
-    sqlite3_free(first);
+    sqlite3_free(mine);
 }
 
 void world_check_commits(struct world *w)

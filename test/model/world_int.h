@@ -14,9 +14,8 @@ extern const struct naive_def world_tables[WORLD_TABLES];
 extern bool world_usable[WORLD_TABLES]; /* this library replicates such tables */
 extern const char world_schema[];
 
-const char *world_first_path(void); /* the database that all begin with */
-
 /* world_check.c */
+void world_read_first(sqlite3 *db); /* what all begin with */
 void world_begin_base(struct world *w, int shard, struct naive *base);
 void world_check_node(struct world *w, struct world_node *n, const char *when);
 void world_check_states(struct world *w, struct world_node *n);
@@ -26,6 +25,7 @@ void world_check_conflicts(struct world *w);
 /* world_node.c */
 sqlite3 *world_connect(const char *path);
 void world_node_open(struct world *w, struct world_node *n);
+void world_node_warm(struct world *w, struct world_node *n);
 void world_node_close(struct world_node *n);
 void world_node_deliver(struct world *w, struct world_node *n, int count);
 void world_node_apply(struct world *w, struct world_node *n);

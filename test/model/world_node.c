@@ -2,12 +2,11 @@
 #include "test/model/world_int.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/db.h"
 #include "capture/hook.h"
+#include "repl/open.h"
 #include "store/meta.h"
 
 enum { KEEP_MS = 20000, TRIM_ROWS = 3 };
@@ -28,8 +27,7 @@ sqlite3 *world_connect(const char *path)
                                NULL) == SQLITE_OK,
                path);
     sqlite3_extended_result_codes(db, 1);
-    world_need(sqlite3_exec(db, "PRAGMA journal_mode = wal; PRAGMA synchronous = 0", NULL, NULL, NULL) == SQLITE_OK,
-               "WAL");
+    world_need(sqlite3_exec(db, "PRAGMA journal_mode = wal", NULL, NULL, NULL) == SQLITE_OK, "WAL");
     return db;
 }
 
@@ -37,7 +35,6 @@ void world_node_open(struct world *w, struct world_node *n)
 {
     struct mm_err err;
     struct mm_repl *r = &n->r;
-    int off = 0;
     mm_err_init(&err);
     memset(r, 0, sizeof *r);
     n->open = false;
@@ -46,38 +43,41 @@ void world_node_open(struct world *w, struct world_node *n)
         world_fail(w, "hook of node %lld: %s", (long long)n->id, err.msg);
         return;
     }
-    r->db = world_connect(n->path);
-    sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, &off);
-    mm_db_exec(r->db, &err, "PRAGMA foreign_keys = 0; PRAGMA ignore_check_constraints = 1");
-    r->node = n->id;
-    r->epoch = 1;
-    r->nshard = w->shards;
-    r->part_size = w->part_size;
-    r->compress = w->compress;
-    r->joined = true;
-    r->shard = calloc((size_t)r->nshard, sizeof *r->shard);
-    world_need(r->shard != NULL, "memory");
-    r->bus = net_connect(w->net);
-    r->outbox = mm_outbox_open(r->db, &err);
-    r->targets = mm_targets_open(r->db, r->nshard, &err);
-    n->applier = mm_applier_open(r, &err);
-    for (int k = 0; k < r->nshard && err.rc == SQLITE_OK; k++) {
-        struct mm_shard *s = &r->shard[k];
-        s->n = k + 1;
-        snprintf(s->stream, sizeof s->stream, "log-%d", s->n);
-        snprintf(s->subject, sizeof s->subject, "subject-%d", s->n);
-        mm_buf_init(&s->large.body, (size_t)1 << 30);
-        s->accept = mm_accept_open(r->db, s->n, false, &err);
-        s->pending = mm_pending_open(r->db, r->outbox, r->targets, s->n, &err);
+    r->db = mm_repl_connect(n->path, NULL, 0, &err);
+    struct mm_repl_options o = { .node = n->id,
+                                 .nshard = w->shards,
+                                 .stream_prefix = "log",
+                                 .subject_prefix = "subject",
+                                 .part_size = w->part_size,
+                                 .compress = w->compress };
+    if (r->db != NULL && err.rc == SQLITE_OK) {
+        mm_repl_open(r, &o, &err);
     }
-    mm_targets_refresh(r->targets, &err);
-    mm_repl_reload(r, &err);
+    r->joined = true;
+    r->bus = net_connect(w->net);
+    n->applier = mm_applier_open(r, &err);
     for (int k = 0; k < r->nshard && err.rc == SQLITE_OK; k++) {
         r->shard[k].sync_seq = net_end(w->net, k + 1);
     }
     if (err.rc != SQLITE_OK) {
         world_fail(w, "opening node %lld: %s", (long long)n->id, err.msg);
     }
+}
+
+void world_node_warm(struct world *w, struct world_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_db_exec(n->app, &err, "BEGIN IMMEDIATE");
+    for (int t = 0; t < WORLD_TABLES; t++) {
+        mm_db_exec(n->app, &err, "DELETE FROM main.\"%w\"", world_tables[t].name);
+        (void)mm_targets_get(n->r.targets, world_tables[t].name, &err);
+    }
+    mm_db_exec(n->app, &err, "ROLLBACK");
+    if (err.rc != SQLITE_OK) {
+        world_fail(w, "warming node %lld: %s", (long long)n->id, err.msg);
+    }
+    world_check_node(w, n, "at the beginning");
 }
 
 void world_node_close(struct world_node *n)
@@ -88,18 +88,12 @@ void world_node_close(struct world_node *n)
     }
     mm_applier_close(n->applier);
     n->applier = NULL;
-    for (int k = 0; r->shard != NULL && k < r->nshard; k++) {
-        struct mm_shard *s = &r->shard[k];
-        mm_accept_close(s->replay);
-        mm_accept_close(s->accept);
-        mm_pending_close(s->pending);
-        mm_buf_free(&s->large.body);
+    for (int k = 0; k < WORLD_SHARDS * WORLD_TABLES; k++) {
+        sqlite3_finalize(n->read[k / WORLD_TABLES][k % WORLD_TABLES]);
     }
-    free(r->shard);
-    mm_targets_close(r->targets);
-    mm_outbox_close(r->outbox);
-    sqlite3_close(r->db);
-    memset(r, 0, sizeof *r);
+    memset(n->read, 0, sizeof n->read);
+    n->seen_writes = 0;
+    mm_repl_close(r);
     if (n->app != NULL) {
         sqlite3_exec(n->app, "ROLLBACK", NULL, NULL, NULL);
         sqlite3_close(n->app);
