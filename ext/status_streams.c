@@ -129,6 +129,8 @@ static void database_metrics(sqlite3 *db, struct metrics *m)
     add(m, "outbox_rows", "", rows, "Rows of the outbox: pending ones, and those kept for a while after their echo");
     add(m, "outbox_bytes", "", bytes, "Bytes of these rows");
     add(m, "conflicts_total", "", mm_conflict_total(db, m->err), "Conflicts that were ever recorded here");
+    add(m, "conflicts_dropped_total", "", mm_conflict_dropped(db, m->err),
+        "Those of them that the log no longer holds");
     mm_conflict_kinds(db, add_kind, m, m->err);
     add(m, "ignored_kept", "", mm_ignored_count(db, m->err), "Recorded messages that are bad for every node");
 }

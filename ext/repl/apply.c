@@ -4,8 +4,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "repl/foreign.h"
 
-enum { CONFLICTS_KEPT = 10000, JSON_MAX = 1 << 20 };
+enum { CONFLICTS_KEPT = 10000, CONFLICT_BYTES = 64 << 20, JSON_MAX = 1 << 20 };
 
 static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, struct mm_err *err)
 {
@@ -14,8 +15,7 @@ static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, struct
     t->state = MM_STALE;
 }
 
-/* NULL when the table's rows can be written here, else why not. */
-static const char *map_columns(struct mm_view *v)
+const char *mm_view_misfit(struct mm_view *v)
 {
     static const char no_table[] =
         "the cluster changes it and this node has no such table: create it as on the other nodes";
@@ -60,7 +60,7 @@ static const uint8_t *policies_of(struct mm_arena *a, const struct mm_target *t,
     return policy;
 }
 
-static bool view_alloc(struct mm_view *v, struct mm_arena *a, const struct mm_tab *tab, struct mm_target *t)
+bool mm_view_open(struct mm_view *v, struct mm_arena *a, const struct mm_tab *tab, struct mm_target *t)
 {
     size_t ncol = t->def != NULL ? (size_t)t->def->ncol : 0;
     v->t = t;
@@ -134,7 +134,7 @@ void mm_apply_conflict(sqlite3 *db, const struct mm_target *t, struct mm_apply_h
                                  (const char *)b[0].data,
                                  (const char *)b[1].data,
                                  (const char *)b[2].data };
-        mm_conflict_add(db, &c, CONFLICTS_KEPT, err);
+        mm_conflict_add(db, &c, CONFLICTS_KEPT, CONFLICT_BYTES, err);
     }
     for (int k = 0; k < 3; k++) {
         mm_buf_free(&b[k]);
@@ -215,14 +215,14 @@ int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *t
             continue;
         }
         struct mm_view v;
-        if (!view_alloc(&v, &a, tab, t)) {
+        if (!mm_view_open(&v, &a, tab, t)) {
             mm_err_nomem(err);
             break;
         }
         if (how->policies != NULL && t->def != NULL) {
             v.columns.policy = policies_of(&a, t, how->policies);
         }
-        const char *why = map_columns(&v);
+        const char *why = mm_view_misfit(&v);
         if (why == NULL) {
             apply_table(db, &v, how, err);
         }
@@ -237,6 +237,9 @@ int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *t
         }
     }
     mm_arena_free(&a);
+    if (!how->pending && !how->replay) {
+        mm_foreign_check(db, targets, txn, how, err);
+    }
     return err->rc;
 }
 
@@ -290,11 +293,11 @@ int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn
         if (t == NULL || t->def == NULL || !mm_watch_captures(t->state)) {
             continue; /* dropped since, or unwatched: the redo leaves it alone as well */
         }
-        if (!view_alloc(&v, &a, tab, t)) {
+        if (!mm_view_open(&v, &a, tab, t)) {
             mm_err_nomem(err);
             break;
         }
-        const char *why = map_columns(&v);
+        const char *why = mm_view_misfit(&v);
         if (why == NULL) {
             write_images(db, &v, err);
         }

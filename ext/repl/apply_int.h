@@ -16,6 +16,11 @@ struct mm_view {
     struct mm_value *old, *new, *current, *image;
 };
 
+/* Room for one message's table, in the arena; false: no memory. */
+bool mm_view_open(struct mm_view *v, struct mm_arena *a, const struct mm_tab *tab, struct mm_target *t);
+/* Maps its columns. NULL when the table's rows can be written here, else why not. */
+const char *mm_view_misfit(struct mm_view *v);
+
 /* A message's row in local order, into `out` (def->ncol values); NULL for NULL. */
 struct mm_value *mm_view_local(const struct mm_view *v, const struct mm_value *row, struct mm_value *out);
 

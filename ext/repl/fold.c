@@ -6,7 +6,9 @@
 
 const char *mm_conflict_name(enum mm_conflict_kind k)
 {
-    static const char *const names[] = { "none", "insert", "update", "update_missing", "delete", "unique" };
+    static const char *const names[] = {
+        "none", "insert", "update", "update_missing", "delete", "unique", "foreign_key"
+    };
     return names[k];
 }
 

@@ -20,6 +20,7 @@ enum mm_conflict_kind {
     MM_CONFLICT_UPDATE_MISSING, /* the row to update is gone */
     MM_CONFLICT_DELETE,         /* the deleted row was not the expected one */
     MM_CONFLICT_UNIQUE,         /* another row held one of its UNIQUE values and was evicted */
+    MM_CONFLICT_FOREIGN_KEY,    /* a reference dangles (repl/foreign.h): not of the fold, local */
 };
 const char *mm_conflict_name(enum mm_conflict_kind k);
 

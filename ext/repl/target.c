@@ -1,3 +1,4 @@
+#include "repl/foreign.h"
 #include "repl/target_int.h"
 
 #include <stdlib.h>
@@ -13,6 +14,7 @@ struct mm_targets {
     sqlite3 *db;
     int shards;
     int64_t cookie;
+    int foreign; /* -1 = not asked yet */
     struct mm_target *bucket[BUCKETS];
 };
 
@@ -26,6 +28,7 @@ struct mm_targets *mm_targets_open(sqlite3 *db, int shards, struct mm_err *err)
     s->db = db;
     s->shards = shards;
     s->cookie = -1;
+    s->foreign = -1;
     return s;
 }
 
@@ -41,6 +44,7 @@ static void target_free(struct mm_target *t)
     mm_db_finalize(t->find);
     mm_db_finalize(t->by_rowid);
     mm_db_finalize(t->evict);
+    mm_foreign_free(t->foreign);
     mm_table_free(t->def);
     sqlite3_free(t->first_name);
     free(t->policy);
@@ -50,6 +54,7 @@ static void target_free(struct mm_target *t)
 
 void mm_targets_forget(struct mm_targets *s)
 {
+    s->foreign = -1;
     for (int k = 0; k < BUCKETS; k++) {
         while (s->bucket[k] != NULL) {
             struct mm_target *t = s->bucket[k];
@@ -132,6 +137,17 @@ int mm_targets_shard(struct mm_targets *s, const char *table, struct mm_err *err
 {
     struct mm_target *t = mm_targets_get(s, table, err);
     return t != NULL ? t->shard : 1;
+}
+
+bool mm_targets_foreign(struct mm_targets *s, struct mm_err *err)
+{
+    if (s->foreign < 0 && err->rc == SQLITE_OK) {
+        int64_t any = mm_db_int(s->db, err, 0,
+                                "SELECT 1 FROM main.sqlite_schema AS m, pragma_foreign_key_list(m.name, 'main')"
+                                " WHERE m.type = 'table' LIMIT 1");
+        s->foreign = err->rc == SQLITE_OK ? any != 0 : -1;
+    }
+    return s->foreign > 0;
 }
 
 int mm_target_column(const struct mm_target *t, const char *column)

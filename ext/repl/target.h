@@ -22,6 +22,7 @@ struct mm_target {
     sqlite3_stmt *add, *find, *by_rowid, *evict;     /* for mm_target_add and mm_target_holder */
     int64_t held_rowid;                              /* of the row that mm_target_holder found */
     sqlite3_stmt *take[2];                           /* deletes a row by all its columns: the first, the last */
+    struct mm_foreign *foreign;                      /* repl/foreign.h; NULL: not looked for yet */
     struct mm_target *next;
 };
 
@@ -43,6 +44,9 @@ int mm_targets_shard(struct mm_targets *s, const char *table, struct mm_err *err
 
 /* For mm_change_read: arg is the struct mm_targets. */
 enum mm_coll mm_targets_coll(void *targets, const char *table, const char *column);
+
+/* True when any table has a foreign key. */
+bool mm_targets_foreign(struct mm_targets *s, struct mm_err *err);
 
 /* Index of a column by name (as SQLite compares names), -1 when missing. */
 int mm_target_column(const struct mm_target *t, const char *column);

@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 
-enum { IGNORED_KEPT = 10000, IGNORED_STEP = 64 };
+enum { IGNORED_KEPT = 10000, IGNORED_STEP = 64, CONFLICT_STEP = 16 };
 
 const char mm_position_sql_nodes[] = "SELECT DISTINCT node FROM main.__marmot__origin";
 
@@ -254,17 +254,24 @@ int mm_part_drop_shard(sqlite3 *db, int shard, struct mm_err *err)
     return mm_db_exec(db, err, "DELETE FROM main.__marmot__part WHERE shard = %d", shard);
 }
 
-int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, struct mm_err *err)
+int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, int64_t max_bytes, struct mm_err *err)
 {
     mm_db_exec(db, err,
                "INSERT INTO main.__marmot__conflict(shard, seq, node, at, kind, name, key, lost, won)"
                " VALUES (%d, %lld, %lld, %lld, %Q, %Q, %Q, %Q, %Q)",
                c->shard, (long long)c->seq, (long long)c->node, (long long)mm_clock_wall_ms(), c->kind, c->table,
                c->key, c->lost, c->won);
-    return mm_db_exec(db, err,
-                      "DELETE FROM main.__marmot__conflict WHERE id <= (SELECT max(id) FROM"
-                      " main.__marmot__conflict) - %lld",
-                      (long long)max_rows);
+    int64_t id = err->rc == SQLITE_OK ? sqlite3_last_insert_rowid(db) : 0;
+    mm_db_exec(db, err, "DELETE FROM main.__marmot__conflict WHERE id <= %lld", (long long)(id - max_rows));
+    bool large = strlen(c->key) + strlen(c->lost) + strlen(c->won) > (size_t)(max_bytes / max_rows);
+    if (large && id % CONFLICT_STEP == 0) { /* adding up takes a look at all of them */
+        mm_db_exec(db, err,
+                   "DELETE FROM main.__marmot__conflict WHERE id <= (SELECT max(id) FROM (SELECT id, sum(length(key) +"
+                   " length(lost) + length(won)) OVER (ORDER BY id DESC) AS total FROM main.__marmot__conflict)"
+                   " WHERE total > %lld)",
+                   (long long)max_bytes);
+    }
+    return err->rc;
 }
 
 int mm_ignored_add(sqlite3 *db, int shard, int64_t seq, int64_t node, const char *reason, struct mm_err *err)
@@ -326,6 +333,11 @@ int mm_conflict_kinds(sqlite3 *db, mm_conflict_kind_seen *one_seen, void *arg, s
 int64_t mm_conflict_total(sqlite3 *db, struct mm_err *err)
 {
     return mm_db_int(db, err, 0, "SELECT max(id) FROM main.__marmot__conflict");
+}
+
+int64_t mm_conflict_dropped(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 1, "SELECT min(id) FROM main.__marmot__conflict") - 1;
 }
 
 int64_t mm_ignored_count(sqlite3 *db, struct mm_err *err)

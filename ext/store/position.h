@@ -85,7 +85,8 @@ struct mm_conflict {
     const char *lost; /* JSON */
     const char *won;  /* JSON */
 };
-int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, struct mm_err *err);
+/* The oldest go: beyond max_rows, and now and then beyond max_bytes of texts. */
+int mm_conflict_add(sqlite3 *db, const struct mm_conflict *c, int64_t max_rows, int64_t max_bytes, struct mm_err *err);
 
 struct mm_conflict_row {
     int64_t id;
@@ -99,6 +100,7 @@ int mm_conflict_each(sqlite3 *db, mm_conflict_seen *one_seen, void *arg, struct 
 typedef void mm_conflict_kind_seen(void *arg, const char *kind, int64_t count);
 int mm_conflict_kinds(sqlite3 *db, mm_conflict_kind_seen *one_seen, void *arg, struct mm_err *err);
 int64_t mm_conflict_total(sqlite3 *db, struct mm_err *err);
+int64_t mm_conflict_dropped(sqlite3 *db, struct mm_err *err); /* how many of these are gone */
 
 int mm_ignored_add(sqlite3 *db, int shard, int64_t seq, int64_t node, const char *reason, struct mm_err *err);
 int64_t mm_ignored_count(sqlite3 *db, struct mm_err *err);

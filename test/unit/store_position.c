@@ -136,11 +136,23 @@ static void records(void)
     struct mm_conflict c = { 1, 7, 5, "update", "t'x", "{\"id\":1}", "{}", "null" };
     for (int k = 0; k < 25; k++) {
         c.seq = k;
-        mm_conflict_add(db, &c, 10, &err);
+        mm_conflict_add(db, &c, 10, 1 << 20, &err);
     }
     check("the conflict log is bounded, the newest stay",
           mm_db_int(db, &err, -1, "SELECT count(*) FROM __marmot__conflict") == 10 &&
               mm_db_int(db, &err, -1, "SELECT min(seq) FROM __marmot__conflict") == 15);
+    check("what was dropped is counted", mm_conflict_dropped(db, &err) == 15 && mm_conflict_total(db, &err) == 25);
+    c.lost = "a text of twenty bytes";
+    for (int k = 0; k < 16; k++) {
+        mm_conflict_add(db, &c, 10, 100, &err);
+    }
+    int64_t kept =
+        mm_db_int(db, &err, -1, "SELECT sum(length(key) + length(lost) + length(won)) FROM __marmot__conflict");
+    check("its bytes are bounded now and then", kept > 0 && kept <= 100 + 16 * 34);
+    c.lost = "{}";
+    for (int k = 0; k < 12; k++) {
+        mm_conflict_add(db, &c, 10, 1 << 20, &err);
+    }
     mm_ignored_add(db, 1, 9, 5, "it's bad", &err);
     mm_ignored_add(db, 1, 9, 5, "it's bad", &err);
     check("an ignored message is recorded once",
