@@ -21,7 +21,7 @@ SECONDS ?= 600
 DEPS := gcc libc6-dev pkg-config python3 libnats-dev nats-server libprotobuf-c-dev protobuf-c-compiler \
         libzstd-dev libsqlite3-dev sqlite3 libjansson-dev nettle-dev
 # npm fetches the SQLite amalgamations that the tests compile; any npm on PATH will do.
-DEPS_CHECK := $(DEPS) $(shell command -v npm >/dev/null 2>&1 || echo npm) libdbd-sqlite3-perl libsqlite3-tcl php-cli \
+DEPS_CHECK := $(DEPS) $(shell command -v npm >/dev/null 2>&1 || echo npm) zstd libdbd-sqlite3-perl libsqlite3-tcl php-cli \
               php-sqlite3 ruby-sqlite3 luajit
 DEPS_HOSTS := $(DEPS_CHECK) clang python3-venv r-cran-rsqlite sqlcipher
 DEPS_LINT := $(DEPS) binutils clang clang-format

@@ -202,11 +202,18 @@ static void check_snapshot(const struct mm_config *c, struct mm_err *err)
 
 /* Keys that are read, checked and stored, but whose parts are not built yet. */
 static const char *const not_yet[] = {
-    "replicate",         "sleep_timeout",        "join",
-    "autoincrement",     "outbox_full",          "replication_log.update_existing",
-    "nats.cluster_addr", "nats.cluster_peers",   "nats.leaf_servers",
-    "snapshot.store",    "snapshot.interval",    "snapshot.nats.replicas",
-    "prometheus.enable", "snapshot.nats.bucket",
+    "replicate",
+    "sleep_timeout",
+    "autoincrement",
+    "outbox_full",
+    "replication_log.update_existing",
+    "nats.cluster_addr",
+    "nats.cluster_peers",
+    "nats.leaf_servers",
+    "snapshot.interval",
+    "snapshot.nats.replicas",
+    "prometheus.enable",
+    "snapshot.nats.bucket",
 };
 
 static void warn_not_yet(struct mm_config *c, struct mm_err *err)

@@ -181,6 +181,32 @@ static void body_run(struct call *c)
     }
 }
 
+/* Both wait for the replication thread, which writes: not inside a transaction. */
+static void long_work(struct call *c, int (*work)(struct mm_node *, struct mm_buf *, struct mm_err *))
+{
+    struct mm_buf b;
+    mm_buf_init(&b, ANSWER_MAX);
+    if (sqlite3_get_autocommit(c->db) == 0) {
+        mm_err_set(&c->err, SQLITE_ERROR, "this connection is inside a transaction: COMMIT first");
+    }
+    struct mm_node *n = c->err.rc == SQLITE_OK ? mm_registry_acquire(c->db, &c->err) : NULL;
+    if (n != NULL) {
+        work(n, &b, &c->err);
+        mm_registry_release(n);
+    }
+    result_buf(c, &b);
+}
+
+static void body_snapshot(struct call *c)
+{
+    long_work(c, mm_node_snapshot);
+}
+
+static void body_restore(struct call *c)
+{
+    long_work(c, mm_node_restore);
+}
+
 static void body_verify(struct call *c)
 {
     int timeout = timeout_arg(c, VERIFY_DEFAULT_MS);
@@ -331,6 +357,8 @@ static const struct mm_function functions[] = {
       SQLITE_DIRECTONLY,
       body_policy },
     { "marmot_verify", "marmot_verify([timeout_ms])", 0, 1, { SQLITE_INTEGER }, SQLITE_DIRECTONLY, body_verify },
+    { "marmot_snapshot", "marmot_snapshot()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_snapshot },
+    { "marmot_restore", "marmot_restore()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_restore },
     { "marmot_retry", "marmot_retry(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_retry },
     { "marmot_skip", "marmot_skip(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_skip },
     { "marmot_status", "marmot_status()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_status },

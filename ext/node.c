@@ -62,6 +62,17 @@ static void remember(struct mm_node *n, const struct mm_err *err)
     (void)pthread_mutex_unlock(&n->mu);
 }
 
+/* What was folded here is not in the log, or the log has only gone on without us. */
+static enum mm_purpose lost_how(struct mm_node *n)
+{
+    enum mm_purpose p = MM_FOR_LOST;
+    for (int k = 0; k < n->r.nshard; k++) {
+        p = n->r.shard[k].behind ? MM_FOR_RESTORE : p;
+        n->r.shard[k].behind = false;
+    }
+    return p;
+}
+
 /* Folds one batch. Returns how long to wait before the next, -1 = until
 ** something comes. */
 static int apply(struct mm_node *n)
@@ -95,7 +106,7 @@ static int apply(struct mm_node *n)
         }
         break;
     case MM_APPLY_LOST:
-        n->verdict = MM_NODE_DIVERGED;
+        n->verdict = mm_node_bring(n, lost_how(n), &err) ? MM_NODE_JOINING : MM_NODE_DIVERGED;
         n->problem = err;
         mm_node_unlink(n, err.msg);
         n->next_connect_ms = mm_clock_mono_ms() + MM_CONFLICT_MS;
@@ -141,7 +152,7 @@ static void publish(struct mm_node *n)
 }
 
 /* Echoes, positions and clean-up in one transaction, at most once a second. */
-static void flush(struct mm_node *n, bool now)
+void mm_node_flush(struct mm_node *n, bool now)
 {
     struct mm_repl *r = &n->r;
     int64_t ms = mm_clock_mono_ms();
@@ -230,7 +241,7 @@ static void tell(struct mm_node *n)
         why = "no table is watched: call marmot_watch_all() or marmot_watch(table)";
     } else if (s == MM_NODE_LOG_FULL) {
         why = "the stream is full: nothing is lost, local changes wait in the outbox until there is room";
-    } else if (s == MM_NODE_LIVE || s == MM_NODE_JOINING) {
+    } else if (s == MM_NODE_LIVE) {
         why = "";
     }
     mm_node_tell(n, s, why);
@@ -285,7 +296,7 @@ static void loop(struct mm_worker *w, struct mm_node *n)
             mm_node_look(n);
             sound = !n->r.reload_needed;
         }
-        if (sound && mm_node_link(n)) {
+        if (sound && !n->held && mm_node_link(n)) {
             take_from_bus(n);
             wait = smaller(wait, apply(n));
             publish(n);
@@ -295,12 +306,15 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         }
         wait = smaller(wait, mm_node_link_timeout(n));
         mm_node_repair_step(n);
+        if (sound) {
+            mm_node_task_step(n);
+        }
         tell(n);
         mm_node_peers_step(n);
         wait = smaller(wait, mm_node_peers_timeout(n));
         if (sound) {
             mm_node_sync_step(n);
-            flush(n, false);
+            mm_node_flush(n, false);
         }
         if (stopping) {
             bool linked = mm_bus_connected(n->r.bus) && n->linked;
@@ -315,8 +329,9 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         mm_err_init(&err);
         mm_bus_wait(n->r.bus, wait, &err);
     }
+    mm_node_task_end(n);
     if (!n->r.reload_needed) {
-        flush(n, true);
+        mm_node_flush(n, true);
     }
     mm_node_peers_farewell(n);
 }

@@ -15,6 +15,7 @@
 #include "repl/join.h"
 #include "repl/open.h"
 #include "repl/publisher.h"
+#include "snapshot/task.h"
 
 enum {
     MM_TICK_MS = 100, /* commits of other processes are looked for this often */
@@ -51,6 +52,22 @@ struct mm_repair {
     struct mm_err err;
 };
 
+/* A call of marmot_snapshot or marmot_restore, on its caller's stack; `mu` guards it. */
+struct mm_call {
+    struct mm_call *next;
+    enum mm_task_kind kind;
+    bool begun, done;
+    struct mm_err err;
+    struct mm_buf answer;
+};
+
+/* What a copy of the cluster's content is brought for. */
+enum mm_purpose {
+    MM_FOR_RESTORE, /* marmot_restore, or the log has dropped what was not read here */
+    MM_FOR_JOIN,
+    MM_FOR_LOST, /* the server lost what was folded here */
+};
+
 struct mm_node {
     char *path, *vfs;
     struct mm_config *config;
@@ -66,6 +83,7 @@ struct mm_node {
     struct mm_sync *syncs;
     uint64_t next_sync;
     struct mm_repair *repair; /* one at a time: the caller's, NULL = none */
+    struct mm_call *calls;    /* waiting for the long work, oldest first */
     char last_error[512];
     struct mm_node_shard *shards; /* nshards of them, NULL before the first look */
     int nshards;
@@ -96,6 +114,14 @@ struct mm_node {
     bool watch_due;                /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
+    struct mm_task *task;    /* node_task.c: long work under way, NULL = none */
+    enum mm_purpose purpose; /* of a copy that is brought */
+    bool held;               /* the task compares: nothing is folded, followed or sent */
+    struct mm_err bring_why; /* what made the copy necessary */
+    int64_t next_bring_ms;
+    int bring_wait_ms;
+    struct mm_bus_options task_bus;
+    struct mm_store_options task_store;
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
     uint64_t joins; /* attempts so far */
@@ -137,6 +163,15 @@ bool mm_node_sync_waiting(struct mm_node *n);
 void mm_node_peers_step(struct mm_node *n);
 int mm_node_peers_timeout(const struct mm_node *n);
 void mm_node_peers_farewell(struct mm_node *n);
+
+/* node_task.c. A copy of the cluster's content is needed: begins to bring it, unless it
+** was tried a moment ago. True: under way. */
+bool mm_node_bring(struct mm_node *n, enum mm_purpose p, const struct mm_err *why);
+void mm_node_task_step(struct mm_node *n);
+void mm_node_task_end(struct mm_node *n); /* whatever is under way; callers get an error */
+
+/* node.c */
+void mm_node_flush(struct mm_node *n, bool now);
 
 /* node_repair.c */
 void mm_node_repair_step(struct mm_node *n);

@@ -98,7 +98,7 @@ static bool join(struct mm_node *n)
     struct mm_join_options o = join_options(n);
     struct mm_err err;
     mm_err_init(&err);
-    if (mm_clock_mono_ms() < n->next_join_ms) {
+    if (mm_clock_mono_ms() < n->next_join_ms || n->held) {
         return false;
     }
     mm_gate_enter();
@@ -125,9 +125,14 @@ static bool join(struct mm_node *n)
     mm_gate_leave();
     n->joins++;
     n->nothing_watched = result == MM_JOIN_NOTHING;
-    n->verdict = result == MM_JOIN_CONFLICT   ? MM_NODE_JOIN_CONFLICT
-                 : result == MM_JOIN_DIVERGED ? MM_NODE_DIVERGED
-                                              : MM_NODE_LIVE;
+    bool bring = result == MM_JOIN_BRING || result == MM_JOIN_LOST;
+    enum mm_node_state sad = n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
+    bool brought = bring && mm_node_bring(n, result == MM_JOIN_BRING ? MM_FOR_JOIN : MM_FOR_LOST, &err);
+    n->verdict = result == MM_JOIN_CONFLICT              ? MM_NODE_JOIN_CONFLICT
+                 : result == MM_JOIN_DIVERGED            ? MM_NODE_DIVERGED
+                 : bring && n->verdict != sad && brought ? MM_NODE_JOINING
+                 : bring                                 ? sad
+                                                         : MM_NODE_LIVE;
     n->linked = result == MM_JOIN_DONE;
     n->next_join_ms = mm_clock_mono_ms() + (result == MM_JOIN_DONE      ? 0
                                             : result == MM_JOIN_NOTHING ? MM_TICK_MS

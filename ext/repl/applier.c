@@ -58,6 +58,7 @@ static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct 
         uint8_t digest[MM_DIGEST_SIZE];
         digest_of(it, digest);
         if (s->pos.seq > 0 && (it->d.seq != s->pos.seq || memcmp(digest, s->pos.digest, sizeof digest) != 0)) {
+            s->behind = it->d.seq > s->pos.seq;
             mm_err_set(err, SQLITE_MISMATCH,
                        "stream %s no longer holds message %lld as this node folded it (it begins again at %lld): the "
                        "server lost or replaced its log; stop the nodes, keep the databases, call "
@@ -71,6 +72,7 @@ static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct 
         return PLACE_SEEN;
     }
     if (it->d.seq != s->pos.seq + 1) {
+        s->behind = true;
         mm_err_set(err, SQLITE_MISMATCH,
                    "stream %s has dropped messages %lld to %lld before this node folded them: call "
                    "marmot_cleanup('discard') and start anew from a copy of another node's database",

@@ -113,50 +113,6 @@ static void plan_row(struct two_phase *p, const struct mm_row *row, bool undo)
     p->n++;
 }
 
-static int compare_value(const struct mm_value *a, const struct mm_value *b, enum mm_coll coll)
-{
-    static const uint8_t order[] = { 0, 1, 1, 2, 3, 0 }; /* NULL, numbers, text, blob */
-    int ranks = order[a->type % 6] - order[b->type % 6];
-    if (ranks != 0 || order[a->type % 6] == 0) {
-        return ranks;
-    }
-    if (mm_value_key_equal(a, b, coll)) {
-        return 0;
-    }
-    if (order[a->type % 6] == 1) {
-        if (a->type == SQLITE_INTEGER && b->type == SQLITE_INTEGER) {
-            return a->u.i < b->u.i ? -1 : 1;
-        }
-        long double x = a->type == SQLITE_INTEGER ? (long double)a->u.i : (long double)a->u.r;
-        long double y = b->type == SQLITE_INTEGER ? (long double)b->u.i : (long double)b->u.r;
-        return x < y ? -1 : 1;
-    }
-    uint32_t la = a->len;
-    uint32_t lb = b->len;
-    while (a->type == SQLITE_TEXT && coll == MM_COLL_RTRIM && la > 0 && a->u.p[la - 1] == ' ') {
-        la--;
-    }
-    while (a->type == SQLITE_TEXT && coll == MM_COLL_RTRIM && lb > 0 && b->u.p[lb - 1] == ' ') {
-        lb--;
-    }
-    uint32_t n = la < lb ? la : lb;
-    for (uint32_t k = 0; k < n; k++) {
-        uint8_t x = a->u.p[k];
-        uint8_t y = b->u.p[k];
-        if (a->type == SQLITE_TEXT && coll == MM_COLL_NOCASE) {
-            x = x >= 'A' && x <= 'Z' ? (uint8_t)(x + 32) : x;
-            y = y >= 'A' && y <= 'Z' ? (uint8_t)(y + 32) : y;
-        }
-        if (x != y) {
-            return x < y ? -1 : 1;
-        }
-        if (x == 0 && a->type == SQLITE_TEXT && coll == MM_COLL_NOCASE) {
-            break; /* as SQLite: no further than a NUL */
-        }
-    }
-    return la < lb ? -1 : la > lb;
-}
-
 static int compare_plans(const void *x, const void *y, void *arg)
 {
     const struct mm_table *def = arg;
@@ -165,7 +121,7 @@ static int compare_plans(const void *x, const void *y, void *arg)
     for (int place = 1; place <= def->ncol; place++) {
         for (int k = 0; k < def->ncol; k++) {
             if (def->col[k].pk == place) {
-                int c = compare_value(&a->key[k], &b->key[k], (enum mm_coll)def->col[k].coll);
+                int c = mm_value_compare(&a->key[k], &b->key[k], (enum mm_coll)def->col[k].coll);
                 if (c != 0) {
                     return c;
                 }

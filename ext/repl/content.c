@@ -3,58 +3,15 @@
 #include <string.h>
 
 #include "base/db.h"
+#include "base/seen.h"
 #include "repl/join.h"
-
-/* Keys that a pending transaction was met for: the oldest one's before-image
-** is the base's row. */
-struct seen {
-    uint64_t *slot; /* 0 = free */
-    size_t n, cap;  /* cap is a power of two */
-};
-
-static bool grow(struct seen *s)
-{
-    size_t cap = s->cap == 0 ? 256 : s->cap * 2;
-    uint64_t *slot = calloc(cap, sizeof *slot);
-    if (slot == NULL) {
-        return false;
-    }
-    for (size_t k = 0; k < s->cap; k++) {
-        size_t at = s->slot[k] & (cap - 1);
-        while (s->slot[k] != 0 && slot[at] != 0) {
-            at = (at + 1) & (cap - 1);
-        }
-        slot[at] = s->slot[k] != 0 ? s->slot[k] : slot[at];
-    }
-    free(s->slot);
-    s->slot = slot;
-    s->cap = cap;
-    return true;
-}
-
-/* True when the key is new. */
-static bool see(struct seen *s, uint64_t key, struct mm_err *err)
-{
-    key |= 1; /* never 0 */
-    if (s->n >= s->cap / 2 && !grow(s)) {
-        mm_err_nomem(err);
-        return false;
-    }
-    size_t at = key & (s->cap - 1);
-    while (s->slot[at] != 0 && s->slot[at] != key) {
-        at = (at + 1) & (s->cap - 1);
-    }
-    bool fresh = s->slot[at] == 0;
-    s->slot[at] = key;
-    s->n += fresh;
-    return fresh;
-}
 
 struct taking {
     struct mm_repl *r;
     struct mm_target *t;
     struct mm_msg_table *out;
-    struct seen seen;
+    struct mm_seen
+        seen; /* keys that a pending transaction was met for: the oldest one's before-image is the base's row */
     const char **names;     /* of the local columns */
     struct mm_value *local; /* def->ncol */
     uint8_t *coll;          /* of the message's columns */
@@ -108,7 +65,7 @@ static void take_row(struct taking *k, const struct mm_tab *tab, const struct mm
     if (!identity) { /* a multiset: every change counts for itself */
         add_row(k, tab, image->before, -1, err);
         add_row(k, tab, image->after, 1, err);
-    } else if (see(&k->seen, hash(&k->key), err)) {
+    } else if (mm_seen_add(&k->seen, hash(&k->key), err)) {
         take_visible(k, tab, key, err);
         add_row(k, tab, image->op == MM_OP_INSERT ? image->after : NULL, 1, err);
     }
@@ -186,7 +143,7 @@ static int sum_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table 
         take_out_pending(&k, err);
     }
     mm_buf_free(&k.key);
-    free(k.seen.slot);
+    mm_seen_free(&k.seen);
     free(k.names);
     free(k.local);
     return err->rc;

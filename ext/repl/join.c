@@ -7,11 +7,11 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/log.h"
+#include "repl/record.h"
 #include "store/meta.h"
 
 enum { TABLES_MAX = 10000 };
 #define MESSAGE_MAX ((size_t)8 << 20)
-#define DESCRIPTION "libmarmot 1 cluster "
 
 const char *mm_join_difference(const struct mm_msg_table *ours, const struct mm_msg_table *theirs)
 {
@@ -53,127 +53,6 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
         mm_log(MM_LOG_WARN, "table %s stays out: %s", t->name, why);
     }
     return err->rc;
-}
-
-/* --- the cluster's record and streams --- */
-
-struct record {
-    char id[40];
-    char *settings; /* free */
-};
-
-static void bucket_name(const struct mm_join_options *o, char *out, size_t n)
-{
-    (void)snprintf(out, n, "%s-meta", o->cluster);
-}
-
-/* The record's value: id, newline, settings. */
-static bool parse_record(const char *value, struct record *rec)
-{
-    const char *nl = strchr(value, '\n');
-    if (nl == NULL || nl - value != 32 || strspn(value, "0123456789abcdef") != 32) {
-        return false;
-    }
-    memcpy(rec->id, value, 32);
-    rec->id[32] = '\0';
-    rec->settings = strdup(nl + 1);
-    return rec->settings != NULL;
-}
-
-/* 1 and the record, 0 when there is none. */
-static int read_record(struct mm_repl *r, const struct mm_join_options *o, struct record *rec, struct mm_err *err)
-{
-    char bucket[256];
-    char *value = NULL;
-    size_t len = 0;
-    bucket_name(o, bucket, sizeof bucket);
-    memset(rec, 0, sizeof *rec);
-    if (!mm_bus_kv_get(r->bus, bucket, "cluster", &value, &len, MM_REQUEST_MS, err)) {
-        return 0;
-    }
-    if (!parse_record(value, rec)) {
-        mm_err_set(err, SQLITE_CORRUPT,
-                   "the record of cluster %s in bucket %s is not readable: set another cluster name", o->cluster,
-                   bucket);
-    }
-    free(value);
-    return err->rc == SQLITE_OK;
-}
-
-static int make_record(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
-{
-    char bucket[256];
-    uint8_t id[16];
-    struct mm_buf b;
-    bucket_name(o, bucket, sizeof bucket);
-    sqlite3_randomness(sizeof id, id);
-    mm_buf_init(&b, MESSAGE_MAX);
-    for (size_t k = 0; k < sizeof id; k++) {
-        mm_buf_printf(&b, "%02x", id[k]);
-    }
-    mm_buf_printf(&b, "\n%s", o->settings);
-    mm_bus_kv_open(r->bus, bucket, o->replicas, 0, MM_REQUEST_MS, err);
-    if (mm_buf_check(&b, err, "the cluster's record") == SQLITE_OK) {
-        mm_bus_kv_create(r->bus, bucket, "cluster", b.data, b.len, MM_REQUEST_MS, err);
-    }
-    mm_buf_free(&b);
-    return err->rc;
-}
-
-static bool ours(const struct mm_stream_info *info, const char *cluster_id)
-{
-    size_t n = sizeof DESCRIPTION - 1;
-    return strncmp(info->description, DESCRIPTION, n) == 0 && strcmp(info->description + n, cluster_id) == 0;
-}
-
-/* The shard's stream exists and is this cluster's. */
-static enum mm_join_result open_stream(struct mm_repl *r, const struct mm_join_options *o, struct mm_shard *s,
-                                       bool create, struct mm_stream_info *info, struct mm_err *err)
-{
-    char description[96];
-    (void)snprintf(description, sizeof description, "%s%s", DESCRIPTION, r->cluster_id);
-    struct mm_stream_config c = {
-        .name = s->stream,
-        .subject = s->subject,
-        .description = description,
-        .max_msgs = -1,
-        .max_bytes = o->max_bytes > 0 ? o->max_bytes : -1,
-        .max_msg_size = -1,
-        .replicas = o->replicas,
-        .discard_new = true,
-        .duplicates_ns = 30LL * 1000000000,
-    };
-    int found = mm_bus_stream_info(r->bus, s->stream, info, MM_REQUEST_MS, err);
-    if (err->rc == SQLITE_OK && !found && !create) {
-        mm_err_set(err, SQLITE_NOTFOUND,
-                   "the server has no stream %s, which this node took part in: it was deleted or this is another "
-                   "server; bring back its store, or call marmot_cleanup('discard') and start anew",
-                   s->stream);
-        return MM_JOIN_DIVERGED;
-    }
-    if (err->rc == SQLITE_OK && !found && !mm_bus_stream_create(r->bus, &c, info, MM_REQUEST_MS, err) &&
-        err->rc == SQLITE_OK) {
-        found = mm_bus_stream_info(r->bus, s->stream, info, MM_REQUEST_MS, err);
-        if (!found) {
-            mm_err_set(err, SQLITE_CANTOPEN,
-                       "stream %s cannot be created: its subject %s belongs to another stream (Marmot v0.8 or another "
-                       "program): set cluster to another name in the configuration",
-                       s->stream, s->subject);
-            return MM_JOIN_CONFLICT;
-        }
-    }
-    if (err->rc != SQLITE_OK) {
-        return MM_JOIN_LATER;
-    }
-    if (!ours(info, r->cluster_id)) {
-        mm_err_set(err, SQLITE_AUTH,
-                   "stream %s belongs to Marmot v0.8 or another program: set cluster to another name in the "
-                   "configuration",
-                   s->stream);
-        return create ? MM_JOIN_CONFLICT : MM_JOIN_DIVERGED;
-    }
-    s->end_seq = info->last_seq;
-    return MM_JOIN_DONE;
 }
 
 /* --- the founded message --- */
@@ -259,40 +138,47 @@ static const struct mm_msg_table *find_table(const struct mm_msg_table *list, si
     return NULL;
 }
 
-/* Compares what is here with what the founder had. */
+/* Compares what is here with what the founder had. Equal: the log gives the rest. */
 static enum mm_join_result compare(struct mm_repl *r, const struct mm_join_options *o, const struct mm_msg *founded,
                                    const struct mm_msg_table *table, size_t n, struct mm_err *err)
 {
     size_t common = 0;
+    struct mm_err first; /* what speaks against reading the log alone */
+    mm_err_init(&first);
     for (size_t k = 0; k < founded->control.ntable && err->rc == SQLITE_OK; k++) {
         const struct mm_msg_table *theirs = &founded->control.table[k];
         const struct mm_msg_table *mine = find_table(table, n, theirs->name);
         if (mine == NULL) {
             bool by_choice = mm_watch_get(r->db, theirs->name, NULL, err) == MM_UNWATCHED || !o->watch_all;
             if (!by_choice) {
-                mm_err_set(err, SQLITE_MISMATCH,
+                mm_err_set(&first, SQLITE_MISMATCH,
                            "cluster %s replicates a table %s, which this database does not have (another application's "
                            "cluster? then set cluster to a name of its own; else start from a copy of its database)",
                            o->cluster, theirs->name);
-                return MM_JOIN_CONFLICT;
             }
             continue;
         }
         const char *why = mm_join_difference(mine, theirs);
         if (why != NULL) {
-            mm_err_set(err, SQLITE_MISMATCH, "table %s cannot join cluster %s: %s", theirs->name, o->cluster, why);
-            return MM_JOIN_CONFLICT;
+            mm_err_set(&first, SQLITE_MISMATCH, "table %s cannot join cluster %s: %s", theirs->name, o->cluster, why);
         }
         common++;
     }
-    if (err->rc == SQLITE_OK && common == 0) {
-        mm_err_set(err, SQLITE_MISMATCH,
+    if (err->rc != SQLITE_OK) {
+        return MM_JOIN_LATER;
+    }
+    if (first.rc == SQLITE_OK && common > 0) {
+        return MM_JOIN_DONE;
+    }
+    /* A database without a table of the cluster is another application's, unless it is empty. */
+    if (common == 0 && n > 0) {
+        mm_err_set(&first, SQLITE_MISMATCH,
                    "none of the tables watched here is one that cluster %s was founded with: set cluster to a name of "
                    "its own",
                    o->cluster);
-        return MM_JOIN_CONFLICT;
     }
-    return err->rc == SQLITE_OK ? MM_JOIN_DONE : MM_JOIN_LATER;
+    *err = first;
+    return common == 0 && n > 0 ? MM_JOIN_CONFLICT : MM_JOIN_BRING;
 }
 
 /* From now on this database belongs to the cluster, at the founding's place. */
@@ -338,6 +224,59 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
     return err->rc;
 }
 
+/* Decodes the founding; SQLITE_CORRUPT when the message is none, or of another cluster. */
+static int decode_founded(struct mm_repl *r, struct mm_msg *m, const uint8_t *data, size_t len, struct mm_arena *a,
+                          struct mm_err *err)
+{
+    struct mm_err bad;
+    mm_err_init(&bad);
+    if (mm_wire_decode(m, data, len, false, a, &bad) != SQLITE_OK || m->kind != MM_MSG_FOUNDED ||
+        strcmp(m->control.cluster_id, r->cluster_id) != 0) {
+        mm_err_set(err, SQLITE_CORRUPT,
+                   "the first message of %s is not the founding of this cluster: set another "
+                   "cluster name",
+                   r->shard[0].stream);
+    }
+    return err->rc;
+}
+
+static const char not_empty[] =
+    "the cluster began with rows in it, and no snapshot holds them: it joins by itself when "
+    "there is one (marmot_snapshot() on another node)";
+
+int mm_join_begin(struct mm_repl *r, struct mm_err *err)
+{
+    uint8_t *data = NULL;
+    size_t len = 0;
+    size_t n = 0;
+    struct mm_arena a;
+    struct mm_msg m;
+    struct mm_msg_table *table = gather(r, &n, err);
+    mm_arena_init(&a, MESSAGE_MAX * 4);
+    if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err)) {
+        mm_err_set(err, SQLITE_NOTFOUND, "stream %s no longer begins with the founding", r->shard[0].stream);
+    } else if (decode_founded(r, &m, data, len, &a, err) == SQLITE_OK) {
+        size_t kept = 0;
+        for (size_t k = 0; k < n && err->rc == SQLITE_OK; k++) {
+            const struct mm_msg_table *theirs = find_table(m.control.table, m.control.ntable, table[k].name);
+            const char *why = theirs != NULL ? mm_join_difference(&table[k], theirs) : NULL;
+            if (why != NULL) {
+                mm_watch_set(r->db, table[k].name, MM_STALE, theirs->rows > 0 ? not_empty : why, err);
+            }
+            if (theirs != NULL && why == NULL) {
+                table[kept++] = table[k];
+            }
+        }
+        if (err->rc == SQLITE_OK) {
+            adopt(r, &m, data, len, table, kept, err);
+        }
+    }
+    free(data);
+    free(table);
+    mm_arena_free(&a);
+    return err->rc;
+}
+
 static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_options *o,
                                         const struct mm_msg_table *table, size_t n, struct mm_err *err)
 {
@@ -346,9 +285,7 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
     enum mm_join_result result = MM_JOIN_LATER;
     struct mm_arena a;
     struct mm_msg m;
-    struct mm_err bad;
     mm_arena_init(&a, MESSAGE_MAX * 4);
-    mm_err_init(&bad);
     if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err)) {
         struct mm_stream_info info;
         bool there = mm_bus_stream_info(r->bus, r->shard[0].stream, &info, MM_REQUEST_MS, err);
@@ -360,13 +297,9 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
                        "the log of cluster %s no longer begins with its founding, so this database cannot join by "
                        "reading it: start from a copy of another node's database",
                        o->cluster);
-            result = MM_JOIN_CONFLICT;
+            result = MM_JOIN_BRING;
         }
-    } else if (mm_wire_decode(&m, data, len, false, &a, &bad) != SQLITE_OK || m.kind != MM_MSG_FOUNDED ||
-               strcmp(m.control.cluster_id, r->cluster_id) != 0) {
-        mm_err_set(err, SQLITE_CORRUPT,
-                   "the first message of %s is not the founding of cluster %s: set another cluster name",
-                   r->shard[0].stream, o->cluster);
+    } else if (decode_founded(r, &m, data, len, &a, err) != SQLITE_OK) {
         result = MM_JOIN_CONFLICT;
     } else {
         bool founder = m.node == r->node && m.incarnation == mm_head_incarnation(r->db, err);
@@ -380,69 +313,42 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
     return result;
 }
 
-/* Both are canonical: the same keys in the same order. Sets *from to where the
-** first differing "key":value begins in both; returns their lengths. */
-static void first_difference(const char *a, const char *b, size_t *from, int *len_a, int *len_b)
-{
-    size_t at = 0;
-    while (a[at] != '\0' && a[at] == b[at]) {
-        at++;
-    }
-    while (at > 0 && a[at - 1] != ',' && a[at - 1] != '{') {
-        at--;
-    }
-    *from = at;
-    *len_a = (int)strcspn(a + at, ",}");
-    *len_b = (int)strcspn(b + at, ",}");
-}
-
-static enum mm_join_result check_record(struct mm_repl *r, const struct mm_join_options *o, const struct record *rec,
-                                        struct mm_err *err)
-{
-    if (strcmp(rec->settings, o->settings) != 0) {
-        size_t from;
-        int theirs;
-        int ours_len;
-        first_difference(rec->settings, o->settings, &from, &theirs, &ours_len);
-        mm_err_set(
-            err, SQLITE_MISMATCH,
-            "settings that must be one per cluster differ: the cluster %s has %.*s, this node %.*s: configure this "
-            "node like the others",
-            o->cluster, theirs, rec->settings + from, ours_len, o->settings + from);
-        return MM_JOIN_CONFLICT;
-    }
-    (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", rec->id);
-    return MM_JOIN_DONE;
-}
-
 enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
 {
-    struct record rec;
+    struct mm_record rec;
     size_t n = 0;
     enum mm_join_result result = MM_JOIN_LATER;
     struct mm_msg_table *table = gather(r, &n, err);
-    if (err->rc == SQLITE_OK && n == 0) {
+    bool empty = err->rc == SQLITE_OK && n == 0;
+    if (empty && !o->watch_all) {
         free(table);
         return MM_JOIN_NOTHING;
     }
-    if (err->rc == SQLITE_OK && !read_record(r, o, &rec, err)) {
-        make_record(r, o, err);
-        if (err->rc == SQLITE_OK && !read_record(r, o, &rec, err)) {
+    bool there = mm_record_read(r, o, &rec, err);
+    if (empty && !there && err->rc == SQLITE_OK) { /* who has no table founds nothing */
+        free(table);
+        return MM_JOIN_NOTHING;
+    }
+    if (err->rc == SQLITE_OK && !there) {
+        mm_record_make(r, o, err);
+        if (err->rc == SQLITE_OK && !mm_record_read(r, o, &rec, err)) {
             mm_err_set(err, SQLITE_IOERR, "the record of cluster %s was made but cannot be read", o->cluster);
         }
     }
     if (err->rc == SQLITE_OK) {
-        result = check_record(r, o, &rec, err);
+        result = mm_record_check(r, o, &rec, err);
         free(rec.settings);
     }
     for (int k = 0; k < r->nshard && result == MM_JOIN_DONE; k++) {
         struct mm_stream_info info;
-        result = open_stream(r, o, &r->shard[k], true, &info, err);
+        result = mm_record_stream(r, o, &r->shard[k], true, &info, err);
         if (result == MM_JOIN_DONE) {
             (void)snprintf(r->shard[k].pos.created, sizeof r->shard[k].pos.created, "%s", info.created);
         }
     }
-    if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0) {
+    if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0 && empty) {
+        result = MM_JOIN_NOTHING;
+    } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0) {
         /* Whoever stores it first founds; a dead founder's place is taken so. */
         if (publish_founded(r, o, table, n, err) != SQLITE_OK) {
             result = MM_JOIN_LATER;
@@ -457,8 +363,8 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
 
 enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
 {
-    struct record rec;
-    if (!read_record(r, o, &rec, err)) {
+    struct mm_record rec;
+    if (!mm_record_read(r, o, &rec, err)) {
         if (err->rc == SQLITE_OK) {
             mm_err_set(err, SQLITE_NOTFOUND,
                        "the server knows no cluster %s, which this node took part in: bring back its store, or call "
@@ -475,19 +381,20 @@ enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_option
                    "server, or call marmot_cleanup('discard') and join anew",
                    r->cluster_id, o->cluster, rec.id);
     }
-    enum mm_join_result result = same ? check_record(r, o, &rec, err) : MM_JOIN_DIVERGED;
+    enum mm_join_result result = same ? mm_record_check(r, o, &rec, err) : MM_JOIN_DIVERGED;
     free(rec.settings);
     for (int k = 0; k < r->nshard && result == MM_JOIN_DONE; k++) {
         struct mm_shard *s = &r->shard[k];
         struct mm_stream_info info;
-        result = open_stream(r, o, s, false, &info, err);
-        if (result == MM_JOIN_DONE && (strcmp(info.created, s->pos.created) != 0 || info.last_seq < s->pos.seq)) {
+        result = mm_record_stream(r, o, s, false, &info, err);
+        bool same_stream = strcmp(info.created, s->pos.created) == 0;
+        if (result == MM_JOIN_DONE && (!same_stream || info.last_seq < s->pos.seq)) {
             mm_err_set(err, SQLITE_MISMATCH,
                        "stream %s ends at %lld and was created %s; this node folded up to %lld of the one created %s: "
                        "the server lost or replaced its log; bring back its store, or call marmot_cleanup('discard') "
                        "on every node but the best and start anew",
                        s->stream, (long long)info.last_seq, info.created, (long long)s->pos.seq, s->pos.created);
-            result = MM_JOIN_DIVERGED;
+            result = same_stream ? MM_JOIN_LOST : MM_JOIN_DIVERGED;
         }
     }
     return result;

@@ -1,5 +1,5 @@
-/* Founding and joining (SPEC 6, without snapshots): the cluster's record, the
-** `founded` message, and the comparison of tables by content sums.
+/* Founding and joining by the log alone: the `founded` message, and the
+** comparison of tables by content sums.
 **
 ** Threads: the replication thread. Requests wait up to MM_REQUEST_MS each;
 ** none runs inside a transaction. */
@@ -22,6 +22,8 @@ enum mm_join_result {
     MM_JOIN_LATER,    /* a request failed or timed out (err): try again */
     MM_JOIN_CONFLICT, /* stays out, untouched; err says what differs and what to do */
     MM_JOIN_DIVERGED, /* the server's cluster is not the one this node was part of */
+    MM_JOIN_BRING,    /* reading the log does not do: a copy of the cluster's content is needed (err says why) */
+    MM_JOIN_LOST,     /* the server lost what this node has folded (err says what) */
 };
 
 /* One attempt, for a node that has not joined. */
@@ -30,6 +32,11 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
 /* For a node that has: the record and the streams are still those of its
 ** cluster; reads the streams' ends. */
 enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err);
+
+/* In a copy that begins with empty tables: at the founding, with those tables
+** watched that were empty then; the others are stale. SQLITE_NOTFOUND: the log
+** no longer begins with it. */
+int mm_join_begin(struct mm_repl *r, struct mm_err *err);
 
 /* Content of a table's base: what is there, pending taken out by arithmetic.
 ** Reads the whole table in one read transaction. */

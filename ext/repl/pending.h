@@ -54,6 +54,8 @@ size_t mm_pending_overlap(struct mm_pending *p, const struct mm_txn *txn, struct
 
 /* Undoes, newest first, down to and with `index`. */
 int mm_pending_undo(struct mm_pending *p, size_t index, struct mm_err *err);
+/* The tables were written without what is pending: all of it is to be redone. */
+void mm_pending_all_undone(struct mm_pending *p);
 /* `all`: conflict = "row", see mm_fold_row. */
 void mm_pending_set_all_columns(struct mm_pending *p, bool all);
 /* Redoes all that is undone, oldest first; remembers their before-images. */

@@ -74,6 +74,11 @@ int mm_pending_undo(struct mm_pending *p, size_t index, struct mm_err *err)
     return err->rc;
 }
 
+void mm_pending_all_undone(struct mm_pending *p)
+{
+    p->undone_from = 0;
+}
+
 static int redo_one(struct mm_pending *p, struct mm_pend *e, struct mm_err *err)
 {
     struct mm_pend_scratch s;

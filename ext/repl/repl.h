@@ -65,6 +65,8 @@ struct mm_shard {
     uint8_t verify_id[16];
     struct mm_buf answer; /* computed, not written yet */
 
+    bool behind; /* MM_APPLY_LOST: the log has only dropped what was not read here yet */
+
     int64_t blocked_seq;
     int64_t skip_seq;                             /* marmot_skip: this message is passed over here */
     char why[400];                                /* of blocked */

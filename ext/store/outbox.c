@@ -308,3 +308,37 @@ int mm_outbox_size(sqlite3 *db, int64_t *rows, int64_t *bytes, struct mm_err *er
     *bytes = mm_db_int(db, err, 0, "SELECT sum(length(data) + ifnull(length(names), 0)) FROM main.__marmot__outbox");
     return err->rc;
 }
+
+int mm_outbox_copy(sqlite3 *db, const char *to, struct mm_err *err)
+{
+    static const char echoed[] = "max((SELECT floor FROM main.__marmot__head WHERE one = 1),"
+                                 " ifnull((SELECT max(id) FROM main.__marmot__echo), 0))";
+    mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__head SELECT * FROM main.__marmot__head", to);
+    mm_db_exec(db, err, "UPDATE \"%w\".__marmot__head SET floor = %s", to, echoed);
+    mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__outbox SELECT * FROM main.__marmot__outbox WHERE id > %s", to,
+               echoed);
+    return mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__undo SELECT * FROM main.__marmot__undo WHERE id > %s", to,
+                      echoed);
+}
+
+int mm_outbox_strip(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_exec(db, err,
+                      "DELETE FROM main.__marmot__outbox; DELETE FROM main.__marmot__undo;"
+                      "DELETE FROM main.__marmot__echo; DELETE FROM main.__marmot__head");
+}
+
+int mm_outbox_unecho(sqlite3 *db, int64_t id, struct mm_err *err)
+{
+    /* What stays is kept as long as the oldest of what goes would have been. */
+    mm_db_exec(db, err,
+               "INSERT OR REPLACE INTO main.__marmot__echo(at, id) SELECT at, %lld FROM main.__marmot__echo"
+               " WHERE id > %lld ORDER BY at LIMIT 1",
+               (long long)id, (long long)id);
+    return mm_db_exec(db, err, "DELETE FROM main.__marmot__echo WHERE id > %lld", (long long)id);
+}
+
+int64_t mm_outbox_floor(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT floor FROM main.__marmot__head WHERE one = 1");
+}

@@ -80,6 +80,15 @@ int mm_outbox_trim(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, int64_t
 /* Rows of incarnation `old` from `first` on belong to `moved` instead. */
 int mm_outbox_move(struct mm_outbox *o, int64_t old, int64_t first, int64_t moved, struct mm_err *err);
 
+/* What is not echoed, with its before-images, into schema `to` whose outbox is
+** empty; and what a snapshot must not hold leaves main again. */
+int mm_outbox_copy(sqlite3 *db, const char *to, struct mm_err *err);
+int mm_outbox_strip(sqlite3 *db, struct mm_err *err);
+/* The log was set back: rows above `id` count as not echoed again. */
+int mm_outbox_unecho(sqlite3 *db, int64_t id, struct mm_err *err);
+/* Highest id that was trimmed: what is up to it cannot be sent again. */
+int64_t mm_outbox_floor(sqlite3 *db, struct mm_err *err);
+
 /* --- The head row; any connection of ours, in its transaction. --- */
 int64_t mm_head_incarnation(sqlite3 *db, struct mm_err *err); /* 0 when there is no head yet */
 int mm_head_set_incarnation(sqlite3 *db, int64_t incarnation, struct mm_err *err);

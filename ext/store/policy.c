@@ -50,3 +50,9 @@ int mm_policy_request(sqlite3 *db, const char *table, const char *column, enum m
     mm_buf_free(&b);
     return err->rc;
 }
+
+int mm_policy_copy(sqlite3 *db, const char *from, const char *to, struct mm_err *err)
+{
+    mm_db_exec(db, err, "DELETE FROM \"%w\".__marmot__policy", to);
+    return mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__policy SELECT * FROM \"%w\".__marmot__policy", to, from);
+}

@@ -28,4 +28,7 @@ bool mm_policy_any(sqlite3 *db, const char *table, struct mm_err *err);
 #define MM_CONTROL_POLICY 'P'
 int mm_policy_request(sqlite3 *db, const char *table, const char *column, enum mm_policy p, struct mm_err *err);
 
+/* As mm_watchlist_copy. */
+int mm_policy_copy(sqlite3 *db, const char *from, const char *to, struct mm_err *err);
+
 #endif

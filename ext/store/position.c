@@ -344,3 +344,23 @@ int64_t mm_ignored_count(sqlite3 *db, struct mm_err *err)
 {
     return mm_db_int(db, err, 0, "SELECT count(*) FROM main.__marmot__ignored");
 }
+
+int mm_position_copy(sqlite3 *db, const char *from, const char *to, struct mm_err *err)
+{
+    static const char *const tables[] = { "position", "origin", "accepted", "part" };
+    for (size_t k = 0; k < sizeof tables / sizeof *tables && err->rc == SQLITE_OK; k++) {
+        mm_db_exec(db, err, "DELETE FROM \"%w\".__marmot__%s", to, tables[k]);
+        mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__%s SELECT * FROM \"%w\".__marmot__%s WHERE shard > 0", to,
+                   tables[k], from, tables[k]);
+    }
+    return err->rc;
+}
+
+int64_t mm_position_lost_outbox(sqlite3 *db, const char *from, int64_t node, struct mm_err *err)
+{
+    return mm_db_int(db, err, -1,
+                     "SELECT min(ifnull(n.outbox, 0)) FROM main.__marmot__origin AS o LEFT JOIN"
+                     " \"%w\".__marmot__origin AS n USING (shard, node, incarnation)"
+                     " WHERE o.node = %lld AND o.outbox > ifnull(n.outbox, 0)",
+                     from, (long long)node);
+}

@@ -58,6 +58,16 @@ int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation
 ** still remembered, of whatever incarnation. */
 bool mm_origin_txid_known(sqlite3 *db, int shard, int64_t node, const uint8_t txid[MM_TXID_SIZE], struct mm_err *err);
 
+/* Replaces the replicated state of schema `to` by that of `from` (names of
+** attached databases; unfinished parts with it), inside the caller's
+** transaction. */
+int mm_position_copy(sqlite3 *db, const char *from, const char *to, struct mm_err *err);
+
+/* How much of what a node's outbox held the log has lost: where schema `from`
+** has accepted less of it than main, the highest outbox id up to which `from`
+** has accepted everything; -1 when nothing is lost. */
+int64_t mm_position_lost_outbox(sqlite3 *db, const char *from, int64_t node, struct mm_err *err);
+
 struct mm_part_head {
     uint8_t txid[MM_TXID_SIZE];
     int count; /* parts in all */

@@ -408,3 +408,47 @@ bool mm_varint_get(const uint8_t **p, const uint8_t *end, uint64_t *v)
     }
     return false;
 }
+
+int mm_value_compare(const struct mm_value *a, const struct mm_value *b, enum mm_coll coll)
+{
+    static const uint8_t order[] = { 0, 1, 1, 2, 3, 0 }; /* NULL, numbers, text, blob */
+    int ranks = order[a->type % 6] - order[b->type % 6];
+    if (ranks != 0 || order[a->type % 6] == 0) {
+        return ranks;
+    }
+    if (mm_value_key_equal(a, b, coll)) {
+        return 0;
+    }
+    if (order[a->type % 6] == 1) {
+        if (a->type == SQLITE_INTEGER && b->type == SQLITE_INTEGER) {
+            return a->u.i < b->u.i ? -1 : 1;
+        }
+        long double x = a->type == SQLITE_INTEGER ? (long double)a->u.i : (long double)a->u.r;
+        long double y = b->type == SQLITE_INTEGER ? (long double)b->u.i : (long double)b->u.r;
+        return x < y ? -1 : 1;
+    }
+    uint32_t la = a->len;
+    uint32_t lb = b->len;
+    while (a->type == SQLITE_TEXT && coll == MM_COLL_RTRIM && la > 0 && a->u.p[la - 1] == ' ') {
+        la--;
+    }
+    while (a->type == SQLITE_TEXT && coll == MM_COLL_RTRIM && lb > 0 && b->u.p[lb - 1] == ' ') {
+        lb--;
+    }
+    uint32_t n = la < lb ? la : lb;
+    for (uint32_t k = 0; k < n; k++) {
+        uint8_t x = a->u.p[k];
+        uint8_t y = b->u.p[k];
+        if (a->type == SQLITE_TEXT && coll == MM_COLL_NOCASE) {
+            x = x >= 'A' && x <= 'Z' ? (uint8_t)(x + 32) : x;
+            y = y >= 'A' && y <= 'Z' ? (uint8_t)(y + 32) : y;
+        }
+        if (x != y) {
+            return x < y ? -1 : 1;
+        }
+        if (x == 0 && a->type == SQLITE_TEXT && coll == MM_COLL_NOCASE) {
+            break; /* as SQLite: no further than a NUL */
+        }
+    }
+    return la < lb ? -1 : la > lb;
+}

@@ -40,6 +40,10 @@ bool mm_value_same(const struct mm_value *a, const struct mm_value *b);
 ** NULL equals nothing, not even NULL. */
 bool mm_value_key_equal(const struct mm_value *a, const struct mm_value *b, enum mm_coll coll);
 
+/* Their order in a key, as SQLite's in an UTF-8 database: NULL, numbers, texts
+** by coll, blobs. */
+int mm_value_compare(const struct mm_value *a, const struct mm_value *b, enum mm_coll coll);
+
 /* Appends a canonical form: two keys are one row for SQLite if and only if
 ** these bytes are the same (no NULL among them). */
 void mm_value_key(struct mm_buf *b, const struct mm_value *v, enum mm_coll coll);

@@ -100,13 +100,12 @@ static char *copy_text(sqlite3_stmt *st, int col, struct mm_err *err)
     return copy;
 }
 
-struct mm_watch_entry *mm_watch_list(sqlite3 *db, int *n, struct mm_err *err)
+static struct mm_watch_entry *read_list(sqlite3 *db, const char *sql, int *n, struct mm_err *err)
 {
     struct mm_watch_entry *list = NULL;
     int cap = 0;
     *n = 0;
-    sqlite3_stmt *st =
-        mm_db_prepare(db, err, 0, "SELECT name, first_name, state, why FROM main.__marmot__table ORDER BY name");
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0, "%s", sql);
     while (mm_db_step(st, err)) {
         if (*n == cap) {
             cap = cap == 0 ? 16 : cap * 2;
@@ -130,6 +129,20 @@ struct mm_watch_entry *mm_watch_list(sqlite3 *db, int *n, struct mm_err *err)
         *n = 0;
     }
     return list;
+}
+
+struct mm_watch_entry *mm_watch_list(sqlite3 *db, int *n, struct mm_err *err)
+{
+    return read_list(db, "SELECT name, first_name, state, why FROM main.__marmot__table ORDER BY name", n, err);
+}
+
+struct mm_watch_entry *mm_watchlist_all(sqlite3 *db, int *n, struct mm_err *err)
+{
+    return read_list(db,
+                     "SELECT l.name, ifnull(t.first_name, l.name), ifnull(t.state, 'none'), t.why"
+                     " FROM main.__marmot__watchlist AS l LEFT JOIN main.__marmot__table AS t USING (name)"
+                     " ORDER BY l.name",
+                     n, err);
 }
 
 void mm_watch_list_free(struct mm_watch_entry *list, int n)
@@ -161,4 +174,27 @@ int mm_watch_shard(const char *first_name, int shards)
         h = (h ^ (c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c)) * 1099511628211ULL;
     }
     return (int)(h % (uint64_t)shards) + 1;
+}
+
+int mm_watchlist_copy(sqlite3 *db, const char *from, const char *to, struct mm_err *err)
+{
+    mm_db_exec(db, err, "DELETE FROM \"%w\".__marmot__watchlist", to);
+    return mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__watchlist SELECT * FROM \"%w\".__marmot__watchlist", to,
+                      from);
+}
+
+int mm_watch_copy(sqlite3 *db, const char *to, struct mm_err *err)
+{
+    return mm_db_exec(db, err,
+                      "INSERT INTO \"%w\".__marmot__table SELECT * FROM main.__marmot__table WHERE state = 'watched'"
+                      " AND name IN (SELECT name FROM main.__marmot__watchlist)",
+                      to);
+}
+
+bool mm_watchlist_missing(sqlite3 *db, char **name, struct mm_err *err)
+{
+    *name = mm_db_text(db, err,
+                       "SELECT l.name || ' is ' || ifnull(t.state, 'not here') FROM main.__marmot__watchlist AS l"
+                       " LEFT JOIN main.__marmot__table AS t USING (name) WHERE t.state IS NOT 'watched' LIMIT 1");
+    return *name != NULL;
 }

@@ -54,6 +54,18 @@ void mm_watch_list_free(struct mm_watch_entry *list, int n);
 int64_t mm_watchlist_seq(sqlite3 *db, const char *table, struct mm_err *err);
 int mm_watchlist_add(sqlite3 *db, const char *table, int shard, int64_t seq, struct mm_err *err);
 
+/* Replaces the list of schema `to` by that of `from` (names of attached
+** databases), inside the caller's transaction. */
+int mm_watchlist_copy(sqlite3 *db, const char *from, const char *to, struct mm_err *err);
+/* The rows of tables that are watched here and on the cluster's list, added to
+** schema `to`. */
+int mm_watch_copy(sqlite3 *db, const char *to, struct mm_err *err);
+/* A table of the cluster's list that is not watched here: true and "<name> is
+** <state>" (sqlite3_free), or false. */
+bool mm_watchlist_missing(sqlite3 *db, char **name, struct mm_err *err);
+/* Name of each table on the cluster's list, ascending: as mm_watch_list. */
+struct mm_watch_entry *mm_watchlist_all(sqlite3 *db, int *n, struct mm_err *err);
+
 /* Placement (SPEC 3): FNV-1a 64 of the ASCII-lower-cased name, modulo shards,
 ** plus 1. */
 int mm_watch_shard(const char *first_name, int shards);

@@ -1,0 +1,395 @@
+/* Long work of a node: snapshots, and copies of the cluster's content that take
+** the place of what is here. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/gate.h"
+#include "base/log.h"
+#include "node_int.h"
+#include "snapshot/install.h"
+
+enum { BRING_MS = 1000, BRING_MOST_MS = 60000, ANSWER_MAX = 1 << 20 };
+
+/* --- callers of SQL functions --- */
+
+static int call(struct mm_node *n, enum mm_task_kind kind, struct mm_buf *out, struct mm_err *err)
+{
+    struct mm_call c = { .kind = kind };
+    mm_err_init(&c.err);
+    mm_buf_init(&c.answer, ANSWER_MAX);
+    (void)pthread_mutex_lock(&n->mu);
+    struct mm_call **at = &n->calls;
+    while (*at != NULL) {
+        at = &(*at)->next;
+    }
+    *at = &c;
+    mm_worker_wake(n->worker);
+    while (!c.done) {
+        if (n->state == MM_NODE_STANDBY) {
+            mm_err_set(&c.err, SQLITE_ERROR, "another process replicates this database: call it there");
+        } else if (n->state == MM_NODE_STOPPED) {
+            mm_err_set(&c.err, SQLITE_ERROR, "the node was stopped");
+        }
+        if (c.err.rc != SQLITE_OK) {
+            break;
+        }
+        (void)pthread_cond_wait(&n->told, &n->mu);
+    }
+    for (at = &n->calls; *at != NULL && *at != &c;) {
+        at = &(*at)->next;
+    }
+    if (*at == &c) {
+        *at = c.next;
+    }
+    (void)pthread_mutex_unlock(&n->mu);
+    mm_buf_add(out, c.answer.data, c.answer.len);
+    mm_buf_free(&c.answer);
+    *err = c.err;
+    return err->rc;
+}
+
+int mm_node_snapshot(struct mm_node *n, struct mm_buf *out, struct mm_err *err)
+{
+    return call(n, MM_TASK_SNAPSHOT, out, err);
+}
+
+int mm_node_restore(struct mm_node *n, struct mm_buf *out, struct mm_err *err)
+{
+    return call(n, MM_TASK_BRING, out, err);
+}
+
+/* Answers those who wait for what has ended; `all`: those who have not begun, too. */
+static void answer(struct mm_node *n, bool all, enum mm_task_kind kind, const struct mm_err *err)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    for (struct mm_call *c = n->calls; c != NULL; c = c->next) {
+        if (c->done || (!all && (!c->begun || c->kind != kind))) {
+            continue;
+        }
+        if (err->rc != SQLITE_OK) {
+            c->err = *err;
+        } else {
+            mm_manifest_answer(mm_task_manifest(n->task), mm_task_ms(n->task), &c->answer);
+        }
+        c->done = true;
+    }
+    (void)pthread_cond_broadcast(&n->told);
+    (void)pthread_mutex_unlock(&n->mu);
+}
+
+/* The kind of work that somebody waits for and that has not begun: true. */
+static bool wanted(struct mm_node *n, enum mm_task_kind *kind)
+{
+    bool found = false;
+    (void)pthread_mutex_lock(&n->mu);
+    for (struct mm_call *c = n->calls; c != NULL && !found; c = c->next) {
+        if (!c->begun && !c->done) {
+            *kind = c->kind;
+            found = true;
+        }
+    }
+    for (struct mm_call *c = n->calls; c != NULL && found; c = c->next) {
+        c->begun = c->begun || c->kind == *kind;
+    }
+    (void)pthread_mutex_unlock(&n->mu);
+    return found;
+}
+
+/* --- beginning and ending --- */
+
+static void wake(void *arg)
+{
+    mm_worker_wake(arg);
+}
+
+static struct mm_store_options store_options(struct mm_node *n)
+{
+    const struct mm_config *c = n->config;
+    struct mm_store_options o = { .kind = c->snapshot.store };
+    o.nats.bus = &n->task_bus;
+    o.nats.bucket = c->snapshot.nats_bucket;
+    o.nats.replicas = (int)c->snapshot.nats_replicas;
+    o.s3.endpoint = c->snapshot.s3_endpoint;
+    o.s3.use_ssl = c->snapshot.s3_use_ssl;
+    o.s3.bucket = c->snapshot.s3_bucket;
+    o.s3.path = c->snapshot.s3_path;
+    o.s3.region = c->snapshot.s3_region;
+    o.s3.access_key = c->snapshot.s3_access_key;
+    o.s3.secret = c->snapshot.s3_secret;
+    o.s3.session_token = c->snapshot.s3_session_token;
+    o.webdav_url = c->snapshot.webdav_url;
+    o.sftp_url = c->snapshot.sftp_url;
+    o.file_path = c->snapshot.file_path;
+    return o;
+}
+
+static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need_snapshot, struct mm_err *err)
+{
+    if (!n->config->snapshot.enabled && (kind == MM_TASK_SNAPSHOT || need_snapshot)) {
+        return mm_err_set(err, SQLITE_ERROR, "snapshot.enabled is false in the configuration");
+    }
+    n->task_bus = mm_node_bus_options(n);
+    n->task_store = store_options(n);
+    struct mm_task_options o = {
+        .kind = kind,
+        .path = n->path,
+        .vfs = n->vfs,
+        .repl = mm_node_repl_options(n),
+        .bus = &n->task_bus,
+        .store = n->config->snapshot.enabled ? &n->task_store : NULL,
+        .cluster_id = n->r.cluster_id,
+        .lost = lost,
+        .need_snapshot = need_snapshot,
+        .keep = n->config->join != MM_JOIN_STRICT && !n->r.joined,
+        .wake = wake,
+        .arg = n->self,
+    };
+    n->task = mm_task_open(&o, err);
+    return err->rc;
+}
+
+static void go_on(struct mm_node *n)
+{
+    if (n->held) {
+        n->held = false;
+        n->next_join_ms = n->next_follow_ms = n->next_connect_ms = 0;
+        n->linked = false;
+    }
+}
+
+static void close_task(struct mm_node *n)
+{
+    mm_task_close(n->task);
+    n->task = NULL;
+    go_on(n);
+}
+
+/* From here on nothing is folded or sent. */
+static void hold(struct mm_node *n)
+{
+    if (!n->held) {
+        n->held = true;
+        mm_applier_drop(n->applier, 0);
+        for (int k = 0; k < n->r.nshard; k++) {
+            n->r.shard[k].following = n->r.shard[k].checked = false;
+            mm_publisher_back(&n->r.shard[k], "the cluster's content is brought in", false);
+        }
+    }
+}
+
+bool mm_node_bring(struct mm_node *n, enum mm_purpose p, const struct mm_err *why)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    if (n->task != NULL) {
+        return true; /* that one, or once it is over */
+    }
+    if (mm_clock_mono_ms() < n->next_bring_ms) {
+        return false;
+    }
+    if (begin(n, MM_TASK_BRING, p == MM_FOR_LOST, false, &err) != SQLITE_OK) {
+        mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, err.msg);
+        return false;
+    }
+    mm_log(MM_LOG_INFO, "node %lld brings in the cluster's content: %s", (long long)n->config->node_id, why->msg);
+    n->purpose = p;
+    n->bring_why = *why;
+    hold(n);
+    return true;
+}
+
+/* --- what becomes of a copy --- */
+
+static void refuse(struct mm_err *err, const struct mm_node *n, const struct mm_diff_table *d, const char *why)
+{
+    mm_err_set(err, SQLITE_MISMATCH, "table %s cannot join cluster %s: %s", d->name, n->config->cluster, why);
+}
+
+/* Whether it may take the place of what is here. */
+static int judge(struct mm_node *n, struct mm_err *err)
+{
+    const struct mm_diff *diff = mm_task_diff(n->task);
+    for (int k = 0; k < diff->n && err->rc == SQLITE_OK; k++) {
+        const struct mm_diff_table *d = &diff->table[k];
+        bool lacks = d->mode == MM_DIFF_ABSENT || d->mode == MM_DIFF_OTHER;
+        bool differs = d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL;
+        bool whole = n->r.joined ? mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED : d->captured;
+        if (lacks && whole) {
+            refuse(err, n, d, d->why);
+        } else if (!n->r.joined && d->captured && differs && d->rows > 0 && n->config->join == MM_JOIN_STRICT) {
+            char why[300];
+            (void)snprintf(
+                why, sizeof why,
+                "its rows differ from the cluster's (%lld only here, %lld only there, %lld with other values):"
+                " set join to 'adopt' (the cluster's rows, a copy of this file is kept) or 'merge' (rows that"
+                " only exist here go to the cluster), or start from an empty table",
+                (long long)d->here, (long long)d->there, (long long)d->both);
+            refuse(err, n, d, why);
+        }
+    }
+    return err->rc;
+}
+
+static void installed(struct mm_node *n)
+{
+    mm_log(MM_LOG_INFO, "node %lld has the cluster's content of position %lld", (long long)n->config->node_id,
+           (long long)n->r.shard[0].pos.seq);
+    n->verdict = MM_NODE_LIVE;
+    n->bring_wait_ms = 0;
+    n->next_bring_ms = 0;
+    mm_err_init(&n->problem);
+}
+
+static bool hopeless(const struct mm_err *err)
+{
+    int rc = err->rc & 0xff;
+    return rc == SQLITE_NOTFOUND || rc == SQLITE_MISMATCH || rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB ||
+           rc == SQLITE_ERROR;
+}
+
+static void failed(struct mm_node *n, const struct mm_err *err)
+{
+    n->bring_wait_ms = n->bring_wait_ms == 0 ? BRING_MS : n->bring_wait_ms * 2;
+    n->bring_wait_ms = n->bring_wait_ms > BRING_MOST_MS ? BRING_MOST_MS : n->bring_wait_ms;
+    n->next_bring_ms = mm_clock_mono_ms() + n->bring_wait_ms;
+    mm_log(MM_LOG_WARN, "node %lld: the cluster's content could not be brought in: %s", (long long)n->config->node_id,
+           err->msg);
+    if (!n->held) {
+        return; /* a call of marmot_restore: the node goes on as it was */
+    }
+    close_task(n);
+    n->next_join_ms = n->next_bring_ms;
+    if (n->r.joined && n->purpose != MM_FOR_JOIN) {
+        n->next_connect_ms = n->next_bring_ms;
+        mm_node_unlink(n, err->msg);
+    }
+    n->problem = err->rc == SQLITE_NOTFOUND && n->bring_why.rc != SQLITE_OK ? n->bring_why : *err;
+    n->verdict = !hopeless(err) ? MM_NODE_JOINING : n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
+}
+
+static void ready(struct mm_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    struct mm_install in = {
+        .copy = mm_task_copy(n->task),
+        .diff = mm_task_diff(n->task),
+        .watch_all = n->watch_all,
+        .cluster_id = n->r.cluster_id,
+    };
+    char cluster_id[sizeof n->r.cluster_id];
+    memcpy(cluster_id, n->r.cluster_id, sizeof cluster_id);
+    in.cluster_id = cluster_id;
+    mm_gate_enter();
+    if (judge(n, &err) == SQLITE_OK) {
+        mm_install_run(&n->r, &in, &err);
+    }
+    mm_gate_leave();
+    if ((err.rc & 0xff) == SQLITE_BUSY) {
+        return; /* next turn */
+    }
+    if (err.rc == SQLITE_OK) {
+        installed(n);
+    } else {
+        failed(n, &err);
+    }
+    answer(n, false, MM_TASK_BRING, &err);
+    if (n->task != NULL) {
+        close_task(n);
+    }
+}
+
+/* The node stands still, and its database says where. */
+static void stand(struct mm_node *n)
+{
+    int64_t at[MM_SHARDS_MAX] = { 0 };
+    hold(n);
+    mm_node_flush(n, true);
+    if (n->r.reload_needed || mm_repl_dirty(&n->r)) {
+        return; /* busy: next turn */
+    }
+    for (int k = 0; k < n->r.nshard; k++) {
+        at[k] = n->r.shard[k].pos.seq;
+    }
+    mm_task_held(n->task, at);
+}
+
+static void begin_wanted(struct mm_node *n)
+{
+    enum mm_task_kind kind;
+    struct mm_err err;
+    mm_err_init(&err);
+    if (!wanted(n, &kind)) {
+        return;
+    }
+    if (!n->r.joined || n->verdict != MM_NODE_LIVE) {
+        mm_err_set(&err, SQLITE_ERROR, "the node is not part of its cluster at the moment: see marmot_status()");
+    }
+    for (int k = 0; k < n->r.nshard && kind == MM_TASK_SNAPSHOT; k++) {
+        if (n->r.shard[k].blocked_seq != 0) {
+            mm_err_set(&err, SQLITE_ERROR, "a message blocks this node: see marmot_status()");
+        }
+    }
+    if (kind == MM_TASK_SNAPSHOT && !(n->config->publish && n->config->replicate)) {
+        mm_err_set(&err, SQLITE_ERROR, "a node with publish or replicate false may not take snapshots");
+    }
+    if (err.rc == SQLITE_OK) {
+        mm_node_flush(n, true); /* a snapshot is of the place that the database names */
+        n->purpose = MM_FOR_RESTORE;
+        begin(n, kind, false, kind == MM_TASK_BRING, &err);
+    }
+    if (err.rc != SQLITE_OK) {
+        answer(n, false, kind, &err);
+    }
+}
+
+void mm_node_task_step(struct mm_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    if (n->task == NULL) {
+        begin_wanted(n);
+        return;
+    }
+    enum mm_task_kind kind = mm_task_kind(n->task);
+    switch (mm_task_state(n->task, &err)) {
+    case MM_TASK_WORKING:
+        break;
+    case MM_TASK_HOLD:
+        stand(n);
+        break;
+    case MM_TASK_READY:
+        ready(n);
+        break;
+    case MM_TASK_DONE:
+        mm_log(MM_LOG_INFO, "node %lld has stored snapshot %s", (long long)n->config->node_id,
+               mm_task_manifest(n->task)->id);
+        answer(n, false, kind, &err);
+        close_task(n);
+        break;
+    case MM_TASK_FAILED:
+        answer(n, false, kind, &err);
+        if (kind == MM_TASK_BRING) {
+            failed(n, &err);
+        } else {
+            mm_log(MM_LOG_WARN, "node %lld: the snapshot failed: %s", (long long)n->config->node_id, err.msg);
+        }
+        if (n->task != NULL) {
+            close_task(n);
+        }
+        break;
+    }
+}
+
+void mm_node_task_end(struct mm_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_err_set(&err, SQLITE_INTERRUPT, "the node was stopped");
+    answer(n, true, MM_TASK_SNAPSHOT, &err);
+    if (n->task != NULL) {
+        close_task(n);
+    }
+}

@@ -1,0 +1,294 @@
+#include "snapshot/diff.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/gate.h"
+#include "base/seen.h"
+#include "snapshot/diff_int.h"
+
+enum { BUSY_MS = 5000 };
+
+static int key_size(const struct mm_table *def)
+{
+    int n = 0;
+    for (int k = 0; k < def->ncol; k++) {
+        n += def->col[k].pk != 0;
+    }
+    return n;
+}
+
+int mm_diff_columns(const struct mm_table *def, bool key, struct mm_buf *out, struct mm_err *err)
+{
+    int n = key ? key_size(def) : def->ncol;
+    for (int place = 0; place < n; place++) {
+        int at = place;
+        for (int k = 0; key && k < def->ncol; k++) {
+            at = def->col[k].pk == place + 1 ? k : at;
+        }
+        char *name = sqlite3_mprintf("%s\"%w\"", place > 0 ? ", " : "", def->col[at].name);
+        mm_buf_str(out, name != NULL ? name : "");
+        out->rc = name == NULL ? SQLITE_NOMEM : out->rc;
+        sqlite3_free(name);
+    }
+    mm_buf_byte(out, 0);
+    return mm_buf_check(out, err, "column names");
+}
+
+static sqlite3_stmt *scan(const struct mm_diff_side *c, sqlite3 *db, struct mm_err *err)
+{
+    struct mm_buf cols;
+    struct mm_buf keys;
+    sqlite3_stmt *st = NULL;
+    mm_buf_init(&cols, 1 << 20);
+    mm_buf_init(&keys, 1 << 20);
+    mm_diff_columns(c->def, false, &cols, err);
+    if (mm_diff_columns(c->def, true, &keys, err) == SQLITE_OK) {
+        st = mm_db_prepare(db, err, 0, "SELECT %s FROM main.\"%w\" ORDER BY %s", (const char *)cols.data, c->def->name,
+                           (const char *)keys.data);
+    }
+    mm_buf_free(&cols);
+    mm_buf_free(&keys);
+    return st;
+}
+
+/* The next row; false at the end, or with err set. */
+static bool next_row(const struct mm_table *def, sqlite3_stmt *st, struct mm_value *row, struct mm_err *err)
+{
+    if (!mm_db_step(st, err)) {
+        return false;
+    }
+    for (int k = 0; k < def->ncol; k++) {
+        if (!mm_value_column(&row[k], st, k)) {
+            mm_err_nomem(err);
+        }
+    }
+    return err->rc == SQLITE_OK;
+}
+
+static int compare_keys(const struct mm_diff_side *c, const struct mm_value *a, const struct mm_value *b)
+{
+    for (int place = 0; place < c->nkey; place++) {
+        int k = c->key[place];
+        int order = mm_value_compare(&a[k], &b[k], (enum mm_coll)c->def->col[k].coll);
+        if (order != 0) {
+            return order;
+        }
+    }
+    return 0;
+}
+
+static bool has_null_key(const struct mm_diff_side *c, const struct mm_value *row)
+{
+    for (int place = 0; place < c->nkey; place++) {
+        if (row[c->key[place]].type == SQLITE_NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool mm_diff_same(const struct mm_table *def, const struct mm_value *a, const struct mm_value *b)
+{
+    for (int k = 0; k < def->ncol; k++) {
+        if (!mm_value_same(&a[k], &b[k])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int mm_diff_note(struct mm_diff_side *c, const struct mm_value *row, bool here, bool there, struct mm_err *err)
+{
+    if (c->put == NULL) {
+        return err->rc;
+    }
+    for (int place = 0; place < c->nkey; place++) {
+        if (mm_value_bind(c->put, place + 1, &row[c->key[place]]) != SQLITE_OK) {
+            mm_db_fail(c->s->r.db, err, "binding a key");
+        }
+    }
+    sqlite3_bind_int(c->put, c->nkey + 1, here);
+    sqlite3_bind_int(c->put, c->nkey + 2, there);
+    mm_db_run(c->put, err);
+    c->out->here += here && !there;
+    c->out->there += there && !here;
+    c->out->both += here && there;
+    return err->rc;
+}
+
+/* Both are read in the order of their keys. Keys that something pending has
+** touched are left out: mm_diff_pending has looked at them. */
+static void merge(struct mm_diff_side *c, struct mm_value *a, struct mm_value *b, struct mm_err *err)
+{
+    sqlite3_stmt *ours = scan(c, c->live->db, err);
+    sqlite3_stmt *theirs = scan(c, c->s->r.db, err);
+    bool more_a = next_row(c->def, ours, a, err);
+    bool more_b = next_row(c->def, theirs, b, err);
+    while ((more_a || more_b) && mm_work_go_on(c->work, err)) {
+        if ((more_a && has_null_key(c, a)) || (more_b && has_null_key(c, b))) {
+            c->out->mode = MM_DIFF_ALL; /* rows without identity */
+            break;
+        }
+        int order = !more_b ? -1 : !more_a ? 1 : compare_keys(c, a, b);
+        if (more_a && order <= 0 && mm_diff_touched(c, a, err)) {
+            more_b = order == 0 ? next_row(c->def, theirs, b, err) : more_b;
+            more_a = next_row(c->def, ours, a, err);
+            continue;
+        }
+        if (order > 0 && mm_diff_touched(c, b, err)) {
+            more_b = next_row(c->def, theirs, b, err);
+            continue;
+        }
+        c->out->rows += order <= 0;
+        if (order != 0 || !mm_diff_same(c->def, a, b)) {
+            mm_diff_note(c, order <= 0 ? a : b, order <= 0, order >= 0, err);
+        }
+        more_a = order <= 0 ? next_row(c->def, ours, a, err) : more_a;
+        more_b = order >= 0 ? next_row(c->def, theirs, b, err) : more_b;
+        c->work->done++;
+    }
+    mm_db_finalize(ours);
+    mm_db_finalize(theirs);
+}
+
+static void open_put(struct mm_diff_side *c, int number, struct mm_err *err)
+{
+    struct mm_buf names;
+    struct mm_buf marks;
+    mm_buf_init(&names, 1 << 20);
+    mm_buf_init(&marks, 1 << 20);
+    for (int k = 1; k <= c->nkey; k++) {
+        mm_buf_printf(&names, "k%d, ", k);
+        mm_buf_printf(&marks, "?%d, ", k);
+    }
+    mm_buf_byte(&names, 0);
+    mm_buf_byte(&marks, 0);
+    if (mm_buf_check(&names, err, "a statement") == SQLITE_OK &&
+        mm_buf_check(&marks, err, "a statement") == SQLITE_OK) {
+        mm_db_exec(c->s->r.db, err, "DROP TABLE IF EXISTS main.__marmot__diff_%d", number);
+        mm_db_exec(c->s->r.db, err, "CREATE TABLE main.__marmot__diff_%d(%shere, there)", number, names.data);
+        c->put = mm_db_prepare(c->s->r.db, err, 0, "INSERT INTO main.__marmot__diff_%d VALUES (%s?%d, ?%d)", number,
+                               marks.data, c->nkey + 1, c->nkey + 2);
+    }
+    mm_buf_free(&names);
+    mm_buf_free(&marks);
+}
+
+/* Both sides have the table, with the same definition. */
+static void compare_tables(struct mm_diff_side *c, int number, struct mm_err *err)
+{
+    size_t ncol = (size_t)c->def->ncol;
+    struct mm_value *rows = calloc(2 * ncol, sizeof *rows);
+    c->key = calloc(ncol, sizeof *c->key);
+    if (rows == NULL || c->key == NULL) {
+        mm_err_nomem(err);
+    }
+    for (int k = 0; c->key != NULL && k < c->def->ncol; k++) {
+        if (c->def->col[k].pk != 0) {
+            c->key[c->def->col[k].pk - 1] = k;
+            c->nkey++;
+        }
+    }
+    /* In UTF-16 the order of texts is another than that of mm_value_compare. */
+    bool wide = mm_db_int(c->live->db, err, 0, "SELECT encoding <> 'UTF-8' FROM pragma_encoding") != 0;
+    bool keyless = c->def->keyless || c->nkey == 0 || wide;
+    c->out->mode = keyless ? MM_DIFF_ALL : MM_DIFF_KEYS;
+    bool any = mm_db_int(c->live->db, err, 0, "SELECT 1 FROM main.\"%w\" LIMIT 1", c->def->name) != 0;
+    bool pending = mm_diff_any_pending(c, err);
+    if (!any && !pending) {
+        c->out->mode = MM_DIFF_ALL; /* into an empty table as a whole */
+        c->out->there = mm_db_int(c->s->r.db, err, 0, "SELECT 1 FROM main.\"%w\" LIMIT 1", c->def->name);
+    } else if (keyless) {
+        mm_diff_sums(c, err);
+    } else if (err->rc == SQLITE_OK) {
+        open_put(c, number, err);
+        mm_diff_pending(c, err);
+        merge(c, rows, rows + ncol, err);
+    }
+    mm_db_finalize(c->put);
+    if (c->out->here == 0 && c->out->there == 0 && c->out->both == 0) {
+        c->out->mode = MM_DIFF_SAME;
+    }
+    mm_seen_free(&c->touched);
+    mm_buf_free(&c->scratch);
+    free(c->key);
+    free(rows);
+}
+
+static void one_table(struct mm_diff *d, int number, const struct mm_diff_options *o, struct mm_scratch *s,
+                      struct mm_repl *live, struct mm_err *err)
+{
+    struct mm_diff_table *out = &d->table[number];
+    struct mm_target *ours = mm_targets_get(live->targets, out->name, err);
+    struct mm_target *theirs = mm_targets_get(s->r.targets, out->name, err);
+    if (ours == NULL || theirs == NULL) {
+        return;
+    }
+    out->captured = mm_watch_captures(ours->state);
+    if (theirs->def == NULL || theirs->state != MM_WATCHED) {
+        char *why = mm_watch_why(s->r.db, out->name, err);
+        out->mode = MM_DIFF_ABSENT;
+        (void)snprintf(out->why, sizeof out->why, "%s",
+                       why != NULL ? why : "no snapshot holds its rows yet: it joins with the next one");
+        sqlite3_free(why);
+    } else if (ours->def == NULL) {
+        out->mode = MM_DIFF_CREATE;
+        out->there = 1;
+    } else if (!ours->def->supported || mm_table_hash(ours->def) != mm_table_hash(theirs->def)) {
+        out->mode = MM_DIFF_OTHER;
+        (void)snprintf(out->why, sizeof out->why,
+                       "its columns, types, key or UNIQUE sets differ from the cluster's table: make them the same");
+    } else {
+        struct mm_diff_side c = { .s = s, .live = live, .t = ours, .def = ours->def, .out = out, .work = o->work };
+        mm_buf_init(&c.scratch, (size_t)1 << 30);
+        compare_tables(&c, number, err);
+    }
+}
+
+int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_scratch *s, struct mm_err *err)
+{
+    struct mm_repl live = { 0 };
+    int n = 0;
+    mm_gate_enter();
+    mm_work_step(o->work, "comparing the tables", 0);
+    live.db = mm_repl_connect(o->path, o->vfs, 0, err);
+    if (live.db != NULL) {
+        sqlite3_busy_timeout(live.db, BUSY_MS);
+        mm_work_watch(o->work, live.db);
+        mm_db_exec(live.db, err, "BEGIN");
+        mm_repl_open(&live, &o->repl, err);
+        mm_db_exec(s->r.db, err, "BEGIN");
+        struct mm_watch_entry *list = mm_watchlist_all(s->r.db, &n, err);
+        d->table = calloc((size_t)n + 1, sizeof *d->table);
+        for (int k = 0; d->table != NULL && k < n && err->rc == SQLITE_OK; k++) {
+            d->table[k].name = strdup(list[k].name);
+            d->n = k + 1;
+            if (d->table[k].name == NULL) {
+                mm_err_nomem(err);
+                break;
+            }
+            one_table(d, k, o, s, &live, err);
+        }
+        mm_watch_list_free(list, n);
+        mm_db_exec(s->r.db, err, "COMMIT");
+        if (!sqlite3_get_autocommit(s->r.db)) {
+            sqlite3_exec(s->r.db, "ROLLBACK", NULL, NULL, NULL);
+        }
+        sqlite3_exec(live.db, "COMMIT", NULL, NULL, NULL);
+    }
+    mm_repl_close(&live);
+    mm_gate_leave();
+    return err->rc;
+}
+
+void mm_diff_free(struct mm_diff *d)
+{
+    for (int k = 0; k < d->n; k++) {
+        free(d->table[k].name);
+    }
+    free(d->table);
+    *d = (struct mm_diff){ 0 };
+}

@@ -1,0 +1,186 @@
+#include "snapshot/install.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/log.h"
+#include "snapshot/take.h"
+#include "store/meta.h"
+#include "store/policy.h"
+
+enum { BUSY_MS = 500, SLOW_MS = 2000 };
+
+static char *create_sql(struct mm_repl *r, const char *table, struct mm_err *err)
+{
+    return mm_db_text(r->db, err,
+                      "SELECT sql FROM copy.sqlite_schema WHERE type = 'table' AND name = %Q COLLATE NOCASE", table);
+}
+
+/* The rows that the diff names: gone, and those of the copy in their place. Once they
+** are all gone no UNIQUE value is in the way. */
+static void write_rows(struct mm_repl *r, const struct mm_diff_table *d, int number, const struct mm_table *def,
+                       struct mm_err *err)
+{
+    struct mm_buf cols;
+    struct mm_buf keys;
+    struct mm_buf marks; /* k1, k2, .. of the diff table */
+    mm_buf_init(&cols, 1 << 20);
+    mm_buf_init(&keys, 1 << 20);
+    mm_buf_init(&marks, 1 << 20);
+    mm_diff_columns(def, false, &cols, err);
+    mm_diff_columns(def, true, &keys, err);
+    for (int k = 0, n = 0; k < def->ncol; k++) {
+        if (def->col[k].pk != 0) {
+            mm_buf_printf(&marks, "%sk%d", n > 0 ? ", " : "", n + 1);
+            n++;
+        }
+    }
+    mm_buf_byte(&marks, 0);
+    mm_buf_check(&marks, err, "a statement");
+    const char *c = (const char *)cols.data;
+    const char *k = (const char *)keys.data;
+    if (err->rc != SQLITE_OK) {
+        /* nothing */
+    } else if (d->mode == MM_DIFF_KEYS) {
+        mm_db_exec(r->db, err,
+                   "DELETE FROM main.\"%w\" WHERE (%s) IN (SELECT %s FROM copy.__marmot__diff_%d WHERE here)",
+                   def->name, k, marks.data, number);
+        mm_db_exec(r->db, err,
+                   "INSERT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\" WHERE (%s) IN"
+                   " (SELECT %s FROM copy.__marmot__diff_%d WHERE there)",
+                   def->name, c, c, def->name, k, marks.data, number);
+    } else {
+        mm_db_exec(r->db, err, "DELETE FROM main.\"%w\"", def->name);
+        mm_db_exec(r->db, err, "INSERT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\"", def->name, c, c, def->name);
+    }
+    mm_buf_free(&cols);
+    mm_buf_free(&keys);
+    mm_buf_free(&marks);
+}
+
+static void make_table(struct mm_repl *r, const char *name, struct mm_err *err)
+{
+    char *sql = create_sql(r, name, err);
+    if (err->rc == SQLITE_OK && sql == NULL) {
+        mm_err_set(err, SQLITE_CORRUPT, "the copy has no definition of table %s", name);
+    }
+    mm_db_exec(r->db, err, "%s", sql != NULL ? sql : "");
+    sqlite3_free(sql);
+}
+
+/* Its indexes and triggers, once the rows are in. */
+static void make_belongings(struct mm_repl *r, const char *name, struct mm_err *err)
+{
+    struct mm_take_statement *list = NULL;
+    int n = mm_take_statements(r->db, "copy", name, &list, err);
+    for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
+        if (mm_db_int(r->db, err, 0, "SELECT 1 FROM main.sqlite_schema WHERE name = %Q COLLATE NOCASE", list[k].name) ==
+            0) {
+            mm_db_exec(r->db, err, "%s", list[k].sql);
+        }
+    }
+    mm_take_statements_free(list, n);
+}
+
+static void one_table(struct mm_repl *r, const struct mm_install *in, int number, struct mm_err *err)
+{
+    const struct mm_diff_table *d = &in->diff->table[number];
+    enum mm_watch_state state = mm_watch_get(r->db, d->name, NULL, err);
+    bool mine = mm_watch_captures(state);
+    bool wanted = mine || (state == MM_WATCH_NONE && in->watch_all);
+    if (!wanted || err->rc != SQLITE_OK) {
+        return;
+    }
+    if (d->mode == MM_DIFF_OTHER || d->mode == MM_DIFF_ABSENT) {
+        mm_watch_set(r->db, d->name, MM_STALE, d->why, err);
+        mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
+        return;
+    }
+    if (d->mode == MM_DIFF_CREATE) {
+        make_table(r, d->name, err);
+    }
+    struct mm_table *def = mm_table_load(r->db, d->name, err);
+    if (err->rc == SQLITE_OK && def == NULL) {
+        mm_err_set(err, SQLITE_SCHEMA, "table %s was dropped while it was compared: try again", d->name);
+    }
+    if (err->rc == SQLITE_OK && d->mode != MM_DIFF_SAME) {
+        write_rows(r, d, number, def, err);
+    }
+    if (d->mode == MM_DIFF_CREATE) {
+        make_belongings(r, d->name, err);
+    }
+    mm_table_free(def);
+    mm_watch_set(r->db, d->name, MM_WATCHED, NULL, err);
+}
+
+/* Highest outbox ids that the log had of this node's incarnations, against what
+** it has now: what lies between is sent again. */
+static void send_again(struct mm_repl *r, struct mm_err *err)
+{
+    int64_t from = mm_position_lost_outbox(r->db, "copy", r->node, err);
+    if (from >= 0) {
+        mm_log(MM_LOG_WARN, "the log has lost changes of this node: what the outbox kept of them is sent again");
+        mm_outbox_unecho(r->db, from, err);
+    }
+}
+
+static void replace_state(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
+{
+    send_again(r, err);
+    mm_position_copy(r->db, "copy", "main", err);
+    mm_watchlist_copy(r->db, "copy", "main", err);
+    mm_policy_copy(r->db, "copy", "main", err);
+    mm_meta_set_text(r->db, MM_META_CLUSTER, in->cluster_id, err);
+    mm_meta_set_int(r->db, MM_META_JOINED, 1, err);
+}
+
+static void replace_all(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
+{
+    mm_repl_read_outbox(r, err);
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+        mm_pending_undo(r->shard[k].pending, 0, err);
+    }
+    for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
+        one_table(r, in, k, err);
+    }
+    replace_state(r, in, err);
+    mm_repl_reload(r, err);
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+        mm_pending_all_undone(r->shard[k].pending);
+        mm_pending_redo(r->shard[k].pending, err);
+    }
+    r->rekey_due = false;
+}
+
+int mm_install_run(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
+{
+    int64_t began = mm_clock_mono_ms();
+    mm_db_exec(r->db, err, "ATTACH %Q AS copy", in->copy);
+    if (err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    sqlite3_busy_timeout(r->db, BUSY_MS);
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    sqlite3_busy_timeout(r->db, MM_BUSY_MS);
+    if (err->rc == SQLITE_OK) {
+        r->reload_needed = true; /* until all of it is done */
+        mm_targets_forget(r->targets);
+        replace_all(r, in, err);
+        mm_db_exec(r->db, err, "COMMIT");
+        if (!sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        }
+        r->reload_needed = err->rc != SQLITE_OK;
+        mm_targets_forget(r->targets);
+    }
+    struct mm_err none;
+    mm_err_init(&none);
+    mm_db_exec(r->db, &none, "DETACH copy");
+    int64_t took = mm_clock_mono_ms() - began;
+    if (took > SLOW_MS) {
+        mm_log(MM_LOG_WARN, "writing the cluster's content held the database's write lock for %lld ms",
+               (long long)took);
+    }
+    return err->rc;
+}

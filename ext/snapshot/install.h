@@ -1,0 +1,25 @@
+/* The content and the replicated state of a copy that has followed the log take
+** the place of the node's, in one transaction of the replication thread.
+**
+** Threads: the replication thread; the gate is held by the caller. What is
+** pending stays on top: undone first, done again at the end, but for what the
+** copy has accepted. Tables that are not watched are left alone. */
+#ifndef MM_SNAPSHOT_INSTALL_H
+#define MM_SNAPSHOT_INSTALL_H
+
+#include "repl/repl.h"
+#include "snapshot/diff.h"
+
+struct mm_install {
+    const char *copy; /* its path */
+    const struct mm_diff *diff;
+    bool watch_all; /* tables that are missing here are made */
+    bool fresh;     /* everybody takes a new incarnation: the epoch is a new one */
+    const char *cluster_id;
+};
+
+/* SQLITE_BUSY: nothing was changed, try again. After any other error, or success, memory
+** is that of the database. */
+int mm_install_run(struct mm_repl *r, const struct mm_install *in, struct mm_err *err);
+
+#endif

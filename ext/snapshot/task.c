@@ -1,0 +1,373 @@
+#include "snapshot/task.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/gate.h"
+#include "base/log.h"
+#include "base/worker.h"
+#include "repl/join.h"
+#include "snapshot/begin.h"
+#include "snapshot/repository.h"
+#include "snapshot/take.h"
+
+enum { CLOSE_MS = 5000 };
+
+struct mm_task {
+    struct mm_task_options o;
+    struct mm_worker *worker;
+    struct mm_work work;
+    char *copy;
+    int64_t began_ms, ended_ms;
+
+    pthread_mutex_t mu;
+    pthread_cond_t told;
+    enum mm_task_state state; /* mu, as all below it */
+    struct mm_err err;
+    bool held;
+    int64_t position[MM_SNAPSHOT_SHARDS];
+
+    /* The work's own; others look after READY or DONE. */
+    struct mm_manifest manifest;
+    struct mm_diff diff;
+};
+
+static void set_state(struct mm_task *t, enum mm_task_state s, const struct mm_err *err)
+{
+    (void)pthread_mutex_lock(&t->mu);
+    t->state = s;
+    if (err != NULL) {
+        t->err = *err;
+    }
+    (void)pthread_cond_broadcast(&t->told);
+    (void)pthread_mutex_unlock(&t->mu);
+    t->o.wake(t->o.arg);
+}
+
+static void remove_copy(const struct mm_task *t)
+{
+    static const char *const suffix[] = { "", "-journal", "-wal", "-shm" };
+    for (size_t k = 0; k < sizeof suffix / sizeof *suffix; k++) {
+        char *name = sqlite3_mprintf("%s%s", t->copy, suffix[k]);
+        if (name != NULL) {
+            (void)unlink(name);
+        }
+        sqlite3_free(name);
+    }
+}
+
+/* A file beside the database that goes with its descriptor. */
+static int open_unnamed(const struct mm_task *t, struct mm_err *err)
+{
+    char *name = sqlite3_mprintf("%s.zst", t->copy);
+    int fd = name != NULL ? open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+    if (fd < 0) {
+        mm_err_set(err, SQLITE_CANTOPEN, "a file beside the database cannot be made for a snapshot: %s",
+                   strerror(errno));
+    } else {
+        (void)unlink(name);
+    }
+    sqlite3_free(name);
+    return fd;
+}
+
+static int open_copy(const struct mm_task *t, int flags, struct mm_err *err)
+{
+    int fd = open(t->copy, flags | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        mm_err_set(err, SQLITE_CANTOPEN, "the file %s cannot be opened for a snapshot: %s", t->copy, strerror(errno));
+    }
+    return fd;
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
+static int open_repository(struct mm_task *t, struct mm_repository *r, struct mm_err *err)
+{
+    *r = (struct mm_repository){ .cluster_id = t->o.cluster_id, .work = &t->work };
+    r->store = mm_store_open(t->o.store, err);
+    return err->rc;
+}
+
+static void snapshot(struct mm_task *t, struct mm_err *err)
+{
+    struct mm_take take = { t->o.path, t->o.vfs, t->copy, t->o.repl, &t->work };
+    struct mm_repository r;
+    int raw = -1;
+    int packed = -1;
+    if (open_repository(t, &r, err) == SQLITE_OK && mm_take_copy(&take, &t->manifest, err) == SQLITE_OK) {
+        raw = open_copy(t, O_RDONLY, err);
+        packed = open_unnamed(t, err);
+    }
+    if (err->rc == SQLITE_OK) {
+        mm_repository_put(&r, &t->manifest, raw, packed, err);
+    }
+    close_fd(raw);
+    close_fd(packed);
+    mm_store_close(r.store);
+    remove_copy(t);
+}
+
+/* One snapshot, unpacked, checked, at its place in the log. */
+static bool try_snapshot(struct mm_task *t, struct mm_repository *r, const struct mm_manifest *m, struct mm_scratch *s,
+                         struct mm_err *err)
+{
+    struct mm_scratch_options so = { t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work };
+    int64_t at[MM_SNAPSHOT_SHARDS];
+    remove_copy(t);
+    int raw = open_copy(t, O_RDWR | O_CREAT | O_TRUNC, err);
+    int packed = open_unnamed(t, err);
+    if (err->rc == SQLITE_OK) {
+        mm_repository_get(r, m, raw, packed, err);
+    }
+    close_fd(raw);
+    close_fd(packed);
+    for (int k = 0; k < m->nshard; k++) {
+        at[k] = m->shard[k].seq;
+    }
+    if (err->rc == SQLITE_OK && mm_scratch_open(s, &so, m, err) == SQLITE_OK &&
+        mm_scratch_replay(s, at, err) == SQLITE_OK) {
+        t->manifest = *m;
+        return true;
+    }
+    mm_scratch_close(s);
+    return false;
+}
+
+/* Of no use is one that is damaged, foreign, too new, or out of the log's reach. */
+static bool useless(const struct mm_err *err)
+{
+    return err->rc == SQLITE_CORRUPT || err->rc == SQLITE_NOTADB || err->rc == SQLITE_MISMATCH ||
+           err->rc == SQLITE_NOTFOUND;
+}
+
+/* The newest one that can be used: true. False: none (first tells of the newest
+** why), or err. */
+static bool newest(struct mm_task *t, struct mm_scratch *s, struct mm_err *first, struct mm_err *err)
+{
+    struct mm_manifest list[MM_SNAPSHOTS_KEPT];
+    struct mm_repository r = { 0 };
+    bool found = false;
+    if (t->o.store == NULL || open_repository(t, &r, first) != SQLITE_OK) {
+        return false;
+    }
+    int n = mm_repository_newest(&r, list, first, err);
+    for (int k = 0; k < n && !found && err->rc == SQLITE_OK; k++) {
+        found = try_snapshot(t, &r, &list[k], s, err);
+        if (!found && useless(err)) {
+            mm_log(MM_LOG_WARN, "snapshot %s cannot be used: %s", list[k].id, err->msg);
+            if (first->rc == SQLITE_OK) {
+                *first = *err;
+            }
+            mm_err_init(err);
+        }
+    }
+    mm_store_close(r.store);
+    return found;
+}
+
+static bool wait_until_held(struct mm_task *t, struct mm_err *err)
+{
+    set_state(t, MM_TASK_HOLD, NULL);
+    mm_work_step(&t->work, "waiting for the node", 0);
+    (void)pthread_mutex_lock(&t->mu);
+    while (!t->held && !t->work.stop) {
+        (void)pthread_cond_wait(&t->told, &t->mu);
+    }
+    bool held = t->held;
+    (void)pthread_mutex_unlock(&t->mu);
+    if (!held) {
+        mm_err_set(err, SQLITE_INTERRUPT, "the work on a snapshot was ended");
+    }
+    return held;
+}
+
+/* What is given up is kept beside it, as "<db>-before-join-<time>". */
+static void keep_file(struct mm_task *t, struct mm_err *err)
+{
+    bool differs = false;
+    for (int k = 0; k < t->diff.n; k++) {
+        const struct mm_diff_table *d = &t->diff.table[k];
+        differs = differs || (d->captured && d->rows > 0 && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL));
+    }
+    if (!t->o.keep || !differs || err->rc != SQLITE_OK) {
+        return;
+    }
+    mm_gate_enter();
+    sqlite3 *db = mm_repl_connect(t->o.path, t->o.vfs, 0, err);
+    if (db != NULL) {
+        mm_work_step(&t->work, "keeping a copy of the file", 0);
+        mm_work_watch(&t->work, db);
+        mm_db_exec(db, err, "VACUUM INTO '%q-before-join-%lld'", t->o.path, (long long)mm_clock_wall_ms());
+    }
+    sqlite3_close(db);
+    mm_gate_leave();
+}
+
+static void bring(struct mm_task *t, struct mm_err *err)
+{
+    struct mm_scratch s = { 0 };
+    struct mm_scratch_options so = { t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work };
+    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work };
+    struct mm_err first;
+    int64_t end[MM_SNAPSHOT_SHARDS];
+    mm_err_init(&first);
+    bool found = newest(t, &s, &first, err);
+    if (!found && err->rc == SQLITE_OK && t->o.need_snapshot) {
+        mm_err_set(err, SQLITE_NOTFOUND, "there is no snapshot of the cluster: call marmot_snapshot() first");
+        *err = first.rc != SQLITE_OK ? first : *err;
+    } else if (!found && err->rc == SQLITE_OK) {
+        remove_copy(t);
+        mm_begin_empty(&s, &so, t->o.path, t->o.cluster_id, &first, err);
+    } else if (err->rc == SQLITE_OK) {
+        mm_begin_tables(&s, t->o.path, t->o.vfs, err);
+    }
+    if (err->rc == SQLITE_OK && mm_scratch_ends(&s, end, err) == SQLITE_OK &&
+        mm_scratch_replay(&s, end, err) == SQLITE_OK && wait_until_held(t, err)) {
+        mm_scratch_ends(&s, end, err);
+        for (int k = 0; k < t->o.repl.nshard && !t->o.lost; k++) {
+            end[k] = t->position[k] > end[k] ? t->position[k] : end[k];
+        }
+        mm_scratch_replay(&s, end, err);
+        mm_diff_run(&t->diff, &d, &s, err);
+        keep_file(t, err);
+    }
+    mm_scratch_close(&s);
+}
+
+static void body(struct mm_worker *w, void *arg)
+{
+    struct mm_task *t = arg;
+    struct mm_err err;
+    (void)w;
+    mm_err_init(&err);
+    remove_copy(t);
+    if (t->o.kind == MM_TASK_SNAPSHOT) {
+        snapshot(t, &err);
+    } else {
+        bring(t, &err);
+    }
+    t->ended_ms = mm_clock_mono_ms();
+    mm_work_step(&t->work, NULL, 0);
+    set_state(t,
+              err.rc != SQLITE_OK             ? MM_TASK_FAILED
+              : t->o.kind == MM_TASK_SNAPSHOT ? MM_TASK_DONE
+                                              : MM_TASK_READY,
+              &err);
+}
+
+struct mm_task *mm_task_open(const struct mm_task_options *o, struct mm_err *err)
+{
+    struct mm_task *t = calloc(1, sizeof *t);
+    if (t == NULL) {
+        mm_err_nomem(err);
+        return NULL;
+    }
+    (void)pthread_mutex_init(&t->mu, NULL);
+    (void)pthread_cond_init(&t->told, NULL);
+    t->o = *o;
+    t->began_ms = t->ended_ms = mm_clock_mono_ms();
+    mm_err_init(&t->err);
+    t->copy = sqlite3_mprintf("%s-marmot-copy", o->path);
+    if (t->copy == NULL) {
+        mm_err_nomem(err);
+    } else {
+        t->worker = mm_worker_open("marmot-snap", body, t, err);
+    }
+    if (t->worker == NULL) {
+        mm_task_close(t);
+        return NULL;
+    }
+    return t;
+}
+
+bool mm_task_close(struct mm_task *t)
+{
+    if (t == NULL) {
+        return true;
+    }
+    t->work.stop = true;
+    (void)pthread_mutex_lock(&t->mu);
+    (void)pthread_cond_broadcast(&t->told);
+    (void)pthread_mutex_unlock(&t->mu);
+    if (!mm_worker_close(t->worker, CLOSE_MS)) {
+        mm_log(MM_LOG_WARN, "the snapshot thread of %s did not end in time and is left alone", t->o.path);
+        return false;
+    }
+    if (t->copy != NULL) {
+        remove_copy(t);
+    }
+    mm_diff_free(&t->diff);
+    (void)pthread_mutex_destroy(&t->mu);
+    (void)pthread_cond_destroy(&t->told);
+    sqlite3_free(t->copy);
+    free(t);
+    return true;
+}
+
+enum mm_task_state mm_task_state(struct mm_task *t, struct mm_err *err)
+{
+    (void)pthread_mutex_lock(&t->mu);
+    enum mm_task_state s = t->state;
+    if (s == MM_TASK_FAILED) {
+        *err = t->err;
+    }
+    (void)pthread_mutex_unlock(&t->mu);
+    return s;
+}
+
+enum mm_task_kind mm_task_kind(const struct mm_task *t)
+{
+    return t->o.kind;
+}
+
+void mm_task_held(struct mm_task *t, const int64_t *position)
+{
+    (void)pthread_mutex_lock(&t->mu);
+    memcpy(t->position, position, (size_t)t->o.repl.nshard * sizeof *position);
+    t->held = true;
+    t->state = MM_TASK_WORKING;
+    (void)pthread_cond_broadcast(&t->told);
+    (void)pthread_mutex_unlock(&t->mu);
+}
+
+const struct mm_manifest *mm_task_manifest(const struct mm_task *t)
+{
+    return &t->manifest;
+}
+
+const struct mm_diff *mm_task_diff(const struct mm_task *t)
+{
+    return &t->diff;
+}
+
+const char *mm_task_copy(const struct mm_task *t)
+{
+    return t->copy;
+}
+
+int64_t mm_task_ms(const struct mm_task *t)
+{
+    return t->ended_ms - t->began_ms;
+}
+
+void mm_task_progress(struct mm_task *t, struct mm_buf *out)
+{
+    const char *what = t->work.what;
+    mm_buf_str(out, "{\"doing\":");
+    mm_buf_json(out, what != NULL ? what : "ending");
+    mm_buf_printf(out, ",\"done\":%lld,\"total\":%lld}", (long long)t->work.done, (long long)t->work.total);
+}

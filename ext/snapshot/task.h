@@ -1,0 +1,67 @@
+/* Long work of one node on a thread of its own: taking a snapshot, or bringing
+** a copy of the cluster's content up to the log.
+**
+** Threads: open, step and close belong to the replication thread, which alone
+** writes the node's database; progress is for any thread. The work takes the
+** fork gate around its SQL.
+**
+** Bringing a copy: the newest usable snapshot (or an empty beginning, where the
+** log reaches back to its first message) follows the log aside. Then the node is
+** held: it stores its position, folds nothing, and answers with mm_task_held.
+** The copy reads on to that place at least, the difference is computed, and the
+** task is READY: the replication thread looks at the difference and calls
+** mm_install_run, or does not. */
+#ifndef MM_SNAPSHOT_TASK_H
+#define MM_SNAPSHOT_TASK_H
+
+#include "snapshot/diff.h"
+#include "snapshot/manifest.h"
+#include "snapshot/store.h"
+#include "snapshot/work.h"
+
+enum mm_task_kind { MM_TASK_SNAPSHOT, MM_TASK_BRING };
+enum mm_task_state {
+    MM_TASK_WORKING,
+    MM_TASK_HOLD,  /* waits for mm_task_held */
+    MM_TASK_READY, /* a copy is there; the node is held until close */
+    MM_TASK_DONE,  /* a snapshot is stored */
+    MM_TASK_FAILED,
+};
+
+struct mm_task_options { /* all borrowed until close */
+    enum mm_task_kind kind;
+    const char *path, *vfs;
+    struct mm_repl_options repl;
+    const struct mm_bus_options *bus;
+    const struct mm_store_options *store; /* NULL: no snapshots (snapshot.enabled = false) */
+    const char *cluster_id;
+    bool need_snapshot;      /* an empty beginning will not do */
+    bool keep;               /* a copy of the file is made when the rows here differ */
+    bool lost;               /* what this node folded last is not in the log any more: its position is no aim */
+    void (*wake)(void *arg); /* its state has changed */
+    void *arg;
+};
+
+struct mm_task;
+
+struct mm_task *mm_task_open(const struct mm_task_options *o, struct mm_err *err);
+/* Ends the work, however far it is; waits a few seconds at most. False: the thread hangs
+** in a library and is left alone. NULL is fine. */
+bool mm_task_close(struct mm_task *t);
+
+/* err is set in FAILED. */
+enum mm_task_state mm_task_state(struct mm_task *t, struct mm_err *err);
+enum mm_task_kind mm_task_kind(const struct mm_task *t);
+/* The node stands still and its database holds all that it has folded. */
+void mm_task_held(struct mm_task *t, const int64_t *position);
+
+/* In READY and DONE. */
+const struct mm_manifest *mm_task_manifest(const struct mm_task *t); /* of the snapshot; id "" for an empty beginning */
+const struct mm_diff *mm_task_diff(const struct mm_task *t);
+const char *mm_task_copy(const struct mm_task *t);
+int64_t mm_task_ms(const struct mm_task *t); /* since it began */
+
+/* Appends {"doing":..,"done":..,"total":..}. */
+void mm_task_progress(struct mm_task *t, struct mm_buf *out);
+
+#endif

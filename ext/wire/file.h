@@ -1,0 +1,31 @@
+/* Whole files as one zstd frame with its checksum, and back, piece by piece:
+** memory stays at a few hundred KiB.
+**
+** Threads: the caller's. Files are read and written from their beginning by
+** their offset. */
+#ifndef MM_WIRE_FILE_H
+#define MM_WIRE_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct mm_wire_file {
+    int64_t raw;        /* bytes before packing */
+    int64_t packed;     /* bytes of the frame */
+    uint8_t sha256[32]; /* of the frame */
+    /* Called after each piece with the raw bytes done so far; false ends it
+    ** with SQLITE_INTERRUPT. NULL: nobody watches. */
+    bool (*go_on)(void *arg, int64_t done);
+    void *arg;
+};
+
+/* Fills in raw, packed and sha256. SQLITE_FULL, SQLITE_IOERR, SQLITE_NOMEM. */
+int mm_wire_file_pack(int from, int to, struct mm_wire_file *f, struct mm_err *err);
+
+/* Checks against what `f` names while it unpacks: SQLITE_CORRUPT where a byte,
+** the length or the checksum differs; never writes more than f->raw bytes. */
+int mm_wire_file_unpack(int from, int to, struct mm_wire_file *f, struct mm_err *err);
+
+#endif
