@@ -155,6 +155,25 @@ static struct mm_config *choose_config(sqlite3 *db, const char *path, const char
     return c;
 }
 
+struct mm_config *mm_setup_stored(sqlite3 *db, struct mm_err *err)
+{
+    struct mm_config *c = NULL;
+    if (!mm_meta_exists(db, err)) {
+        mm_err_set(err, SQLITE_ERROR, "this database is no node yet: call marmot_init() first");
+        return NULL;
+    }
+    char *path = mm_setup_path(db, err);
+    char *identity = path != NULL ? mm_identity_file(path, err) : NULL;
+    char *was = mm_meta_text(db, MM_META_FILE, err);
+    if (err->rc == SQLITE_OK) {
+        c = choose_config(db, path, was, was != NULL && strcmp(was, identity) == 0, err);
+    }
+    free(path);
+    free(identity);
+    sqlite3_free(was);
+    return c;
+}
+
 static int store_config(sqlite3 *db, const char *path, const struct mm_config *c, struct mm_err *err)
 {
     struct mm_buf b;

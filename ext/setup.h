@@ -26,6 +26,10 @@ const char *mm_setup_vfs(sqlite3 *db);
 ** configuration with its node_id filled in; caller frees with mm_config_free. */
 struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_config *given, struct mm_err *err);
 
+/* What is stored in main for this very file; caller frees with mm_config_free.
+** NULL with err set: this database is no node, or what it holds is another file's. */
+struct mm_config *mm_setup_stored(sqlite3 *db, struct mm_err *err);
+
 /* An error that counts them when transactions are not echoed: those after
 ** outbox id `echoed`, or after what the bookkeeping says when that is lower. */
 int mm_setup_pending(sqlite3 *db, int64_t echoed, struct mm_err *err);

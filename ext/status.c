@@ -209,5 +209,5 @@ int mm_status_register(sqlite3 *db)
     for (size_t k = 0; k < sizeof views / sizeof views[0] && rc == SQLITE_OK; k++) {
         rc = sqlite3_create_module_v2(db, views[k].name, &module, (void *)&views[k], NULL);
     }
-    return rc;
+    return rc == SQLITE_OK ? mm_status_register_changes(db) : rc;
 }

@@ -16,6 +16,13 @@
 **                     A process that stands by asks around, most of a second long
 **   marmot_metrics    name, labels, value, help: as an exporter of Prometheus
 **                     writes them, labels without braces; empty like streams
+**
+** One is no copy, but reads the log from the server row by row (ext/changes.h),
+** in any process that has loaded the library:
+**   marmot_changes(shard, from_seq)
+**                     seq, node, time, table, op, key, old, new (JSON objects),
+**                     ascending, to the end that the stream has at the call;
+**                     both arguments are 1 when left out
 */
 #ifndef MM_STATUS_H
 #define MM_STATUS_H

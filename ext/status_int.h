@@ -23,6 +23,9 @@ struct mm_status_rows {
 /* Appends one row of copies. */
 int mm_status_add(struct mm_status_rows *r, const char *const *text, struct mm_err *err);
 
+/* marmot_changes, which streams (status_changes.c); an SQLite code. */
+int mm_status_register_changes(sqlite3 *db);
+
 typedef int mm_status_fill(sqlite3 *db, struct mm_status_rows *r, struct mm_err *err);
 mm_status_fill mm_status_tables, mm_status_streams, mm_status_conflicts, mm_status_metrics, mm_status_nodes;
 
