@@ -1,0 +1,91 @@
+"""The server loses the end of its log (an older store is put under it) while
+another node goes on: who had folded more finds out, takes the snapshot that the
+log confirms, and sends again what the outbox kept. Without a snapshot, where
+the tables were empty at the founding, the log alone does.
+marmot-test: parallel
+"""
+import json
+import os
+import shutil
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from marmot_test import *  # noqa: E402,F403
+
+SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u(k TEXT PRIMARY KEY NOT NULL, v UNIQUE);"
+
+
+def node(ws, nats, name, case, schema=SCHEMA, **more):
+    snapshot = {"store": "file", "file": {"path": os.path.join(ws.dir, "snapshots-" + case)}}
+    config = dict({"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}, "snapshot": snapshot}, **more)
+    return Node(ws, "%s_%s" % (name, case), config=config, schema=schema)
+
+
+def settle(nodes, seconds=30):
+    for n in nodes:
+        n.wait_state("live", seconds)
+    for n in nodes:
+        n.sync()
+    for n in nodes:
+        n.sync()
+    return wait_equal(nodes, seconds)
+
+
+def lose(nats, keep, forget):
+    """Runs `keep`, remembers the store, runs `forget`, puts the store back. All else on the port is as it was."""
+    keep()
+    nats.stop()
+    store = os.path.join(nats.dir, "js")
+    shutil.copytree(store, store + ".old")
+    nats.start()
+    forget()
+    nats.kill()
+    shutil.rmtree(store)
+    os.rename(store + ".old", store)
+
+
+def heals(ws, case, with_snapshot):
+    nats = NatsServer(ws).start()
+    a = node(ws, nats, "a", case)
+    b = node(ws, nats, "b", case)
+
+    def keep():
+        for k in range(20):
+            a.sql("INSERT INTO t VALUES (?, 'kept')", k)
+            b.sql("INSERT INTO u VALUES (?, ?)", "b%d" % k, k)
+        settle([a, b])
+        if with_snapshot:
+            json.loads(a.one("SELECT marmot_snapshot()"))
+
+    def forget():
+        settle([a, b])
+        for k in range(10):
+            a.sql("UPDATE t SET v = 'lost and found %d' WHERE id = ?" % k, k)
+            b.sql("INSERT INTO t VALUES (?, 'b lost it')", 100 + k)
+            a.sql("UPDATE u SET v = 'x' || v WHERE k = ?", "b%d" % k)
+        settle([a, b])
+    lose(nats, keep, forget)
+    c = node(ws, nats, "c", case)
+    # The new server's next messages take the numbers of those that it lost.
+    a.sql("INSERT INTO t VALUES (1000, 'a while it was away')")
+    nats.start()
+    b.sql("DELETE FROM t WHERE id = 15")
+    rows = settle([a, b, c], 40)
+    mine = [r for r in rows["t"][1] if str(r[1][1]).startswith(("lost and found", "b lost", "a while"))]
+    check("%s: what the server lost came back, once" % case, len(mine) == 21, len(mine))
+    check("%s: so did the other table" % case, len([r for r in rows["u"][1] if str(r[1][1]).startswith("x")]) == 10,
+          rows["u"][1])
+    for n in (a, b, c):
+        check("%s: %s is sound" % (case, n.name), integrity(n.db) == "ok", integrity(n.db))
+        n.quit()
+    nats.kill()
+
+
+def main():
+    with Workspace() as ws:
+        heals(ws, "with_snapshot", True)
+        heals(ws, "log_alone", False)
+    finish()
+
+
+main()
