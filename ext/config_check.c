@@ -200,6 +200,38 @@ static void check_snapshot(const struct mm_config *c, struct mm_err *err)
     need(err, strcmp(store, "file") == 0, "snapshot.file.path", c->snapshot.file_path, "snapshot.store is file");
 }
 
+/* Part of the name of a metric: letters, digits, _ and :, none of the digits first. */
+static void check_metric_name(const char *key, const char *s, struct mm_err *err)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:");
+    if (s[n] != '\0' || n > 100 || (s[0] >= '0' && s[0] <= '9')) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "configuration key %s must be letters, digits and _ (no digit first), as they begin the names of "
+                   "metrics, not \"%.60s\"",
+                   key, s);
+    }
+}
+
+static void check_prometheus(struct mm_config *c, struct mm_err *err)
+{
+    const char *bind = c->prometheus.bind;
+    const char *host = bind[0] == ':' ? "0.0.0.0" : "";
+    struct mm_buf b;
+    mm_buf_init(&b, 4096);
+    mm_buf_str(&b, host);
+    mm_buf_str(&b, bind);
+    if (mm_buf_failed(&b) || !is_host_port((const char *)b.data, b.len, true)) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "configuration key prometheus.bind must be host:port, as 127.0.0.1:3010, not \"%.100s\"", bind);
+    }
+    mm_buf_free(&b);
+    check_metric_name("prometheus.namespace", c->prometheus.namespace, err);
+    check_metric_name("prometheus.subsystem", c->prometheus.subsystem, err);
+    if (err->rc == SQLITE_OK && c->prometheus.enable && !is_loopback(bind)) {
+        mm_config_warn(c, err, "prometheus.bind %.60s can be read from other machines", bind);
+    }
+}
+
 /* Keys that are read, checked and stored, but whose parts are not built yet. */
 static const char *const not_yet[] = {
     "replicate",
@@ -212,7 +244,6 @@ static const char *const not_yet[] = {
     "nats.leaf_servers",
     "snapshot.interval",
     "snapshot.nats.replicas",
-    "prometheus.enable",
     "snapshot.nats.bucket",
 };
 
@@ -239,6 +270,7 @@ int mm_config_settle(struct mm_config *c, struct mm_err *err)
     }
     check_nats(c, err);
     check_snapshot(c, err);
+    check_prometheus(c, err);
     warn_not_yet(c, err);
     if (err->rc == SQLITE_OK && c->log.replicas % 2 == 0) {
         mm_config_warn(c, err, "replication_log.replicas %lld: an even number stands no more failures than one less",

@@ -85,7 +85,7 @@ const struct mm_config_key mm_config_keys[] = {
     { URL("snapshot.sftp.url", snapshot.sftp_url) },
     { TEXT("snapshot.file.path", snapshot.file_path, "") },
     { BOOL("prometheus.enable", prometheus.enable, false) },
-    { TEXT("prometheus.bind", prometheus.bind, ":3010") },
+    { TEXT("prometheus.bind", prometheus.bind, "127.0.0.1:3010") },
     { TEXT("prometheus.namespace", prometheus.namespace, "marmot") },
     { TEXT("prometheus.subsystem", prometheus.subsystem, "") },
     { BOOL("logging.verbose", logging.verbose, false) },

@@ -311,6 +311,7 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         }
         tell(n);
         mm_node_peers_step(n);
+        mm_node_http_step(n);
         wait = smaller(wait, mm_node_peers_timeout(n));
         if (sound) {
             mm_node_sync_step(n);
@@ -479,4 +480,5 @@ void mm_node_after_fork(struct mm_node *n)
     if (n->r.bus != NULL) {
         mm_bus_each_fd(n->r.bus, close_fd);
     }
+    mm_node_http_each_fd(n, close_fd);
 }

@@ -83,6 +83,7 @@ struct mm_node_shard {
     const char *state;                   /* constant: current, behind, waiting, joining, blocked */
     int64_t blocked_seq;                 /* 0 = none */
     int64_t folded, ignored, duplicates; /* messages since the start */
+    int64_t resent;                      /* messages that were sent again, since the start */
     int64_t skipped;                     /* rows of tables that are not watched here, since the start */
 };
 /* Returns a copy (caller frees with free()); NULL with *count 0 before the
@@ -93,6 +94,18 @@ enum mm_node_state mm_node_state_now(struct mm_node *n);
 
 /* Transactions that are not echoed, and their bytes. */
 void mm_node_pending(struct mm_node *n, int64_t *rows, int64_t *bytes);
+
+/* What is measured of the node as a whole. */
+struct mm_node_numbers {
+    enum mm_node_state state;
+    int64_t since_ms; /* 1970 */
+    bool connected;
+    int64_t connections; /* made since the start */
+    int64_t behind_ms;   /* since the end of every stream was folded here */
+    int nodes_alive;     /* others */
+    int64_t pending_rows, pending_bytes;
+};
+void mm_node_numbers(struct mm_node *n, struct mm_node_numbers *out);
 
 /* True with err set when the node is in a state that waiting does not end. */
 bool mm_node_hopeless(struct mm_node *n, struct mm_err *err);

@@ -91,10 +91,11 @@ struct mm_node {
     int64_t incarnation, epoch, pending_rows, pending_bytes;
     char url[256];
     int server_pid;
-    struct mm_peers peers;  /* the other nodes, as they told */
-    char hello_cluster[40]; /* the cluster's id, "" before joining */
-    int64_t caught_up_ms;   /* monotonic: last at the end of every shard; 0 = not looked yet */
-    atomic_bool ask_peers;  /* somebody wants to hear from all of them now */
+    struct mm_peers peers;    /* the other nodes, as they told */
+    char hello_cluster[40];   /* the cluster's id, "" before joining */
+    int64_t caught_up_ms;     /* monotonic: last at the end of every shard; 0 = not looked yet */
+    atomic_llong connections; /* made so far */
+    atomic_bool ask_peers;    /* somebody wants to hear from all of them now */
 
     /* The thread's own. */
     struct mm_worker *self;
@@ -132,6 +133,11 @@ struct mm_node {
     bool listening, hello_due; /* what nodes tell; somebody asked */
     int64_t next_hello_ms;
     char hello_state[32];
+    struct mm_http *http; /* NULL: not wanted, or not now */
+    bool http_enabled;
+    int wake_fd; /* the worker's and the page's descriptor in one; -1 = no page */
+    int64_t next_http_ms, page_ms;
+    struct mm_buf page;
 };
 
 /* node_open.c. The lock: this process replicates the file; tried, not waited for. */
@@ -172,6 +178,12 @@ void mm_node_task_end(struct mm_node *n); /* whatever is under way; callers get 
 
 /* node.c */
 void mm_node_flush(struct mm_node *n, bool now);
+
+/* node_http.c: the page for Prometheus. Open returns what the bus is to be woken by. */
+int mm_node_http_open(struct mm_node *n);
+void mm_node_http_step(struct mm_node *n);
+void mm_node_http_close(struct mm_node *n);
+void mm_node_http_each_fd(const struct mm_node *n, void (*f)(int fd));
 
 /* node_repair.c */
 void mm_node_repair_step(struct mm_node *n);

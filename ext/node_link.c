@@ -51,6 +51,7 @@ static bool connect_bus(struct mm_node *n)
     if (mm_bus_connect(n->r.bus, &err) == SQLITE_OK) {
         n->connect_wait_ms = 0;
         n->offered = true;
+        n->connections++;
         mm_err_init(&n->problem);
         n->verdict = MM_NODE_LIVE;
         mm_log(MM_LOG_INFO, "node %lld is connected to %s", (long long)n->config->node_id, mm_bus_url(n->r.bus));

@@ -76,7 +76,7 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err)
         }
     }
     struct mm_bus_options bo = mm_node_bus_options(n);
-    bo.extra_fd = mm_worker_fd(n->self);
+    bo.extra_fd = mm_node_http_open(n);
     n->r.bus = mm_bus_open(&bo, err);
     return err->rc;
 }
@@ -93,6 +93,7 @@ void mm_node_close_all(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
     mm_bus_close(r->bus);
+    mm_node_http_close(n);
     mm_server_close(n->server);
     n->server = NULL;
     mm_gate_enter();

@@ -71,6 +71,7 @@ static struct mm_node_shard *look_at_shards(const struct mm_repl *r)
         to->ignored = s->ignored;
         to->duplicates = s->duplicates;
         to->skipped = s->skipped;
+        to->resent = s->resent;
     }
     return list;
 }

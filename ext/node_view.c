@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "node_int.h"
 
 struct mm_node_shard *mm_node_shards(struct mm_node *n, int *count, struct mm_err *err)
@@ -34,6 +35,24 @@ void mm_node_pending(struct mm_node *n, int64_t *rows, int64_t *bytes)
     (void)pthread_mutex_lock(&n->mu);
     *rows = n->pending_rows;
     *bytes = n->pending_bytes;
+    (void)pthread_mutex_unlock(&n->mu);
+}
+
+void mm_node_numbers(struct mm_node *n, struct mm_node_numbers *out)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    *out = (struct mm_node_numbers){
+        .state = n->state,
+        .since_ms = n->since_ms,
+        .connected = n->url[0] != '\0',
+        .connections = n->connections,
+        .behind_ms = n->caught_up_ms != 0 ? mm_clock_mono_ms() - n->caught_up_ms : 0,
+        .pending_rows = n->pending_rows,
+        .pending_bytes = n->pending_bytes,
+    };
+    for (int k = 0; k < n->peers.count; k++) {
+        out->nodes_alive += mm_peer_alive(&n->peers.peer[k]);
+    }
     (void)pthread_mutex_unlock(&n->mu);
 }
 

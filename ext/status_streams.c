@@ -3,11 +3,11 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "metrics.h"
 #include "node.h"
 #include "registry.h"
 #include "status_int.h"
 #include "store/meta.h"
-#include "store/outbox.h"
 #include "store/position.h"
 
 enum { NUMBER = 24 };                      /* bytes of a number as text */
@@ -93,71 +93,21 @@ struct metrics {
     struct mm_err *err;
 };
 
-static void add(struct metrics *m, const char *name, const char *labels, int64_t v, const char *help)
+static void add_metric(void *arg, const struct mm_metric *v)
 {
+    struct metrics *m = arg;
     char value[NUMBER];
-    const char *text[] = { name, labels, number(value, v), help };
+    const char *text[] = { v->name, v->labels, number(value, v->value), v->help };
     mm_status_add(m->r, text, m->err);
-}
-
-static void shard_metrics(struct metrics *m, const struct mm_node_shard *s)
-{
-    char label[32];
-    (void)snprintf(label, sizeof label, "shard=\"%d\"", s->n);
-    add(m, "stream_position", label, s->position, "Sequence of the last message that is folded here");
-    add(m, "stream_end", label, s->end, "Highest sequence that is known to be in the stream");
-    add(m, "stream_lag_messages", label, s->end - s->position, "Messages in the stream that are not folded here yet");
-    add(m, "stream_blocked", label, s->blocked_seq != 0, "1 while a message blocks this shard here");
-    add(m, "messages_folded_total", label, s->folded, "Messages folded since the node was started");
-    add(m, "messages_ignored_total", label, s->ignored, "Messages that are bad for every node, since the start");
-    add(m, "messages_duplicate_total", label, s->duplicates, "Messages that had come before, since the start");
-    add(m, "rows_skipped_total", label, s->skipped, "Rows of tables that are not watched here, since the start");
-}
-
-static void add_kind(void *arg, const char *kind, int64_t count)
-{
-    char label[64];
-    (void)snprintf(label, sizeof label, "kind=\"%.40s\"", kind);
-    add(arg, "conflicts", label, count, "Conflicts in the conflict log");
-}
-
-static void database_metrics(sqlite3 *db, struct metrics *m)
-{
-    int64_t rows = 0;
-    int64_t bytes = 0;
-    mm_outbox_size(db, &rows, &bytes, m->err);
-    add(m, "outbox_rows", "", rows, "Rows of the outbox: pending ones, and those kept for a while after their echo");
-    add(m, "outbox_bytes", "", bytes, "Bytes of these rows");
-    add(m, "conflicts_total", "", mm_conflict_total(db, m->err), "Conflicts that were ever recorded here");
-    add(m, "conflicts_dropped_total", "", mm_conflict_dropped(db, m->err),
-        "Those of them that the log no longer holds");
-    mm_conflict_kinds(db, add_kind, m, m->err);
-    add(m, "ignored_kept", "", mm_ignored_count(db, m->err), "Recorded messages that are bad for every node");
 }
 
 int mm_status_metrics(sqlite3 *db, struct mm_status_rows *r, struct mm_err *err)
 {
     struct mm_node *n = running(db);
-    if (n == NULL) {
-        return SQLITE_OK;
-    }
     struct metrics m = { r, err };
-    int64_t pending = 0;
-    int64_t bytes = 0;
-    int count = 0;
-    mm_node_pending(n, &pending, &bytes);
-    struct mm_node_shard *s = shards_of(db, n, &count, err);
-    struct mm_err stuck;
-    mm_err_init(&stuck);
-    bool up = !mm_node_hopeless(n, &stuck);
-    mm_registry_release(n);
-    add(&m, "up", "", up, "0 while the node cannot go on without help: see marmot_status()");
-    add(&m, "pending_transactions", "", pending, "Local transactions that are not echoed yet");
-    add(&m, "pending_bytes", "", bytes, "Bytes of these transactions");
-    for (int k = 0; k < count; k++) {
-        shard_metrics(&m, &s[k]);
+    if (n != NULL) {
+        mm_metrics_each(db, n, add_metric, &m, err);
+        mm_registry_release(n);
     }
-    free(s);
-    database_metrics(db, &m);
     return err->rc;
 }

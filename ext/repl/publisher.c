@@ -23,6 +23,7 @@ void mm_publisher_back(struct mm_shard *s, const char *why, bool wait)
     if (s->next > 0 || s->large.count > 0) {
         mm_log(MM_LOG_DEBUG, "shard %d: going back to the oldest unechoed transaction: %s", s->n, why);
     }
+    s->resent += (int64_t)s->next;
     for (size_t k = 0; k < mm_pending_count(s->pending); k++) {
         mm_pending_at(s->pending, k)->acked_seq = 0;
     }

@@ -71,6 +71,7 @@ struct mm_shard {
     int64_t skip_seq;                             /* marmot_skip: this message is passed over here */
     char why[400];                                /* of blocked */
     int64_t folded, ignored, skipped, duplicates; /* messages, messages, rows, messages */
+    int64_t resent;                               /* messages that were sent and will be once more */
 };
 
 struct mm_repl {

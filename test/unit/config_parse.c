@@ -203,6 +203,9 @@ static void urls(void)
     accepts("the same with a token", "{\"nats\":{\"bind_address\":\"0.0.0.0:4222\",\"token\":\"s\"}}", "[]");
     accepts("dns peers", "{\"nats\":{\"cluster_peers\":\"dns://p:4248/?min=3&interval_ms=500\"}}",
             "nats.cluster_peers has no effect in this version");
+    refuses("a page for Prometheus without port", "{\"prometheus\":{\"bind\":\"localhost\"}}", "prometheus.bind");
+    refuses("a namespace that is none", "{\"prometheus\":{\"namespace\":\"1-a\"}}", "prometheus.namespace");
+    accepts("a page that others can read", "{\"prometheus\":{\"enable\":true,\"bind\":\":3010\"}}", "other machines");
     refuses("a store without its place", "{\"snapshot\":{\"store\":\"s3\"}}", "snapshot.s3.endpoint is missing");
     accepts("but not when no snapshots are taken", "{\"snapshot\":{\"store\":\"s3\",\"enabled\":false}}",
             "snapshot.store has no effect in this version");
