@@ -155,6 +155,38 @@ static void need(struct mm_err *err, bool when, const char *key, const char *val
     }
 }
 
+/* Servers that know each other: what makes no sense, or is dangerous, is told. */
+static void check_neighbours(struct mm_config *c, struct mm_err *err)
+{
+    bool member = c->nats.cluster_addr[0] != '\0';
+    bool leaf = c->nats.leaf_servers[0] != '\0';
+    const char *peers = c->nats.cluster_peers;
+    if (err->rc != SQLITE_OK || (!member && !leaf && peers[0] == '\0')) {
+        return;
+    }
+    if (c->nats.urls[0] != '\0' || c->nats.server_config[0] != '\0') {
+        mm_config_warn(c, err, "nats.cluster_addr, nats.cluster_peers and nats.leaf_servers have no effect beside %s",
+                       c->nats.urls[0] != '\0' ? "nats.urls" : "nats.server_config");
+    } else if (member && peers[0] == '\0') {
+        mm_err_set(err, SQLITE_ERROR,
+                   "configuration key nats.cluster_peers is missing: nats.cluster_addr is given, and a member of a "
+                   "cluster must know the others");
+    } else if (!member && peers[0] != '\0') {
+        mm_err_set(
+            err, SQLITE_ERROR,
+            "configuration key nats.cluster_addr is missing: nats.cluster_peers is given, and the others must be "
+            "able to reach this member");
+    } else if (member && leaf) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "configuration keys nats.cluster_addr and nats.leaf_servers are both given: a server is a member of "
+                   "a cluster, or a leaf of one");
+    } else if (member && strstr(peers, "dns://") == NULL && strchr(peers, ',') == NULL) {
+        mm_config_warn(c, err,
+                       "nats.cluster_peers names one server: a cluster of two stops when either does; three is the "
+                       "least that stands a failure");
+    }
+}
+
 static void check_nats(struct mm_config *c, struct mm_err *err)
 {
     settle_list(c, "nats.urls", "nats://,tls://", "nats://host:4222 or tls://host:4222", err);
@@ -178,6 +210,14 @@ static void check_nats(struct mm_config *c, struct mm_err *err)
     need(err, c->nats.cert_file[0] != '\0', "nats.key_file", c->nats.key_file, "nats.cert_file is given");
     need(err, c->nats.key_file[0] != '\0', "nats.cert_file", c->nats.cert_file, "nats.key_file is given");
     bool authenticated = c->nats.token[0] != '\0' || c->nats.user_password[0] != '\0';
+    if (c->nats.urls[0] == '\0' && cluster[0] != '\0' && !is_loopback(cluster) && !authenticated && !c->nats.insecure) {
+        mm_err_set(
+            err, SQLITE_ERROR,
+            "configuration key nats.cluster_addr %.100s is beyond loopback, and any server could join: give "
+            "nats.user_name and nats.user_password or nats.token, or nats.insecure true where the network is safe",
+            cluster);
+    }
+    check_neighbours(c, err);
     if (c->nats.urls[0] == '\0' && !is_loopback(bind) && !authenticated && !c->nats.insecure) {
         mm_err_set(
             err, SQLITE_ERROR,
@@ -239,9 +279,6 @@ static const char *const not_yet[] = {
     "autoincrement",
     "outbox_full",
     "replication_log.update_existing",
-    "nats.cluster_addr",
-    "nats.cluster_peers",
-    "nats.leaf_servers",
     "snapshot.interval",
     "snapshot.nats.replicas",
     "snapshot.nats.bucket",

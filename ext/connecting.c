@@ -18,6 +18,10 @@ struct mm_bus_options mm_connecting_options(const struct mm_config *c, const cha
         .ca_file = c->nats.ca_file,
         .cert_file = c->nats.cert_file,
         .key_file = c->nats.key_file,
+        /* A leaf server has no JetStream of its own, but that of its cluster. */
+        .domain = c->nats.urls[0] == '\0' && c->nats.leaf_servers[0] != '\0' && c->nats.cluster_addr[0] == '\0'
+                      ? c->cluster
+                      : NULL,
         .connect_timeout_ms = MM_CONNECT_MS,
         .ping_interval_ms = MM_PING_MS,
         .extra_fd = -1,

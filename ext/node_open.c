@@ -69,6 +69,10 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err)
             .password = c->nats.user_password,
             .token = c->nats.token,
             .insecure = c->nats.insecure,
+            .cluster_name = c->cluster,
+            .cluster_addr = c->nats.cluster_addr,
+            .cluster_peers = c->nats.cluster_peers,
+            .leaf_servers = c->nats.leaf_servers,
         };
         n->server = mm_server_open(&so, err);
         if (n->server == NULL) {

@@ -18,6 +18,7 @@
 #include "base/sqlite.h"
 #include "bus/server_child.h"
 #include "bus/server_files.h"
+#include "bus/server_peers.h"
 
 #define LOOK_MS 40         /* of one tend: below the 50 that the header promises */
 #define PAUSE_FIRST_MS 250 /* after a child that died, doubled each time */
@@ -31,6 +32,8 @@ struct mm_server {
     char url[192];
     int port;
     char *binary, *config_file, *user, *password, *token;
+    char *cluster_name, *cluster_addr;
+    struct mm_server_peers *routes, *leafs;
     char store[PATH_MAX];
     int lock_fd; /* -1: not ours */
     pid_t child; /* 0: none */
@@ -113,6 +116,10 @@ struct mm_server *mm_server_open(const struct mm_server_options *o, struct mm_er
     s->user = copy(o->user, err);
     s->password = copy(o->password, err);
     s->token = copy(o->token, err);
+    s->cluster_name = copy(o->cluster_name != NULL ? o->cluster_name : "marmot", err);
+    s->cluster_addr = copy(o->cluster_addr, err);
+    s->routes = mm_server_peers_open(o->cluster_peers, err);
+    s->leafs = mm_server_peers_open(o->leaf_servers, err);
     if (mm_server_split(o->bind_address, s->host, &s->port, err) == SQLITE_OK) {
         reach(s->host, s->port, s->connect, s->url, sizeof s->url, err);
     }
@@ -130,7 +137,10 @@ struct mm_server *mm_server_open(const struct mm_server_options *o, struct mm_er
             mm_err_set(err, SQLITE_CANTOPEN, "the path of the embedded NATS server's store is too long");
         }
     } else if (err->rc == SQLITE_OK) {
-        mm_server_default_store(s->port, s->store, sizeof s->store - 64, err);
+        const char *kind = s->cluster_addr != NULL                                 ? "-cluster"
+                           : o->leaf_servers != NULL && o->leaf_servers[0] != '\0' ? "-leaf"
+                                                                                   : "";
+        mm_server_default_store(s->port, kind, s->store, sizeof s->store - 64, err);
     }
     if (err->rc != SQLITE_OK) {
         mm_server_close(s);
@@ -185,7 +195,20 @@ static int start_child(struct mm_server *s, struct mm_err *err)
     if (mm_server_find_binary(s->binary, binary, sizeof binary, err) != SQLITE_OK) {
         return err->rc;
     }
-    struct mm_server_config c = { s->store, s->host, s->port, s->user, s->password, s->token };
+    char waits_for[256] = "";
+    struct mm_server_config c = { .store = s->store,
+                                  .host = s->host,
+                                  .port = s->port,
+                                  .user = s->user,
+                                  .password = s->password,
+                                  .token = s->token,
+                                  .cluster_name = s->cluster_name,
+                                  .cluster_addr = s->cluster_addr,
+                                  .routes = mm_server_peers_list(s->routes, waits_for, err) };
+    c.leafs = c.routes != NULL ? mm_server_peers_list(s->leafs, waits_for, err) : NULL;
+    if (c.leafs == NULL) {
+        return mm_err_set(err, SQLITE_BUSY, "%s", waits_for);
+    }
     if (s->config_file == NULL && mm_server_write_config(&c, err) != SQLITE_OK) {
         return err->rc;
     }
@@ -214,6 +237,8 @@ static int start_child(struct mm_server *s, struct mm_err *err)
         s->child = 0;
         return mm_err_set(err, SQLITE_CANTOPEN, "%s cannot be started: %s", binary, strerror(why));
     }
+    mm_server_peers_forget(s->routes);
+    mm_server_peers_forget(s->leafs);
     s->started_ms = mm_clock_mono_ms();
     s->answered = false;
     mm_log(MM_LOG_INFO, "embedded NATS server %d started at %s", (int)s->child, s->url);
@@ -259,7 +284,11 @@ static enum mm_server_state try_start(struct mm_server *s, int64_t now, struct m
     if (got < 0 || start_child(s, err) != SQLITE_OK) {
         release_lock(s);
         (void)snprintf(s->why, sizeof s->why, "%.250s", err->msg);
-        put_off(s, now);
+        if (err->rc == SQLITE_BUSY) {
+            s->not_before_ms = now + PAUSE_FIRST_MS;
+        } else {
+            put_off(s, now);
+        }
         return MM_SERVER_FAILED;
     }
     return MM_SERVER_STARTING;
@@ -340,6 +369,10 @@ void mm_server_close(struct mm_server *s)
     free(s->user);
     free(s->password);
     free(s->token);
+    free(s->cluster_name);
+    free(s->cluster_addr);
+    mm_server_peers_close(s->routes);
+    mm_server_peers_close(s->leafs);
     free(s);
 }
 

@@ -23,7 +23,12 @@ struct mm_server_options {    /* borrowed during open, copied inside */
     const char *config_file;  /* server_config of the user, NULL: ours */
     const char *store_dir;    /* NULL: ${XDG_STATE_HOME:-~/.local/state}/marmot/nats-<port> */
     const char *user, *password, *token;
-    bool insecure; /* binding beyond loopback without authentication is allowed */
+    /* Of several machines' servers, SPEC 7; "" or NULL = none. */
+    const char *cluster_name;  /* of the server cluster, and its JetStream domain */
+    const char *cluster_addr;  /* host:port: member of a cluster; leaf servers may connect at the next port */
+    const char *cluster_peers; /* URLs of the members, comma-separated; its own may be among them */
+    const char *leaf_servers;  /* URLs: a leaf of that cluster, whose JetStream is used; none is here */
+    bool insecure;             /* binding beyond loopback without authentication is allowed */
 };
 
 struct mm_server *mm_server_open(const struct mm_server_options *o, struct mm_err *err);

@@ -44,7 +44,7 @@ int mm_server_split(const char *address, char *host, int *port, struct mm_err *e
     return SQLITE_OK;
 }
 
-int mm_server_default_store(int port, char *out, size_t size, struct mm_err *err)
+int mm_server_default_store(int port, const char *kind, char *out, size_t size, struct mm_err *err)
 {
     const char *state = getenv("XDG_STATE_HOME");
     const char *home = getenv("HOME");
@@ -59,9 +59,9 @@ int mm_server_default_store(int port, char *out, size_t size, struct mm_err *err
     }
     int n;
     if (state != NULL && state[0] == '/') {
-        n = snprintf(out, size, "%s/marmot/nats-%d", state, port);
+        n = snprintf(out, size, "%s/marmot/nats-%d%s", state, port, kind);
     } else if (home != NULL) {
-        n = snprintf(out, size, "%s/.local/state/marmot/nats-%d", home, port);
+        n = snprintf(out, size, "%s/.local/state/marmot/nats-%d%s", home, port, kind);
     } else {
         return mm_err_set(err, SQLITE_CANTOPEN, "no place for the embedded NATS server: set XDG_STATE_HOME or HOME");
     }
@@ -170,6 +170,100 @@ static int stable_name(const char *store, char *out, size_t size, struct mm_err 
     return err->rc;
 }
 
+/* Who servers say they are to each other: a token has no place there. */
+static const char *peer_user(const struct mm_server_config *c)
+{
+    return c->user != NULL ? c->user : "marmot";
+}
+
+static const char *peer_password(const struct mm_server_config *c)
+{
+    return c->user != NULL ? (c->password != NULL ? c->password : "") : c->token;
+}
+
+static void put_authorization(struct mm_buf *b, const struct mm_server_config *c)
+{
+    if (c->user != NULL || c->token != NULL) {
+        mm_buf_str(b, "  authorization { user: ");
+        mm_buf_json(b, peer_user(c));
+        mm_buf_str(b, ", password: ");
+        mm_buf_json(b, peer_password(c));
+        mm_buf_str(b, " }\n");
+    }
+}
+
+static void put_encoded(struct mm_buf *b, const char *s)
+{
+    for (; *s != '\0'; s++) {
+        unsigned char ch = (unsigned char)*s;
+        bool plain = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
+        if (plain || strchr("-._~", ch) != NULL) {
+            mm_buf_byte(b, ch);
+        } else {
+            mm_buf_printf(b, "%%%02X", ch);
+        }
+    }
+}
+
+/* One URL a line; those without a user of their own get ours. */
+static void put_urls(struct mm_buf *b, const struct mm_server_config *c, const char *list, const char *before,
+                     const char *after)
+{
+    for (; *list != '\0'; list += *list == ',') {
+        size_t n = strcspn(list, ",");
+        const char *host = memmem(list, n, "://", 3);
+        host = host != NULL ? host + 3 : list;
+        size_t rest = n - (size_t)(host - list);
+        mm_buf_str(b, before);
+        mm_buf_byte(b, '"');
+        mm_buf_add(b, list, (size_t)(host - list));
+        if ((c->user != NULL || c->token != NULL) && memchr(host, '@', rest) == NULL) {
+            put_encoded(b, peer_user(c));
+            mm_buf_byte(b, ':');
+            put_encoded(b, peer_password(c));
+            mm_buf_byte(b, '@');
+        }
+        mm_buf_add(b, host, rest);
+        mm_buf_printf(b, "\"%s\n", after);
+        list += n;
+    }
+}
+
+/* Member of a cluster, with a listener for leaf servers at the next port; or a leaf. */
+static void put_neighbours(struct mm_buf *b, const struct mm_server_config *c, struct mm_err *err)
+{
+    char host[128];
+    int port = 0;
+    bool member = c->cluster_addr != NULL && c->cluster_addr[0] != '\0';
+    bool leaf = c->leafs != NULL && c->leafs[0] != '\0';
+    if (member && mm_server_split(c->cluster_addr, host, &port, err) == SQLITE_OK) {
+        bool v6 = strchr(host, ':') != NULL;
+        mm_buf_printf(b, "cluster {\n  name: \"%s\"\n  listen: \"%s%s%s:%d\"\n", c->cluster_name, v6 ? "[" : "", host,
+                      v6 ? "]" : "", port);
+        put_authorization(b, c);
+        mm_buf_str(b, "  routes: [\n");
+        put_urls(b, c, c->routes != NULL ? c->routes : "", "    ", "");
+        mm_buf_str(b, "  ]\n}\n");
+        mm_buf_printf(b, "leafnodes {\n  listen: \"%s%s%s:%d\"\n", v6 ? "[" : "", host, v6 ? "]" : "", port + 1);
+        put_authorization(b, c);
+        mm_buf_str(b, "}\n");
+    } else if (leaf) {
+        mm_buf_str(b, "leafnodes {\n  remotes: [\n");
+        put_urls(b, c, c->leafs, "    { url: ", " }");
+        mm_buf_str(b, "  ]\n}\n");
+    }
+}
+
+static void put_jetstream(struct mm_buf *b, const struct mm_server_config *c)
+{
+    bool member = c->cluster_addr != NULL && c->cluster_addr[0] != '\0';
+    if (member) { /* leaf servers reach a JetStream by its domain alone */
+        mm_buf_printf(b, "jetstream { store_dir: \"%s/js\", domain: \"%s\" }\n", c->store, c->cluster_name);
+    } else if (c->leafs == NULL || c->leafs[0] == '\0') {
+        mm_buf_printf(b, "jetstream { store_dir: \"%s/js\" }\n", c->store);
+    }
+}
+
 int mm_server_write_config(const struct mm_server_config *c, struct mm_err *err)
 {
     char name[64];
@@ -183,7 +277,9 @@ int mm_server_write_config(const struct mm_server_config *c, struct mm_err *err)
     mm_buf_printf(&b, "server_name: \"%s\"\nlisten: \"%s%s%s:%d\"\n", name, v6 ? "[" : "", c->host, v6 ? "]" : "",
                   c->port);
     mm_buf_printf(&b, "max_payload: 1MB\npid_file: \"%s/nats.pid\"\nlog_file: \"%s/nats.log\"\n", c->store, c->store);
-    mm_buf_printf(&b, "logfile_size_limit: 10MB\njetstream { store_dir: \"%s/js\" }\n", c->store);
+    mm_buf_str(&b, "logfile_size_limit: 10MB\n");
+    put_jetstream(&b, c);
+    put_neighbours(&b, c, err);
     if (c->user != NULL || c->token != NULL) {
         mm_buf_str(&b, "authorization {\n");
         if (c->user != NULL) {

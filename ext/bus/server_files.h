@@ -12,8 +12,9 @@
 /* "host:port" or "[v6]:port" into its parts; host holds 128 bytes. */
 int mm_server_split(const char *address, char *host, int *port, struct mm_err *err);
 
-/* The default store directory of a port into out. */
-int mm_server_default_store(int port, char *out, size_t size, struct mm_err *err);
+/* The default store directory of a port into out; `kind` is put behind it: what
+** a server stored alone is not to be seen by a member of a cluster. */
+int mm_server_default_store(int port, const char *kind, char *out, size_t size, struct mm_err *err);
 
 /* Makes the directory and its parents. */
 int mm_server_make_dir(const char *path, struct mm_err *err);
@@ -27,6 +28,8 @@ struct mm_server_config { /* borrowed */
     const char *host;
     int port;
     const char *user, *password, *token;
+    const char *cluster_name, *cluster_addr; /* NULL or "": no cluster */
+    const char *routes, *leafs;              /* comma-separated nats:// URLs; "" for none */
 };
 /* Writes <store>/nats.conf. */
 int mm_server_write_config(const struct mm_server_config *c, struct mm_err *err);

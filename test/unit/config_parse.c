@@ -66,7 +66,8 @@ static void good_value(const struct mm_config_key *k, char out[128])
 
 static bool needs_another(const char *path)
 {
-    return strcmp(path, "nats.user_password") == 0 || strcmp(path, "nats.cert_file") == 0 ||
+    return strcmp(path, "nats.cluster_addr") == 0 || strcmp(path, "nats.cluster_peers") == 0 ||
+           strcmp(path, "nats.user_password") == 0 || strcmp(path, "nats.cert_file") == 0 ||
            strcmp(path, "nats.key_file") == 0 || strcmp(path, "snapshot.store") == 0;
 }
 
@@ -201,14 +202,29 @@ static void urls(void)
     refuses("a binding beyond loopback", "{\"nats\":{\"bind_address\":\"0.0.0.0:4222\"}}", "nats.insecure");
     accepts("the same, said to be safe", "{\"nats\":{\"bind_address\":\"0.0.0.0:4222\",\"insecure\":true}}", "[]");
     accepts("the same with a token", "{\"nats\":{\"bind_address\":\"0.0.0.0:4222\",\"token\":\"s\"}}", "[]");
-    accepts("dns peers", "{\"nats\":{\"cluster_peers\":\"dns://p:4248/?min=3&interval_ms=500\"}}",
-            "nats.cluster_peers has no effect in this version");
+    accepts(
+        "dns peers",
+        "{\"nats\":{\"cluster_addr\":\"127.0.0.1:4248\",\"cluster_peers\":\"dns://p:4248/?min=3&interval_ms=500\"}}",
+        "[]");
+    refuses("peers without an address of one's own", "{\"nats\":{\"cluster_peers\":\"nats://p:4248\"}}",
+            "nats.cluster_addr is missing");
+    refuses("an address without peers", "{\"nats\":{\"cluster_addr\":\"127.0.0.1:4248\"}}",
+            "nats.cluster_peers is missing");
+    refuses("a leaf that is a member",
+            "{\"nats\":{\"cluster_addr\":\"127.0.0.1:4248\",\"cluster_peers\":\"nats://p:1\",\"leaf_servers\":\"nats://"
+            "q:1\"}}",
+            "or a leaf of one");
+    refuses("a cluster open to the network",
+            "{\"nats\":{\"cluster_addr\":\"0.0.0.0:4248\",\"cluster_peers\":\"nats://p:1\"}}", "any server could join");
+    accepts("a cluster of two", "{\"nats\":{\"cluster_addr\":\"127.0.0.1:4248\",\"cluster_peers\":\"nats://p:1\"}}",
+            "three is the least");
+    accepts("a cluster beside URLs", "{\"nats\":{\"urls\":\"nats://a\",\"leaf_servers\":\"nats://q:1\"}}",
+            "no effect beside nats.urls");
     refuses("a page for Prometheus without port", "{\"prometheus\":{\"bind\":\"localhost\"}}", "prometheus.bind");
     refuses("a namespace that is none", "{\"prometheus\":{\"namespace\":\"1-a\"}}", "prometheus.namespace");
     accepts("a page that others can read", "{\"prometheus\":{\"enable\":true,\"bind\":\":3010\"}}", "other machines");
     refuses("a store without its place", "{\"snapshot\":{\"store\":\"s3\"}}", "snapshot.s3.endpoint is missing");
-    accepts("but not when no snapshots are taken", "{\"snapshot\":{\"store\":\"s3\",\"enabled\":false}}",
-            "snapshot.store has no effect in this version");
+    accepts("but not when no snapshots are taken", "{\"snapshot\":{\"store\":\"s3\",\"enabled\":false}}", "[]");
     accepts("an even number of replicas", "{\"replication_log\":{\"replicas\":2}}", "even number");
     mm_err_init(&err);
     c = mm_config_parse("nats://user:hunter2/x@host:4222", &err);
