@@ -13,6 +13,7 @@ SCHEMA = """
 CREATE TABLE account(id INTEGER PRIMARY KEY, n, r REAL, hi, lo, note);
 CREATE TABLE flight(id INTEGER PRIMARY KEY, n);
 """
+LATE = "CREATE TABLE late(id INTEGER PRIMARY KEY, n); INSERT INTO late VALUES (1, 100), (2, 100);"
 RULES = {"n": "delta", "r": "delta", "hi": "max", "lo": "min"}
 INT64_MAX = 2**63 - 1
 
@@ -151,6 +152,43 @@ def restarts_and_latecomers(ws, nats, nodes):
     check("'last' takes the rule back", row(nodes[0], 1)[1] in (1, 2), row(nodes[0], 1))
 
 
+def late_tables(ws):
+    """A table that a node watches later is read from the log by the rules of each place."""
+    nats = NatsServer(ws).start()
+    schema = LATE + "CREATE TABLE t(id INTEGER PRIMARY KEY);"
+    x, y, z = nodes = [Node(ws, name, urls=nats.url, schema=schema, watch=False) for name in "xyz"]
+    for node in nodes:
+        node.one("SELECT marmot_watch('t')")
+        node.wait_state("live")
+    for node in (x, y):
+        node.one("SELECT marmot_watch('late')")
+    settle([x, y])
+    for rule in ("delta", "max", "last", "delta"):
+        x.one("SELECT marmot_policy('late', 'n', ?)", rule)
+        settle([x, y])
+        nats.stop()
+        for k, node in enumerate((x, y)):
+            node.sql("UPDATE late SET n = n + ? WHERE id = 1", 3 + k)
+            node.sql("UPDATE late SET n = n - ? WHERE id = 2", 5 + k)
+        nats.start()
+        settle([x, y])
+    common = {r[0][1]: r[1][1] for r in dump(x.db)["late"][1]}
+    check("the rules of the time are in the rows", common[1] >= 100 + 7 + 4 + 3 + 7, common)
+    check("a node that does not watch it keeps its own", z.sql("SELECT n FROM late") == [(100,), (100,)], z.sql("SELECT * FROM late"))
+    z.sql("INSERT INTO late VALUES (3, 1)")
+    z.sql("DELETE FROM late WHERE id = 3")
+    z.one("SELECT marmot_watch('late')")
+    wait_until(lambda: z.one("SELECT state FROM marmot_tables WHERE name = 'late'") == "watched", 20, "late is watched")
+    settle(nodes)
+    check("who watches it later comes to the same", {r[0][1]: r[1][1] for r in dump(z.db)["late"][1]} == common, dump(z.db)["late"])
+    nats.stop()
+    for node in nodes:
+        node.sql("UPDATE late SET n = n + 1 WHERE id = 1")
+    nats.start()
+    settle(nodes)
+    check("and adds up with the others", z.one("SELECT n FROM late WHERE id = 1") == common[1] + 3, z.sql("SELECT * FROM late"))
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -162,6 +200,8 @@ def main():
         concurrent(nodes, rng)
         in_flight(nats, nodes, rng)
         restarts_and_latecomers(ws, nats, nodes)
+    with Workspace() as ws:
+        late_tables(ws)
     finish()
 
 

@@ -100,6 +100,12 @@ def main():
         b.sql("INSERT INTO u VALUES (3, 'and on')")
         check("both go on", b.sync() == 1 and a.sync() == 1 and a.one("SELECT count(*) FROM u") == 3,
               a.sql("SELECT * FROM u"))
+        for node in nodes:
+            node.restart()
+        check("both stay past it over restarts", a.sync(20000) == 1 and b.sync(20000) == 1 and
+              a.one("SELECT state FROM marmot_tables WHERE name = 't'") == "stale", a.status())
+        a.sql("INSERT INTO u VALUES (4, 'after all')")
+        check("and go on", a.sync() == 1 and b.sync() == 1 and b.one("SELECT count(*) FROM u") == 4, b.sql("SELECT * FROM u"))
         check("it is recorded", a.one("SELECT value FROM marmot_metrics WHERE name = 'ignored_kept'") == 1,
               a.sql("SELECT * FROM marmot_metrics"))
     finish()
