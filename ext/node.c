@@ -164,7 +164,8 @@ void mm_node_flush(struct mm_node *n, bool now)
     bool more = false;
     mm_err_init(&err);
     mm_gate_enter();
-    bool due = mm_outbox_trim_due(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms, &err);
+    bool trim = ms >= n->next_trim_ms;
+    bool due = trim && mm_outbox_trim_due(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms, &err);
     bool over = r->kept_bytes > n->config->outbox_keep_bytes;
     bool moved = false;
     bool settle = r->move_due != 0 && mm_repl_caught_up(r);
@@ -173,11 +174,14 @@ void mm_node_flush(struct mm_node *n, bool now)
         bool begun = err.rc == SQLITE_OK;
         mm_repl_settle_move(r, &moved, &err);
         mm_repl_flush(r, &err);
-        mm_outbox_trim(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms,
-                       over ? n->config->outbox_keep_bytes : -1, MM_TRIM_ROWS, &more, &err);
+        if (trim || over) {
+            mm_outbox_trim(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms,
+                           over ? n->config->outbox_keep_bytes : -1, MM_TRIM_ROWS, &more, &err);
+        }
         mm_db_exec(r->db, &err, "COMMIT");
         if (err.rc == SQLITE_OK) {
             mm_repl_flushed(r);
+            n->next_trim_ms = trim && !more ? ms + n->config->cleanup_interval_ms : n->next_trim_ms;
             r->reload_needed = r->reload_needed || moved;
             r->kept_bytes = over && !more ? 0 : r->kept_bytes;
         } else if (begun) { /* SQLite may have rolled back by itself, on a full disk for one */

@@ -133,6 +133,9 @@ struct mm_node {
     bool listening, hello_due; /* what nodes tell; somebody asked */
     int64_t next_hello_ms;
     char hello_state[32];
+    bool streams_checked;
+    int failed_connects;  /* in a row */
+    int64_t next_trim_ms; /* cleanup_interval */
     struct mm_http *http; /* NULL: not wanted, or not now */
     bool http_enabled;
     int wake_fd; /* the worker's and the page's descriptor in one; -1 = no page */
@@ -178,6 +181,9 @@ void mm_node_task_end(struct mm_node *n); /* whatever is under way; callers get 
 
 /* node.c */
 void mm_node_flush(struct mm_node *n, bool now);
+
+/* node_streams.c: once a start, while there is a connection. Waits for the network. */
+void mm_node_check_streams(struct mm_node *n);
 
 /* node_http.c: the page for Prometheus. Open returns what the bus is to be woken by. */
 int mm_node_http_open(struct mm_node *n);

@@ -52,6 +52,7 @@ static bool connect_bus(struct mm_node *n)
         n->connect_wait_ms = 0;
         n->offered = true;
         n->connections++;
+        n->failed_connects = 0;
         mm_err_init(&n->problem);
         n->verdict = MM_NODE_LIVE;
         mm_log(MM_LOG_INFO, "node %lld is connected to %s", (long long)n->config->node_id, mm_bus_url(n->r.bus));
@@ -59,6 +60,10 @@ static bool connect_bus(struct mm_node *n)
     }
     n->problem = err;
     n->offered = true;
+    if (++n->failed_connects == n->config->nats.connect_retries) {
+        mm_log(MM_LOG_WARN, "node %lld has no connection after %d attempts, which go on: %s",
+               (long long)n->config->node_id, n->failed_connects, err.msg);
+    }
     if (embedded(n)) {
         mm_err_init(&none);
         if (mm_server_tend(n->server, &none) == MM_SERVER_FAILED) {
@@ -217,6 +222,7 @@ bool mm_node_link(struct mm_node *n)
     if (!n->linked && !join(n)) {
         return false;
     }
+    mm_node_check_streams(n);
     begin_replays(n);
     follow(n);
     return mm_bus_connected(n->r.bus);

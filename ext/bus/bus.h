@@ -86,6 +86,10 @@ int mm_bus_stream_info(struct mm_bus *b, const char *stream, struct mm_stream_in
 ** no error. */
 int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, struct mm_stream_info *info,
                          int timeout_ms, struct mm_err *err);
+/* 1 when the stream's limits differ from these (max_bytes -1 = unlimited), 0 when they are the same. `update` sets
+** them then, and nothing else. */
+int mm_bus_stream_limits(struct mm_bus *b, const char *stream, int64_t max_bytes, int replicas, bool update,
+                         int timeout_ms, struct mm_err *err);
 /* One stored message by sequence: 1 and the payload (headers dropped) appended
 ** to *data, or 0 when there is none. Caller frees *data with free(). */
 int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len, int timeout_ms,

@@ -87,6 +87,38 @@ int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, str
     return made;
 }
 
+int mm_bus_stream_limits(struct mm_bus *b, const char *stream, int64_t max_bytes, int replicas, bool update,
+                         int timeout_ms, struct mm_err *err)
+{
+    char call[128];
+    struct mm_answer a;
+    if (mm_bus_check_name("the stream name", stream, err) != SQLITE_OK) {
+        return 0;
+    }
+    (void)snprintf(call, sizeof call, "STREAM.INFO.%s", stream);
+    if (mm_bus_api(b, call, NULL, &a, timeout_ms, err) == SQLITE_OK && a.code != 0) {
+        mm_answer_fail(&a, stream, err);
+    }
+    json_t *config = err->rc == SQLITE_OK ? json_object_get(a.root, "config") : NULL;
+    int differs = config != NULL && (mm_json_int(config, "max_bytes") != max_bytes ||
+                                     mm_json_int(config, "num_replicas") != (replicas > 0 ? replicas : 1));
+    json_incref(config);
+    mm_answer_free(&a);
+    if (differs && update) {
+        if (json_object_set_new(config, "max_bytes", json_integer(max_bytes)) != 0 ||
+            json_object_set_new(config, "num_replicas", json_integer(replicas > 0 ? replicas : 1)) != 0) {
+            mm_err_nomem(err);
+        }
+        (void)snprintf(call, sizeof call, "STREAM.UPDATE.%s", stream);
+        if (mm_bus_api(b, call, json_incref(config), &a, timeout_ms, err) == SQLITE_OK && a.code != 0) {
+            mm_answer_fail(&a, stream, err);
+        }
+        mm_answer_free(&a);
+    }
+    json_decref(config);
+    return differs;
+}
+
 int mm_bus_get_message(struct mm_bus *b, const char *stream, int64_t seq, const char *subject, struct mm_answer *a,
                        int timeout_ms, struct mm_err *err)
 {
