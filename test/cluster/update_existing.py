@@ -64,11 +64,19 @@ def clean_up(ws, nats):
 
     def rows(node):
         return dict(node.sql("SELECT name, value FROM marmot_metrics WHERE name = 'outbox_rows'"))["outbox_rows"]
+
+    def stored(node):
+        """Waits for the node's own transaction, which is when it cleans up."""
+        node.sync(20000)
+        end = node.one("SELECT position FROM marmot_streams")
+        wait_until(lambda: node.one("SELECT max(seq) FROM __marmot__position") >= end, 10, "the position is stored")
     for node in (quick, late):
-        for k in range(5):
+        node.sql("INSERT INTO t(v) VALUES (0)")
+        stored(node)
+        node.many("INSERT INTO t(v) VALUES (?)", [[1]])
+        for k in range(4):
             node.sql("INSERT INTO t(v) VALUES (1)")
-        node.sync(20000)
-        node.sync(20000)
+        stored(node)
     wait_until(lambda: rows(quick) == 0, 10, "echoed rows go at once with an interval of 0")
     ok("echoed rows go at once with an interval of 0")
     check("and stay until then with one of an hour", rows(late) >= 5, rows(late))
