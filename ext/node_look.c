@@ -4,6 +4,7 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "node_int.h"
+#include "repl/join.h"
 
 /* watch_all covers tables that come later, also those that nobody wrote yet. */
 static void watch_new_tables(struct mm_node *n, struct mm_err *err)
@@ -51,7 +52,7 @@ void mm_node_look(struct mm_node *n)
     mm_err_init(&err);
     mm_gate_enter();
     if (mm_targets_refresh(r->targets, &err)) {
-        r->tables_changed = n->watch_due = true;
+        r->tables_changed = n->watch_due = r->schema_moved = true;
         mm_repl_rekey(r, &err);
     }
     if (n->watch_due || r->tables_changed) {
@@ -60,6 +61,7 @@ void mm_node_look(struct mm_node *n)
         mm_targets_forget(r->targets);
         n->watch_due = err.rc != SQLITE_OK;
     }
+    mm_join_again(r, &err);
     /* Without a connection nothing can be done about new rows: they are counted
     ** now and then, and read when there is one. */
     if (n->linked) {

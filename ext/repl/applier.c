@@ -94,13 +94,25 @@ static bool any_policy(struct mm_applier *a, const struct mm_txn *txn, struct mm
     return false;
 }
 
+static bool any_stale(struct mm_applier *a, const struct mm_txn *txn, struct mm_err *err)
+{
+    for (size_t k = 0; k < txn->ntab; k++) {
+        const struct mm_target *t = mm_targets_get(a->r->targets, txn->tab[k].name, err);
+        if (t == NULL || (t->state == MM_STALE && t->joined_seq > 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Folds an echo without touching the database: it is the oldest pending
 ** transaction, it stands in the tables, on exactly the old values that it
 ** names; so folding it would change no row and record no conflict. */
 static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
 {
     if (it->bad.rc != SQLITE_OK || it->msg.kind != MM_MSG_TXN || !is_echo(a->r, s, &it->msg) ||
-        mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean || any_policy(a, &it->msg.txn, err)) {
+        mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean || any_policy(a, &it->msg.txn, err) ||
+        any_stale(a, &it->msg.txn, err)) {
         return false;
     }
     const struct mm_origin *last = mm_accept_last(s->accept, it->msg.node, it->msg.incarnation, err);
@@ -126,6 +138,9 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
 {
     struct mm_repl *r = a->r;
     bool echo = is_echo(r, s, &it->msg);
+    if (echo) {
+        mm_join_left_behind(r, txn, err);
+    }
     if (echo && !mm_pending_undone(s->pending, 0) && mm_pending_at(s->pending, 0)->clean && !any_policy(a, txn, err)) {
         return err->rc;
     }
@@ -361,7 +376,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     enum mm_applier_result result = MM_APPLIED;
     int64_t until = mm_clock_mono_us() + MM_BATCH_US;
     if (mm_targets_refresh(r->targets, err)) {
-        r->tables_changed = true;
+        r->tables_changed = r->schema_moved = true;
         mm_repl_rekey(r, err);
     }
     mm_repl_read_outbox(r, err);

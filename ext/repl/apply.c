@@ -8,20 +8,30 @@
 
 enum { CONFLICTS_KEPT = 10000, CONFLICT_BYTES = 64 << 20, JSON_MAX = 1 << 20 };
 
-static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, struct mm_err *err)
+static const char no_table[] =
+    "the cluster changes it and this node has no such table: create it as on the other nodes";
+static const char no_column[] = "a column of the cluster's table is missing here: add it as on the other nodes";
+static const char other_key[] = "its key differs from that of the cluster's table: rebuild it as on the other nodes";
+
+/* `again`: the message from which on it could be read from the log once more,
+** since all before are in it and nothing of this one; else -1. */
+static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, int64_t again, struct mm_err *err)
 {
     mm_log(MM_LOG_WARN, "table %s is stale: %s", t->name, why);
     mm_watch_set(db, t->name, MM_STALE, why, err);
+    mm_watch_set_joined_seq(db, t->name, again, err);
     t->state = MM_STALE;
+    t->joined_seq = again;
+}
+
+/* A table of other content cannot go on where it was. */
+static int64_t again_from(const struct mm_apply_how *how, const char *why)
+{
+    return how->pending || why == no_table || why == other_key ? -1 : how->seq;
 }
 
 const char *mm_view_misfit(struct mm_view *v)
 {
-    static const char no_table[] =
-        "the cluster changes it and this node has no such table: create it as on the other nodes";
-    static const char no_column[] = "a column of the cluster's table is missing here: add it as on the other nodes";
-    static const char other_key[] =
-        "its key differs from that of the cluster's table: rebuild it as on the other nodes";
     if (v->t->def == NULL) {
         return no_table;
     }
@@ -230,10 +240,10 @@ int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *t
             char text[sizeof err->msg];
             memcpy(text, err->msg, sizeof text);
             mm_err_init(err);
-            make_stale(db, t, text, err);
+            make_stale(db, t, text, -1, err); /* some of its rows may be written */
         }
         if (why != NULL && t->state != MM_STALE) {
-            make_stale(db, t, why, err);
+            make_stale(db, t, why, again_from(how, why), err);
         }
     }
     mm_arena_free(&a);
@@ -302,7 +312,7 @@ int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn
             write_images(db, &v, err);
         }
         if (why != NULL && t->state != MM_STALE) {
-            make_stale(db, t, why, err);
+            make_stale(db, t, why, -1, err);
         }
     }
     mm_arena_free(&a);

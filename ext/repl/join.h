@@ -56,6 +56,14 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
 ** them are stale from here on. */
 int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 
+/* After a schema change: tables that became stale for a cause in the schema are
+** read from the log again, from the first message that was left out on. Begins
+** a transaction of its own. */
+int mm_join_again(struct mm_repl *r, struct mm_err *err);
+/* An own transaction stays in the tables and is folded: a stale table that it
+** names is no longer what the log made of it, and cannot go on from there. */
+int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_err *err);
+
 /* --- A table watched later than its database joined: the shard's log is read
 ** once more from its first message on, for that table alone. --- */
 

@@ -69,6 +69,7 @@ int mm_repl_open(struct mm_repl *r, const struct mm_repl_options *o, struct mm_e
     }
     if (err->rc == SQLITE_OK) {
         mm_targets_refresh(r->targets, err);
+        r->schema_moved = true;
         mm_repl_reload(r, err);
     }
     return err->rc;

@@ -92,6 +92,7 @@ struct mm_repl {
     int64_t echoed_written; /* watermark that the database holds */
     int64_t kept_bytes;     /* estimate of echoed rows still in the outbox */
     bool reload_needed;     /* what is in memory is not to be trusted: mm_repl_reload before anything else */
+    bool schema_moved;      /* mm_join_again has not looked since */
     bool rekey_due;         /* a policy changed how rows overlap: mm_repl_rekey after the redo */
     int64_t move_due;       /* this file was set back under this incarnation: nothing is sent until it is left */
     uint64_t move_shards;   /* where the log says so: bit n - 1 */

@@ -36,6 +36,8 @@ static int make_stale(void *arg, struct mm_target *t, struct mm_err *err)
     struct look *l = arg;
     if (t->shard == l->s->n && t->state == MM_WATCHED) {
         t->state = MM_STALE;
+        t->joined_seq = -1;
+        mm_watch_set_joined_seq(l->r->db, t->name, -1, err);
         mm_watch_set(l->r->db, t->name, MM_STALE,
                      "a message that may have named it was passed over by marmot_skip: call marmot_cleanup('discard') "
                      "and join again from a copy of another node's database",
@@ -49,6 +51,49 @@ int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
     struct look l = { r, s, 0 };
     r->tables_changed = true;
     return mm_targets_each(r->targets, make_stale, &l, err);
+}
+
+static int look_again(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    if (t->state == MM_STALE && t->joined_seq > 0 && t->def == NULL) { /* it would come back with other rows */
+        mm_watch_set_joined_seq(l->r->db, t->name, -1, err);
+    } else if (t->state == MM_STALE && t->joined_seq > 0 && t->def->supported) {
+        mm_watch_set(l->r->db, t->name, MM_JOINING, NULL, err);
+        mm_log(MM_LOG_INFO, "table %s was stale and is read from the log again", t->name);
+        l->found++;
+    }
+    return err->rc;
+}
+
+int mm_join_again(struct mm_repl *r, struct mm_err *err)
+{
+    struct look l = { r, NULL, 0 };
+    if (!r->schema_moved || err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    mm_targets_each(r->targets, look_again, &l, err);
+    mm_db_exec(r->db, err, "COMMIT");
+    if (!sqlite3_get_autocommit(r->db)) {
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    mm_targets_forget(r->targets);
+    r->schema_moved = err->rc != SQLITE_OK;
+    r->tables_changed = r->tables_changed || l.found > 0;
+    return err->rc;
+}
+
+int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_err *err)
+{
+    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
+        struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
+        if (t != NULL && t->state == MM_STALE && t->joined_seq > 0) {
+            t->joined_seq = -1;
+            mm_watch_set_joined_seq(r->db, t->name, -1, err);
+        }
+    }
+    return err->rc;
 }
 
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)

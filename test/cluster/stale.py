@@ -1,0 +1,85 @@
+"""A table that cannot take a message for a cause in its schema is stale, alone; when
+the cause is gone it reads the log from there on by itself and is watched again. Not
+where the log does not tell: after own changes of it, or when it was made anew.
+marmot-test: parallel
+"""
+import os
+import sqlite3
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from marmot_test import *  # noqa: E402,F403
+from cluster_hosts import *  # noqa: E402,F403
+
+TABLES = ["t", "own", "gone", "bag"]
+SCHEMA = "".join("CREATE TABLE %s(id INTEGER PRIMARY KEY, v, n);" % t for t in TABLES[:3]) + \
+    "CREATE TABLE bag(id, v, n); CREATE TABLE other(id INTEGER PRIMARY KEY, v);"
+
+
+def states(node):
+    return {name: (state, why) for name, state, why in node.sql("SELECT name, state, why FROM marmot_tables")}
+
+
+def write(node, rng, rounds):
+    """All kinds of changes, one transaction each; sums by a rule, too."""
+    for _ in range(rounds):
+        table, key = rng.choice(TABLES), rng.randrange(12)
+        node.sql(rng.choice(["INSERT OR REPLACE INTO %s(id, v, n) VALUES (%d, 'new', 1)", "UPDATE %s SET v = v || '.' WHERE id = %d",
+                             "DELETE FROM %s WHERE id = %d", "UPDATE %s SET n = n + 5 WHERE id = %d",
+                             "UPDATE %s SET c = coalesce(c, 0) + 1 WHERE id = %d"]) % (table, key))
+
+
+def main():
+    rng = seeded()
+    with Workspace() as ws:
+        nats = NatsServer(ws).start()
+        a, b = nodes = [Node(ws, name, urls=nats.url, schema=SCHEMA) for name in "ab"]
+        for n in nodes:
+            check("%s joins" % n.name, n.sync(20000) == 1, n.status())
+        a.one("SELECT marmot_policy('t', 'n', 'delta')")
+        for t in TABLES:
+            a.many("INSERT INTO %s VALUES (?, 'old', 10)" % t, [[k] for k in range(10)])
+        for n in nodes:
+            n.sync()
+        everywhere(nodes)
+        for t in TABLES:
+            a.sql("ALTER TABLE %s ADD COLUMN c DEFAULT 7" % t)
+        for t in TABLES:
+            a.sql("UPDATE %s SET c = 8 WHERE id = 3" % t)
+        write(a, rng, 60)
+        a.sql("INSERT INTO other VALUES (1, 'goes on')")
+        for n in nodes:
+            check("%s syncs" % n.name, n.sync(20000) == 1, n.status())
+        now = states(b)
+        check("tables without the column are stale and say why", all(now[t][0] == "stale" and "column" in now[t][1] for t in TABLES),
+              now)
+        check("the others go on", now["other"][0] == "watched" and b.one("SELECT count(*) FROM other") == 1, now)
+        b.sql("INSERT INTO own(id, v) VALUES (100, 'own')")
+        b.sync()
+        b.restart()
+        b.sync(20000)
+        check("a restart alone mends nothing", all(states(b)[t][0] == "stale" for t in TABLES), states(b))
+        write(a, rng, 40)
+        b.sql("DROP TABLE gone")
+        b.sync(20000)
+        b.sql("CREATE TABLE gone(id INTEGER PRIMARY KEY, v, n, c DEFAULT 7)")
+        for t in TABLES:
+            if t != "gone":
+                b.sql("ALTER TABLE %s ADD COLUMN c DEFAULT 7" % t)
+        wait_until(lambda: states(b)["t"][0] == "watched" and states(b)["bag"][0] == "watched", 20, "b reads the log again")
+        write(a, rng, 40)
+        b.sql("UPDATE t SET n = n + 100 WHERE id = 1")
+        for n in nodes + nodes:
+            check("%s syncs afterwards" % n.name, n.sync(20000) == 1, n.status())
+        left, right = a.dump(), b.dump()
+        for t in ("t", "bag", "other"):
+            check("%s is equal again" % t, left[t] == right[t], difference({t: left[t]}, {t: right[t]}))
+        check("one with own changes meanwhile stays out", states(b)["own"][0] == "stale", states(b)["own"])
+        check("so does one that was made anew", states(b)["gone"][0] == "stale", states(b)["gone"])
+        check("and is not touched", b.one("SELECT v FROM own WHERE id = 100") == "own", b.sql("SELECT * FROM own"))
+        for n in nodes:
+            n.quit()
+    finish()
+
+
+main()
