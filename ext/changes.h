@@ -34,8 +34,8 @@ struct mm_changes_row {
                      ** verified; parts (of a transaction that cannot be put together),
                      ** nothing (a transaction without rows), newer, malformed */
     const char *key; /* JSON objects: column -> value */
-    const char *old; /* what was sent of it */
-    const char *new;
+    const char *old; /* what was sent of it: all of a row without a key, else of what changed */
+    const char *new; /* of an update what changed, else all of the row */
 };
 
 /* Connects. A stream that does not exist yet has no rows. NULL with err set:

@@ -53,7 +53,9 @@ def replayed(rows):
             table = tables[r["table"]]
             if key is None:
                 if old is not None:  # a long value may have come as its hash alone
-                    table.remove(next(row for row in table if all(row[c] == old[c] for c in old)))
+                    stood = next(row for row in table if all(row[c] == old[c] for c in old))
+                    table.remove(stood)
+                    new = dict(stood, **new) if new is not None else None
                 images.append((table, None, new))
             elif r["op"] == "update":
                 row = table.pop(tuple(key.values()))
