@@ -19,10 +19,13 @@ SECONDS ?= 600
 # --- Packages ---------------------------------------------------------------
 
 DEPS := gcc libc6-dev pkg-config python3 libnats-dev nats-server libprotobuf-c-dev protobuf-c-compiler \
-        libzstd-dev libsqlite3-dev sqlite3 libjansson-dev nettle-dev
+        libzstd-dev libsqlite3-dev sqlite3 libjansson-dev nettle-dev libcurl4-openssl-dev
+# Servers that snapshots are stored on.
+SERVERS := apache2-bin openssl openssh-server rclone memcached swift-proxy swift-account swift-container swift-object \
+           python3-swift
 # npm fetches the SQLite amalgamations that the tests compile; any npm on PATH will do.
 DEPS_CHECK := $(DEPS) $(shell command -v npm >/dev/null 2>&1 || echo npm) zstd libdbd-sqlite3-perl libsqlite3-tcl php-cli \
-              php-sqlite3 ruby-sqlite3 luajit
+              php-sqlite3 ruby-sqlite3 luajit $(SERVERS)
 DEPS_HOSTS := $(DEPS_CHECK) clang python3-venv r-cran-rsqlite sqlcipher
 DEPS_LINT := $(DEPS) binutils clang clang-format
 DEPS_FUZZ := $(DEPS_LINT) libclang-rt-14-dev

@@ -13,7 +13,10 @@
 #include "base/sqlite.h"
 #include "snapshot/store_int.h"
 
-static const struct mm_store_kind *const kinds[] = { &mm_store_file };
+#define CLEANING_MS 5000
+#define MOVED_WELL (8 * 1024 * 1024) /* bytes: a failure after so many is a new one */
+
+static const struct mm_store_kind *const kinds[] = { &mm_store_s3, &mm_store_webdav, &mm_store_sftp, &mm_store_file };
 
 struct mm_store {
     const struct mm_store_kind *kind;
@@ -64,11 +67,6 @@ const char *mm_store_place(const struct mm_store *s)
     return s->place;
 }
 
-bool mm_store_is_part(const char *name)
-{
-    return strstr(name, MM_STORE_PART) != NULL;
-}
-
 static bool is_word(const char *name)
 {
     size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.");
@@ -77,16 +75,26 @@ static bool is_word(const char *name)
 
 bool mm_store_is_name(const char *name)
 {
-    return is_word(name) && strlen(name) <= MM_STORE_NAME_MAX && !mm_store_is_part(name);
+    return is_word(name) && strlen(name) <= MM_STORE_NAME_MAX && strstr(name, MM_STORE_PART) == NULL;
 }
 
 void mm_store_part_name(const char *name, char out[MM_STORE_NAME_MAX + 32])
 {
-    uint64_t number = 0;
+    uint32_t number = 0;
     if (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number) {
-        number = (uint64_t)mm_clock_mono_us() ^ (uint64_t)getpid() << 40;
+        number = (uint32_t)mm_clock_mono_us() ^ (uint32_t)getpid() << 16;
     }
-    (void)snprintf(out, MM_STORE_NAME_MAX + 32, "%s" MM_STORE_PART "%016llx", name, (unsigned long long)number);
+    (void)snprintf(out, MM_STORE_NAME_MAX + 32, "%s" MM_STORE_PART "%012llx%08x", name,
+                   (unsigned long long)mm_clock_wall_ms() & 0xFFFFFFFFFFFF, (unsigned)number);
+}
+
+bool mm_store_is_left(const char *name, int64_t before_ms)
+{
+    const char *part = strstr(name, MM_STORE_PART);
+    const char *digits = part != NULL ? part + strlen(MM_STORE_PART) : "";
+    char began[13];
+    (void)snprintf(began, sizeof began, "%.12s", digits);
+    return strlen(digits) == 20 && strspn(digits, "0123456789abcdef") == 20 && strtoll(began, NULL, 16) < before_ms;
 }
 
 /* --- Jobs. --- */
@@ -178,25 +186,33 @@ static struct mm_job job_of(const struct mm_store *s, const struct mm_store_watc
                             .moved_ms = mm_clock_mono_ms() };
 }
 
-/* A fault that another try may not meet; says so, and waits a little. */
-static bool try_again(int *tries, struct mm_job *job, struct mm_err *err)
+struct mm_job mm_job_cleaning(void)
 {
-    static const int waits_ms[MM_STORE_TRIES] = { 200, 1000 };
-    if ((err->rc != SQLITE_IOERR && err->rc != SQLITE_BUSY) || *tries + 1 >= MM_STORE_TRIES) {
+    return (struct mm_job){
+        .idle_timeout_ms = CLEANING_MS, .fd = -1, .size = -1, .max_bytes = INT64_MAX, .moved_ms = mm_clock_mono_ms()
+    };
+}
+
+bool mm_job_again(struct mm_job *job, struct mm_err *err)
+{
+    static const int waits_ms[MM_STORE_TRIES] = { 200, 1000, 3000 };
+    if (err->rc != SQLITE_IOERR && err->rc != SQLITE_BUSY) {
         return false;
     }
-    struct mm_err first = *err;
+    if (job->done - job->failed_at >= MOVED_WELL) {
+        job->tries = 0;
+    }
+    job->failed_at = job->done;
+    if (job->tries + 1 >= MM_STORE_TRIES) {
+        return false;
+    }
     mm_err_init(err);
-    int64_t end = mm_clock_mono_ms() + waits_ms[(*tries)++];
-    job->moved_ms = end;
+    int64_t end = mm_clock_mono_ms() + waits_ms[job->tries++];
     while (mm_clock_mono_ms() < end && asks_on(job, err)) {
         (void)usleep(20000);
     }
-    if (err->rc != SQLITE_OK) {
-        *err = first;
-        return false;
-    }
-    return true;
+    job->moved_ms = mm_clock_mono_ms();
+    return err->rc == SQLITE_OK;
 }
 
 static bool good_name(const char *name, struct mm_err *err)
@@ -209,8 +225,8 @@ static bool good_name(const char *name, struct mm_err *err)
 
 static int named(const struct mm_store *s, const char *name, struct mm_err *err)
 {
-    return name != NULL ? mm_err_prefix(err, "snapshot store %s, object %s", s->place, name)
-                        : mm_err_prefix(err, "snapshot store %s", s->place);
+    return name != NULL ? mm_err_prefix(err, "snapshot store %.160s, object %s", s->place, name)
+                        : mm_err_prefix(err, "snapshot store %.160s", s->place);
 }
 
 /* --- Calls. --- */
@@ -222,13 +238,12 @@ int mm_store_put(struct mm_store *s, const char *name, int fd, int64_t size, con
         return err->rc;
     }
     struct mm_job job = job_of(s, watch);
-    int tries = 0;
     do {
         job.fd = fd;
         job.size = size;
         job.done = 0;
         s->kind->put(s->self, name, &job, err);
-    } while (try_again(&tries, &job, err));
+    } while (mm_job_again(&job, err));
     return named(s, name, err);
 }
 
@@ -240,13 +255,12 @@ int mm_store_get(struct mm_store *s, const char *name, int fd, int64_t max_bytes
     }
     struct mm_job job = job_of(s, watch);
     int found = 0;
-    int tries = 0;
     job.fd = fd;
     job.max_bytes = max_bytes;
     mm_job_restart(&job, err);
     do {
         found = err->rc == SQLITE_OK ? s->kind->get(s->self, name, &job, err) : 0;
-    } while (try_again(&tries, &job, err));
+    } while (mm_job_again(&job, err));
     if (err->rc == SQLITE_OK && found != 0 && job.size >= 0 && job.done != job.size) {
         mm_err_set(err, SQLITE_CORRUPT, "%lld of its %lld bytes came", (long long)job.done, (long long)job.size);
     }
@@ -267,11 +281,10 @@ int mm_store_list(struct mm_store *s, const char *prefix, struct mm_store_list *
         return err->rc;
     }
     struct mm_job job = job_of(s, watch);
-    int tries = 0;
     do {
         list->count = 0;
         s->kind->list(s->self, prefix, list, &job, err);
-    } while (try_again(&tries, &job, err));
+    } while (mm_job_again(&job, err));
     if (err->rc != SQLITE_OK) {
         mm_store_list_free(list);
     } else if (list->count > 1) {
@@ -318,11 +331,10 @@ int mm_store_remove(struct mm_store *s, const char *name, const struct mm_store_
     }
     struct mm_job job = job_of(s, watch);
     int found = 0;
-    int tries = 0;
     do {
         int here = s->kind->remove(s->self, name, &job, err);
         found = found != 0 || here != 0;
-    } while (try_again(&tries, &job, err));
+    } while (mm_job_again(&job, err));
     named(s, name, err);
     return err->rc == SQLITE_OK ? found : 0;
 }

@@ -57,7 +57,7 @@ struct mm_store_options { /* borrowed during mm_store_open, copied inside */
 };
 
 struct mm_store_watch {
-    /* Called on the calling thread twice a second at least and after each piece: `done` of
+    /* Called on the calling thread every second or so and after each piece: `done` of
     ** `total` bytes (-1: not known yet). False ends the call. NULL: nobody watches. */
     bool (*go_on)(void *arg, int64_t done, int64_t total);
     void *arg;
@@ -95,7 +95,7 @@ int mm_store_list(struct mm_store *s, const char *prefix, struct mm_store_list *
 void mm_store_list_free(struct mm_store_list *list);
 /* 1, or 0 when there was no such object (some stores cannot tell and say 1). */
 int mm_store_remove(struct mm_store *s, const char *name, const struct mm_store_watch *watch, struct mm_err *err);
-/* Removes what uploads left behind that ended more than MM_STORE_LEFT_MS ago. Returns err->rc. */
+/* Removes what uploads left behind that began more than MM_STORE_LEFT_MS ago. Returns err->rc. */
 int mm_store_sweep(struct mm_store *s, const struct mm_store_watch *watch, struct mm_err *err);
 
 /* Put and get of what fits into memory. The bytes have a NUL behind them; caller frees them with free(). */

@@ -20,6 +20,8 @@ struct mm_job {
     int64_t max_bytes; /* of a get */
     int64_t done;      /* bytes moved: a get that is taken up again goes on here */
     int64_t moved_ms;  /* when something last moved */
+    int tries;         /* that failed without much moving in between */
+    int64_t failed_at; /* job->done at the last one */
 };
 
 /* One kind of store. Functions take what `open` returned. They set err with the cause and the remedy alone:
@@ -36,12 +38,17 @@ struct mm_store_kind {
     void (*sweep)(void *self, int64_t before_ms, struct mm_job *job, struct mm_err *err);
 };
 
-extern const struct mm_store_kind mm_store_file;
+extern const struct mm_store_kind mm_store_nats, mm_store_s3, mm_store_webdav, mm_store_sftp, mm_store_file;
 
 /* Something has moved: job->done counts it already. False with err set when the watcher ends the call. */
 bool mm_job_moved(struct mm_job *job, struct mm_err *err);
 /* Nothing has moved: false with err set when the watcher ends the call or the silence is too long. */
 bool mm_job_waits(struct mm_job *job, struct mm_err *err);
+/* After an error that another try may not meet: waits a little, clears it, true. False when it is another kind of
+** error, or the tries are used up. The caller sets job->done to where it begins again. */
+bool mm_job_again(struct mm_job *job, struct mm_err *err);
+/* A job for cleaning up after one that failed or was ended: nobody watches, and it waits 5 s at most. */
+struct mm_job mm_job_cleaning(void);
 /* Reads at most n bytes at `at`: what it got, 0 at the end, -1 with err set. */
 int64_t mm_job_read(struct mm_job *job, int64_t at, void *data, size_t n, struct mm_err *err);
 /* Writes at job->done, which it moves on; false with err set. */
@@ -51,9 +58,10 @@ void mm_job_restart(struct mm_job *job, struct mm_err *err);
 
 /* True for a name that an object may have; uploads under way are no objects. */
 bool mm_store_is_name(const char *name);
-bool mm_store_is_part(const char *name);
-/* "<name>.part-<16 hex digits>", never the same twice. */
+/* "<name>.part-<when it began, ms, 12 hex digits><8 at random>", never the same twice. */
 void mm_store_part_name(const char *name, char out[MM_STORE_NAME_MAX + 32]);
+/* True for the name of an upload that began before that time. */
+bool mm_store_is_left(const char *name, int64_t before_ms);
 /* Adds an object unless its name is no object's or lacks the prefix. */
 void mm_store_list_add(struct mm_store_list *list, const char *prefix, const char *name, int64_t size, int64_t time_ms,
                        struct mm_err *err);

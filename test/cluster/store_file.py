@@ -31,12 +31,11 @@ with Workspace() as ws:
     s.put("large", large)
     fails("a full disk here", lambda: full.get("large", os.path.join(ws.dir, "back")), FULL, "local copy")
 
-    old = os.path.join(place, "x.part-0123456789abcdef")
-    young = os.path.join(place, "y.part-0123456789abcdef")
+    old = os.path.join(place, left_behind("x", hours=25))
+    young = os.path.join(place, left_behind("y", hours=23))
     for path in (old, young):
         with open(path, "w") as f:
             f.write("left by an upload that was killed")
-    os.utime(old, (1, 1))
     s.sweep()
     check("sweep takes old leftovers alone", not os.path.exists(old) and os.path.exists(young), os.listdir(place))
     check("leftovers are no objects", sorted(s.list()) == ["kept", "large"], s.list())
