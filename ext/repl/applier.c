@@ -298,12 +298,12 @@ static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *
 }
 
 /* Leaves the tables that are joining: pending on others is none of a replay's business. */
-static void keep_joining(struct mm_repl *r, struct mm_txn *txn, struct mm_err *err)
+static void keep_joining(struct mm_repl *r, const struct mm_shard *s, struct mm_txn *txn, struct mm_err *err)
 {
     size_t kept = 0;
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
-        if (t != NULL && t->state == MM_JOINING) {
+        if (t != NULL && t->state == MM_JOINING && mm_join_takes_part(s, t->name)) {
             txn->tab[kept++] = txn->tab[k];
         }
     }
@@ -345,7 +345,7 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item 
         txn = mm_join_replay_part(a->r, s, m, &it->arena, &body, &joined, err) ? &joined : NULL;
     }
     if (txn != NULL && err->rc == SQLITE_OK) {
-        keep_joining(a->r, txn, err);
+        keep_joining(a->r, s, txn, err);
         mm_pending_undo(s->pending, mm_pending_overlap(s->pending, txn, err), err);
         struct mm_apply_how how = {
             .shard = s->n, .seq = it->d.seq, .node = m->node, .all = true, .policies = &s->policies, .replay = true

@@ -70,6 +70,8 @@ int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_e
 /* True when some table of the shard waits for that. */
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
+/* It was joining when the reading began. */
+bool mm_join_takes_part(const struct mm_shard *s, const char *table);
 /* The log does not reach back to its first message: the joining tables of the
 ** shard are stale. */
 int mm_join_replay_failed(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);

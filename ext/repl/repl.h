@@ -44,6 +44,8 @@ struct mm_shard {
     /* A late joiner's second reading of the log, from its first message on. */
     struct mm_accept *replay;
     int64_t replay_seq;
+    char **replay_table; /* who takes part: a table that begins to join meanwhile waits for the next one */
+    size_t replay_tables;
     struct mm_policies policies; /* as the second reading has met them */
 
     /* Publisher. */

@@ -21,13 +21,46 @@ struct look {
     int found;
 };
 
+bool mm_join_takes_part(const struct mm_shard *s, const char *table)
+{
+    for (size_t k = 0; k < s->replay_tables; k++) {
+        if (sqlite3_stricmp(s->replay_table[k], table) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_joining(const struct mm_target *t, const struct look *l, struct mm_err *err)
+{
+    return t->shard == l->s->n && t->state == MM_JOINING && t->def != NULL &&
+           mm_watchlist_seq(l->r->db, t->name, err) > 0;
+}
+
+/* One more that takes part. */
+static int take_part(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    if (!is_joining(t, l, err) || err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    char **list = realloc(l->s->replay_table, (l->s->replay_tables + 1) * sizeof *list);
+    char *name = strdup(t->name);
+    if (list != NULL) {
+        l->s->replay_table = list;
+    }
+    if (list == NULL || name == NULL) {
+        free(name);
+        return mm_err_nomem(err);
+    }
+    list[l->s->replay_tables++] = name;
+    return err->rc;
+}
+
 static int look_joining(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
-    if (t->shard == l->s->n && t->state == MM_JOINING && t->def != NULL &&
-        mm_watchlist_seq(l->r->db, t->name, err) > 0) {
-        l->found++;
-    }
+    l->found += is_joining(t, l, err);
     return err->rc;
 }
 
@@ -61,6 +94,10 @@ static int look_again(void *arg, struct mm_target *t, struct mm_err *err)
     } else if (t->state == MM_STALE && t->joined_seq > 0 && t->def->supported) {
         mm_watch_set(l->r->db, t->name, MM_JOINING, NULL, err);
         mm_log(MM_LOG_INFO, "table %s was stale and is read from the log again", t->name);
+        l->found++;
+    } else if (t->state == MM_JOINING && t->def != NULL && !t->def->supported) {
+        mm_watch_set(l->r->db, t->name, MM_UNSUPPORTED, t->def->why, err);
+        mm_log(MM_LOG_WARN, "table %s is not supported: %s", t->name, t->def->why);
         l->found++;
     }
     return err->rc;
@@ -130,10 +167,12 @@ static int replay_founding(struct mm_repl *r, struct mm_shard *s, struct mm_err 
 
 int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
+    struct look l = { r, s, 0 };
+    mm_join_replay_forget(s);
+    mm_targets_each(r->targets, take_part, &l, err);
     if (s->n > 1) {
         replay_founding(r, s, err);
     }
-    mm_join_replay_forget(s);
     mm_part_drop_shard(r->db, part_shard(s), err);
     s->replay = mm_accept_open(r->db, s->n, true, err);
     s->replay_seq = 0;
@@ -143,11 +182,11 @@ int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *e
 static int give_up(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
-    if (t->shard == l->s->n && t->state == MM_JOINING) {
+    if (t->shard == l->s->n && t->state == MM_JOINING && mm_join_takes_part(l->s, t->name)) {
         t->state = MM_STALE;
-        t->joined_seq = 0;
+        t->joined_seq = t->joined_seq > 0 ? -1 : 0; /* what had joined goes on sending */
         mm_watch_set(l->r->db, t->name, MM_STALE, unexplained, err);
-        mm_watch_set_joined_seq(l->r->db, t->name, 0, err);
+        mm_watch_set_joined_seq(l->r->db, t->name, t->joined_seq, err);
     }
     return err->rc;
 }
@@ -168,7 +207,8 @@ int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg 
     for (size_t k = 0; k < m->control.ntable && err->rc == SQLITE_OK; k++) {
         const struct mm_msg_table *theirs = &m->control.table[k];
         struct mm_target *t = mm_targets_get(r->targets, theirs->name, err);
-        if (t == NULL || t->state != MM_JOINING || t->shard != s->n || t->joined_seq > 0 || t->def == NULL) {
+        if (t == NULL || t->state != MM_JOINING || t->shard != s->n || t->joined_seq > 0 || t->def == NULL ||
+            !mm_join_takes_part(s, t->name)) {
             continue;
         }
         struct mm_msg_table ours;
@@ -194,6 +234,12 @@ void mm_join_replay_forget(struct mm_shard *s)
     }
     free(s->policies.entry);
     s->policies = (struct mm_policies){ NULL, 0 };
+    for (size_t k = 0; k < s->replay_tables; k++) {
+        free(s->replay_table[k]);
+    }
+    free(s->replay_table);
+    s->replay_table = NULL;
+    s->replay_tables = 0;
 }
 
 /* A later entry for the same column wins: they are read in order. */
@@ -255,7 +301,8 @@ bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_
 static int mark(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
-    if (t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq > 0 && t->joined_seq <= l->s->replay_seq) {
+    if (t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq > 0 && t->joined_seq <= l->s->replay_seq &&
+        mm_join_takes_part(l->s, t->name)) {
         t->joined_seq = l->s->replay_seq + 1;
         mm_watch_set_joined_seq(l->r->db, t->name, t->joined_seq, err);
     }
@@ -276,7 +323,7 @@ int mm_join_replay_mark(struct mm_repl *r, struct mm_err *err)
 static int finish(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
-    if (t->shard != l->s->n || t->state != MM_JOINING || mm_watchlist_seq(l->r->db, t->name, err) == 0) {
+    if (t->shard != l->s->n || t->state != MM_JOINING || !mm_join_takes_part(l->s, t->name)) {
         return err->rc;
     }
     t->state = t->joined_seq > 0 ? MM_WATCHED : MM_STALE;

@@ -1,6 +1,7 @@
 #include "repl/foreign.h"
 #include "repl/target_int.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,35 @@ static void load_policies(sqlite3 *db, struct mm_target *t, struct mm_err *err)
     }
 }
 
+/* A table whose indexes or columns need functions that only the application's
+** connections have cannot be written by ours. */
+static void probe(sqlite3 *db, struct mm_target *t, struct mm_err *err)
+{
+    struct mm_buf b;
+    struct mm_err bad;
+    if (t->def == NULL || !t->def->supported || err->rc != SQLITE_OK) {
+        return;
+    }
+    mm_err_init(&bad);
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
+    mm_target_insert(&b, t->def, NULL);
+    t->insert = mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, &bad);
+    if (bad.rc == SQLITE_ERROR) {
+        static const char form[] = "replication cannot write it (%s): functions, collations and modules of the "
+                                   "application are missing on its connection, use built-in ones";
+        size_t n = sizeof form + sizeof bad.msg;
+        t->def->supported = false;
+        t->def->why = malloc(n);
+        if (t->def->why == NULL) {
+            mm_err_nomem(err);
+        } else {
+            (void)snprintf(t->def->why, n, form, sqlite3_errmsg(db));
+        }
+    } else if (bad.rc != SQLITE_OK) {
+        *err = bad;
+    }
+}
+
 struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
@@ -124,6 +154,9 @@ struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct
         t->joined_seq = mm_watch_joined_seq(s->db, table, err);
     }
     load_policies(s->db, t, err);
+    if (mm_watch_captures(t->state) || t->state == MM_WATCH_NONE) {
+        probe(s->db, t, err);
+    }
     if (err->rc != SQLITE_OK) {
         target_free(t);
         return NULL;

@@ -29,6 +29,30 @@ def write(node, rng, rounds):
                              "UPDATE %s SET c = coalesce(c, 0) + 1 WHERE id = %d"]) % (table, key))
 
 
+def only_in_the_application(ws, nats):
+    """What our connection lacks makes a table unsupported by name, not the node."""
+    path = os.path.join(ws.dir, "host.db")
+    db = sqlite3.connect(path, isolation_level=None)
+    db.create_function("twice", 1, lambda x: 2 * (x or 0), deterministic=True)
+    db.executescript("CREATE TABLE good(id INTEGER PRIMARY KEY, v); CREATE TABLE bad(id INTEGER PRIMARY KEY, v);"
+                     "CREATE INDEX bad_twice ON bad(twice(v)); CREATE TABLE made(id INTEGER PRIMARY KEY, v, w AS (twice(v)) STORED);"
+                     "CREATE TABLE checked(id INTEGER PRIMARY KEY, v CHECK (twice(v) > 2));")
+    db.enable_load_extension(True)
+    db.load_extension(EXTENSION)
+    db.execute("SELECT marmot_init(?)", ['{"cluster":"host","nats":{"urls":["%s"]}}' % nats.url])
+    db.execute("SELECT marmot_watch_all()")
+    table = lambda: {n: (s, w) for n, s, w in db.execute("SELECT name, state, why FROM marmot_tables")}  # noqa: E731
+    wait_until(lambda: table()["bad"][0] == table()["made"][0] == "unsupported", 20, "tables with twice() are unsupported")
+    for name in ("bad", "made"):
+        check("%s is unsupported, the function is named" % name, "twice" in table()[name][1], table()[name])
+    for name in ("good", "bad", "checked"):
+        db.execute("INSERT INTO %s VALUES (1, 5)" % name)
+    check("the node goes on", db.execute("SELECT marmot_sync(20000)").fetchone()[0] == 1, table())
+    check("and watches the others", table()["good"][0] == table()["checked"][0] == "watched", table())
+    db.execute("SELECT marmot_stop()")
+    db.close()
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -79,6 +103,7 @@ def main():
         check("and is not touched", b.one("SELECT v FROM own WHERE id = 100") == "own", b.sql("SELECT * FROM own"))
         for n in nodes:
             n.quit()
+        only_in_the_application(ws, nats)
     finish()
 
 
