@@ -14,20 +14,12 @@ enum {
     REGROUP_AT = 16 << 10, /* bytes of names: all of them stand in part 0 */
 };
 
-/* A COMMIT that SQLite refused left its row in the open transaction. */
+/* A COMMIT that SQLite refused left its record in the open transaction. */
 static void take_back(struct mm_hook *h, struct mm_err *err)
 {
-    if (h->written == 0) {
-        return;
-    }
-    sqlite3_stmt *st = mm_db_prepare(h->db, err, 0, "%s", mm_outbox_sql_drop);
-    if (st != NULL) {
-        sqlite3_bind_int64(st, 1, h->written);
-        mm_db_run(st, err);
-    }
-    mm_db_finalize(st);
-    if (err->rc == SQLITE_OK) {
-        h->written = 0;
+    if (h->written && mm_outbox_take_back(h->db, &h->place, err) == SQLITE_OK) {
+        h->written = false;
+        h->end.at = 0;
     }
 }
 
@@ -123,46 +115,34 @@ static bool nothing_left(struct mm_hook *h, const uint8_t *data, uint64_t len, c
     return nothing;
 }
 
-static void bind_bytes(sqlite3_stmt *st, int param, const uint8_t *p, uint64_t n)
-{
-    if (n > 0) {
-        sqlite3_bind_blob64(st, param, p, n, SQLITE_STATIC);
-    } else {
-        sqlite3_bind_null(st, param);
-    }
-}
-
-/* Part 0 carries identity and names; half of the length limit leaves room
-** for the rest of the row. */
-static void put_parts(struct mm_hook *h, const uint8_t *data, uint64_t len, const uint8_t *names, uint64_t names_len,
-                      struct mm_err *err)
+/* Half of the length limit leaves room for the rest of the row. */
+static uint64_t part_size(const struct mm_hook *h)
 {
     uint64_t limit = (uint64_t)sqlite3_limit(h->db, SQLITE_LIMIT_LENGTH, -1) / 2;
     uint64_t size = limit < PART_MAX ? limit : PART_MAX;
-    size = size > 0 ? size : 1;
-    uint8_t txid[MM_TXID_SIZE];
-    sqlite3_randomness(sizeof txid, txid);
-    h->written = h->next_id;
-    sqlite3_stmt *st = mm_kept_get(h, MM_KEPT_PUT, err);
-    uint64_t at = 0;
-    for (int part = 0; err->rc == SQLITE_OK && at < len; part++) {
-        uint64_t n = len - at < size ? len - at : size;
-        sqlite3_bind_int64(st, 1, h->next_id);
-        sqlite3_bind_int(st, 2, part);
-        bind_bytes(st, 8, data + at, n);
-        if (part == 0) {
-            sqlite3_bind_int(st, 3, MM_OUTBOX_TXN);
-            sqlite3_bind_int64(st, 4, h->incarnation);
-            sqlite3_bind_blob(st, 5, txid, sizeof txid, SQLITE_STATIC);
-            sqlite3_bind_int64(st, 6, mm_clock_wall_ms());
-            bind_bytes(st, 7, names, names_len);
-        } else {
-            for (int k = 3; k <= 7; k++) {
-                sqlite3_bind_null(st, k);
-            }
-        }
-        mm_db_run(st, err);
-        at += n;
+    return size > 0 ? size : 1;
+}
+
+static void put_record(struct mm_hook *h, const uint8_t *data, uint64_t len, const uint8_t *names, uint64_t names_len,
+                       struct mm_err *err)
+{
+    struct mm_inbox_record r = {
+        .kind = MM_OUTBOX_TXN,
+        .incarnation = h->incarnation,
+        .at = mm_clock_wall_ms(),
+        .names = names,
+        .names_len = names_len,
+        .data = data,
+        .len = len,
+    };
+    sqlite3_randomness(sizeof r.txid, r.txid);
+    h->written = true;
+    if (mm_inbox_append(h->db, &h->end, &h->place, &r, err) || err->rc != SQLITE_OK) {
+        return;
+    }
+    sqlite3_stmt *put = mm_kept_get(h, MM_KEPT_PUT, err);
+    if (put != NULL) {
+        mm_outbox_put(h->db, put, part_size(h), &h->end, &h->place, &r, err);
     }
     mm_kept_done(h, MM_KEPT_PUT);
 }
@@ -192,7 +172,7 @@ static void put_grouped(struct mm_hook *h, struct mm_spill *data, struct mm_spil
         return;
     }
     add_watches(h, err);
-    put_parts(h, d, mm_spill_len(data), n, mm_spill_len(names), err);
+    put_record(h, d, mm_spill_len(data), n, mm_spill_len(names), err);
 }
 
 static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err)
@@ -215,65 +195,9 @@ static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names
     mm_spill_free(&by_table_names);
 }
 
-unsigned mm_hook_version(struct mm_hook *h)
-{
-    unsigned version = 0;
-    (void)sqlite3_file_control(h->db, "main", SQLITE_FCNTL_DATA_VERSION, &version);
-    return version;
-}
-
-static bool watch_due(const struct mm_hook *h)
-{
-    for (size_t k = 0; k < h->nentry; k++) {
-        if (h->entry[k]->add && h->entry[k]->touched) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The common case: nobody has committed since this connection's last captured
-** commit, so the head row is as it was and the next id follows on; reading
-** it again would cost an eighth of a small transaction. False: not that case,
-** nothing was written. A schema change in this transaction shows in the
-** statement, which SQLite then prepares anew. */
-static bool put_next(struct mm_hook *h, struct mm_err *err)
-{
-    if (h->last_id == 0 || h->closing || !h->head_known || !h->capturing || h->now.nblob > 0 ||
-        mm_spill_len(&h->data) > NET_LOOK_MAX || mm_spill_len(&h->names) >= REGROUP_AT ||
-        mm_hook_version(h) != h->last_version || watch_due(h)) {
-        return false;
-    }
-    const uint8_t *d = mm_spill_bytes(&h->data, err);
-    const uint8_t *n = mm_spill_bytes(&h->names, err);
-    if (err->rc != SQLITE_OK || d == NULL || n == NULL ||
-        nothing_left(h, d, mm_spill_len(&h->data), n, mm_spill_len(&h->names))) {
-        return err->rc != SQLITE_OK; /* the long way decides that nothing is written */
-    }
-    struct mm_err put;
-    mm_err_init(&put);
-    h->next_id = h->last_id + 1;
-    put_parts(h, d, mm_spill_len(&h->data), n, mm_spill_len(&h->names), &put);
-    if ((put.rc & 0xff) == SQLITE_CONSTRAINT) {
-        h->written = 0; /* this very transaction has put a control row there */
-        return false;
-    }
-    if (put.rc == SQLITE_OK && mm_kept_reprepared(h, MM_KEPT_PUT)) {
-        take_back(h, err);
-        return false;
-    }
-    if (put.rc != SQLITE_OK) {
-        *err = put;
-    }
-    return true;
-}
-
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
 {
     take_back(h, err);
-    if (err->rc == SQLITE_OK && h->now.data > 0 && put_next(h, err)) {
-        return err->rc;
-    }
     if (h->now.data == 0 || mm_hook_head(h, err) != SQLITE_OK || !h->capturing) {
         return err->rc;
     }

@@ -17,6 +17,7 @@
 #include "capture/host_sqlite.h"
 #include "capture/spill.h"
 #include "capture/tables.h"
+#include "store/inbox.h"
 
 #define MM_CAPTURE_MODULE "marmot_capture"
 #define MM_GUARD_MODULE "marmot_guard"
@@ -30,7 +31,7 @@ struct mm_kept {
     int reprepares;
 };
 
-enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_NEXT, MM_KEPT_PUT, MM_KEPT_COUNT };
+enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_HEAD, MM_KEPT_PUT, MM_KEPT_COUNT };
 
 /* One table as the connection last saw it. */
 struct mm_entry {
@@ -84,7 +85,7 @@ struct mm_hook {
     bool stale; /* the cache is to be forgotten */
     bool head_known;
     bool watch_all, capturing;
-    int64_t next_id, incarnation;
+    int64_t incarnation;
 
     bool joined;
     bool entered;         /* and ready to capture: the first row did that */
@@ -99,9 +100,9 @@ struct mm_hook {
     size_t blob_cap;
     struct mm_value *row; /* two rows of row_cap values: old and new */
     size_t row_cap;
-    int64_t written;       /* outbox id of this transaction, 0 = none yet */
-    int64_t last_id;       /* of this connection's last captured commit, 0 = none */
-    unsigned last_version; /* of the database right after it (SQLITE_FCNTL_DATA_VERSION) */
+    bool written; /* this transaction stands in the outbox, at `place` */
+    struct mm_inbox_end place;
+    struct mm_inbox_end end; /* where the inbox ended after this connection's last commit */
 };
 
 /* hook.c: frees it with the last reference. */
@@ -153,9 +154,6 @@ void mm_hook_cut(struct mm_hook *h, const struct mm_mark *to);
 void mm_hook_say_uncaptured(struct mm_hook *h, const char *why);
 int mm_hook_disconnect(sqlite3_vtab *v);
 int mm_hook_connect(sqlite3 *db, void *arg, int argc, const char *const *argv, sqlite3_vtab **out, char **msg);
-
-/* Changes with every commit of anybody, this connection included. */
-unsigned mm_hook_version(struct mm_hook *h);
 
 /* hook_flush.c: writes the buffer to the outbox. Returns err->rc. */
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err);

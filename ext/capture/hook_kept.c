@@ -41,9 +41,8 @@ static void connect_guard(struct mm_hook *h)
 static sqlite3_stmt *prepare(struct mm_hook *h, enum mm_kept_id id, struct mm_err *err)
 {
     switch (id) {
-    case MM_KEPT_NEXT:
-        return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "SELECT * FROM (%s) WHERE ?1 IS NULL",
-                             mm_outbox_sql_next);
+    case MM_KEPT_HEAD:
+        return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_head);
     case MM_KEPT_PUT:
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_put);
     default:
@@ -141,17 +140,16 @@ void mm_kept_prepare(struct mm_hook *h, struct mm_err *err)
 
 int mm_hook_head(struct mm_hook *h, struct mm_err *err)
 {
-    sqlite3_stmt *st = mm_kept_get(h, MM_KEPT_NEXT, err);
+    sqlite3_stmt *st = mm_kept_get(h, MM_KEPT_HEAD, err);
     if (mm_db_step(st, err)) {
-        h->next_id = sqlite3_column_int64(st, 0);
-        h->incarnation = sqlite3_column_int64(st, 1);
-        h->watch_all = sqlite3_column_int(st, 2) != 0;
-        h->capturing = sqlite3_column_int(st, 3) != 0;
+        h->incarnation = sqlite3_column_int64(st, 0);
+        h->watch_all = sqlite3_column_int(st, 1) != 0;
+        h->capturing = sqlite3_column_int(st, 2) != 0;
         h->head_known = true;
-        h->schema_moved = mm_kept_reprepared(h, MM_KEPT_NEXT);
+        h->schema_moved = mm_kept_reprepared(h, MM_KEPT_HEAD);
     } else {
         mm_err_set(err, SQLITE_CORRUPT, "the bookkeeping has no head row: call marmot_init");
     }
-    mm_kept_done(h, MM_KEPT_NEXT);
+    mm_kept_done(h, MM_KEPT_HEAD);
     return err->rc;
 }

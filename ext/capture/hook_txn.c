@@ -142,7 +142,7 @@ static void end_transaction(struct mm_hook *h, bool committed)
     h->joined = false;
     h->entered = false;
     h->skip = false;
-    h->written = 0;
+    h->written = false;
 }
 
 static struct mm_hook *hook_of(sqlite3_vtab *v)
@@ -185,11 +185,7 @@ static int x_sync(sqlite3_vtab *v)
 static int x_commit(sqlite3_vtab *v)
 {
     struct mm_hook *h = hook_of(v);
-    bool wrote = h->written != 0;
-    if (wrote) {
-        h->last_id = h->written;
-        h->last_version = mm_hook_version(h);
-    }
+    bool wrote = h->written;
     end_transaction(h, true);
     h->told = h->told && !wrote; /* captured again: the next loss is news */
     if (wrote && h->hooked) {
@@ -213,6 +209,7 @@ static int x_rollback(sqlite3_vtab *v)
         mm_kept_drop_all(h);
         h->closing = false;
     }
+    h->end.at = 0; /* what was written there may be gone */
     end_transaction(h, false);
     return SQLITE_OK;
 }

@@ -136,6 +136,7 @@ int mm_repl_reload(struct mm_repl *r, struct mm_err *err)
         mm_buf_free(&s->answer);
     }
     mm_targets_forget(r->targets);
+    mm_outbox_forget(r->outbox);
     int64_t echoed = mm_outbox_echoed_upto(r->outbox, err);
     if (err->rc == SQLITE_OK) {
         r->epoch = r->shard[0].pos.epoch > 0 ? r->shard[0].pos.epoch : 1;

@@ -2,10 +2,12 @@
 
 #include "base/db.h"
 #include "sql_texts.h"
+#include "store/outbox.h"
 
 /* In the order of their numbers; what is released never changes. */
 static const char *const migrations[] = {
     mm_sql_0001_bookkeeping,
+    mm_sql_0002_inbox,
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };
@@ -31,7 +33,7 @@ int mm_meta_migrate(sqlite3 *db, struct mm_err *err)
         mm_db_exec(db, err, "%s", migrations[k]);
         mm_meta_set_int(db, MM_META_VERSION, k + 1, err);
     }
-    return err->rc;
+    return err->rc == SQLITE_OK ? mm_outbox_init(db, err) : err->rc;
 }
 
 int mm_meta_drop(sqlite3 *db, struct mm_err *err)

@@ -1,8 +1,8 @@
 /* The outbox: captured transactions and control messages, from the
 ** application's commit until some time after their echo.
 **
-** Threads: that of the connection. Ids grow by one and never come back.
-** This file and its .c alone name __marmot__outbox, __marmot__head,
+** Threads: that of the connection. Ids grow and never come back; one is left out
+** where a COMMIT was refused. outbox.c and outbox_put.c alone name __marmot__outbox, __marmot__head,
 ** __marmot__undo and __marmot__echo. */
 #ifndef MM_STORE_OUTBOX_H
 #define MM_STORE_OUTBOX_H
@@ -14,24 +14,40 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/sqlite.h"
+#include "store/inbox.h"
 
 enum { MM_TXID_SIZE = 16 };
 
 /* --- Writing side: what capture runs on the application's connection. It
-** prepares these texts itself, since it must guard what it keeps there. --- */
+** prepares these texts itself, since it must guard what it keeps there.
+**
+** Small transactions go into the inbox (store/inbox.h); full, it becomes one
+** row of kind MM_OUTBOX_BATCH, whose `last` is its highest id. A larger
+** transaction or a control message is a row of its own, in parts. --- */
 
-/* No parameter. One row: next id, incarnation, watch_all, capturing. */
-extern const char mm_outbox_sql_next[];
-/* ?1 id, ?2 part, ?3 kind, ?4 incarnation, ?5 txid, ?6 at, ?7 names, ?8 data. */
+/* ?1 NULL. One row: incarnation, watch_all, capturing. */
+extern const char mm_outbox_sql_head[];
+/* ?1 id, ?2 part, ?3 kind, ?4 incarnation, ?5 txid, ?6 at, ?7 names, ?8 data, ?9 last. */
 extern const char mm_outbox_sql_put[];
-/* ?1 id: takes back what a COMMIT that was refused had written. */
-extern const char mm_outbox_sql_drop[];
 
-enum mm_outbox_kind { MM_OUTBOX_TXN = 0, MM_OUTBOX_CONTROL = 1 };
+enum mm_outbox_kind { MM_OUTBOX_TXN = 0, MM_OUTBOX_CONTROL = 1, MM_OUTBOX_BATCH = 2 };
+
+/* Appends a record that did not fit into the inbox: empties that into a row,
+** then tries again or makes a row of it. `put` is mm_outbox_sql_put, prepared;
+** part_size bounds a row's data. *at becomes the record's place (at->at is 0
+** for a row), *end the place behind it. Returns err->rc. */
+int mm_outbox_put(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_inbox_end *end, struct mm_inbox_end *at,
+                  const struct mm_inbox_record *r, struct mm_err *err);
+/* Takes back what a COMMIT that was refused had written in the transaction
+** that is still open. Returns err->rc. */
+int mm_outbox_take_back(sqlite3 *db, const struct mm_inbox_end *at, struct mm_err *err);
 
 /* Writes a control message into the current transaction of `db`; data as
 ** control messages are encoded by the caller. */
 int mm_outbox_put_control(sqlite3 *db, const void *data, size_t len, struct mm_err *err);
+
+/* Inside the transaction that made the tables: ids begin where they ended. */
+int mm_outbox_init(sqlite3 *db, struct mm_err *err);
 
 /* --- Reading side: the replication thread's own connection. --- */
 
@@ -68,9 +84,13 @@ int mm_outbox_undo_get(struct mm_outbox *o, int64_t id, int shard, bool *clean, 
 /* For all ids up to `id`: they are echoed. */
 int mm_outbox_undo_drop(struct mm_outbox *o, int64_t id, int shard, struct mm_err *err);
 
+/* Forgets what was read ahead: after a transaction of this connection was
+** rolled back. */
+void mm_outbox_forget(struct mm_outbox *o);
+
 /* All rows up to `id` are echoed at `now`; and the clean-up: rows echoed more
-** than keep_ms ago go, also the oldest ones beyond keep_bytes. Bounded: at
-** most `max_rows` a call. Returns err->rc; *more when rows were left over. */
+** than keep_ms ago go, also the oldest ones beyond keep_bytes; a batch goes with
+** its last transaction. Bounded: at most `max_rows` a call. Returns err->rc; *more when rows were left over. */
 int mm_outbox_echoed(struct mm_outbox *o, int64_t id, int64_t now_ms, struct mm_err *err);
 int64_t mm_outbox_echoed_upto(struct mm_outbox *o, struct mm_err *err); /* as last stored */
 bool mm_outbox_trim_due(struct mm_outbox *o, int64_t now_ms, int64_t keep_ms, struct mm_err *err);
@@ -98,8 +118,7 @@ int mm_head_set_capturing(sqlite3 *db, bool on, struct mm_err *err);
 /* Adds number and bytes of the rows after *counted, and moves it to the last. */
 int mm_outbox_count(struct mm_outbox *o, int64_t *counted, int64_t *rows, int64_t *bytes, struct mm_err *err);
 
-/* For the status: rows and bytes of the outbox that are not echoed (id above
-** `echoed`) and in all. */
+/* For the status: transactions above the floor, and bytes in all. */
 int mm_outbox_size(sqlite3 *db, int64_t *rows, int64_t *bytes, struct mm_err *err);
 
 #endif

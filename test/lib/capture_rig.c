@@ -170,9 +170,27 @@ void rig_close(struct rig *r)
 int rig_outbox(const struct rig *r)
 {
     sqlite3 *db = rig_connect(r);
-    int n = atoi(rig_query(db, "SELECT count(*) FROM __marmot__outbox WHERE part = 0 AND kind = 0"));
+    struct mm_err err;
+    mm_err_init(&err);
+    struct mm_outbox *o = mm_outbox_open(db, &err);
+    struct mm_outbox_row row = { .id = 0 };
+    int n = 0;
+    while (o != NULL && mm_outbox_next(o, row.id, &row, NULL, NULL, &err)) {
+        n += row.kind == MM_OUTBOX_TXN;
+    }
+    need(err.rc == SQLITE_OK, "mm_outbox_next", err.msg);
+    mm_outbox_close(o);
     sqlite3_close(db);
     return n;
+}
+
+int64_t rig_outbox_last(sqlite3 *db)
+{
+    struct mm_err err;
+    struct mm_inbox_end end = { 0 };
+    mm_err_init(&err);
+    need(mm_inbox_find_end(db, &end, &err) == SQLITE_OK, "mm_inbox_find_end", err.msg);
+    return end.next - 1;
 }
 
 void rig_begin_judging(struct rig *r)
@@ -188,7 +206,7 @@ void rig_begin_judging(struct rig *r)
     sqlite3_close(from);
     rig_sql(r->before, "PRAGMA foreign_keys = 0; PRAGMA ignore_check_constraints = 1");
     sqlite3_db_config(r->before, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-    r->seen = atoll(rig_query(r->before, "SELECT ifnull(max(id), 0) FROM __marmot__outbox"));
+    r->seen = rig_outbox_last(r->before);
 }
 
 /* Finds the row by its key, and only if it is, type by type, the old row that

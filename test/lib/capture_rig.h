@@ -42,7 +42,9 @@ int rig_sql(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 
 const char *rig_query(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What the rig gives a hook; `arg` is a struct rig. */
 mm_hook_listener rig_listen;
-int rig_outbox(const struct rig *r); /* captured transactions, control messages left out */
+int rig_outbox(const struct rig *r);
+/* The highest id that the outbox ever gave. */
+int64_t rig_outbox_last(sqlite3 *db); /* captured transactions, control messages left out */
 
 /* Judging: from here on, every change must be captured. */
 void rig_begin_judging(struct rig *r);

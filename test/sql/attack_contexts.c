@@ -265,7 +265,7 @@ static void shared_cache(void)
     rig_begin_judging(&r);
     sqlite3 *db2 = rig_connect(&r);
     sqlite3_stmt *st = NULL;
-    sqlite3_prepare_v2(db2, "SELECT * FROM __marmot__outbox", -1, &st, NULL);
+    sqlite3_prepare_v2(db2, "SELECT * FROM __marmot__inbox", -1, &st, NULL);
     sqlite3_step(st);
     rig_sql(r.db, "INSERT INTO t VALUES(2, 2)");
     sqlite3_finalize(st);

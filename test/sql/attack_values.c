@@ -106,7 +106,7 @@ static void old_values(void)
                  "ALTER TABLE t ADD COLUMN c DEFAULT 'young'");
     rig_sql(r.db, "DELETE FROM t");
     const char *has =
-        rig_query(r.db, "SELECT instr(data, CAST('young' AS BLOB)) > 0 FROM __marmot__outbox WHERE kind = 0");
+        rig_query(r.db, "SELECT instr(log, CAST('young' AS BLOB)) > 0 FROM __marmot__inbox");
     rig_check("the default of a young column is in the old row", strcmp(has, "1") == 0, "%s", has);
     rig_sql(r.db, "INSERT INTO t VALUES(2, 2, 2)");
     int before = rig_outbox(&r);

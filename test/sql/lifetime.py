@@ -151,7 +151,7 @@ def application_hook(ws):
     run("SELECT marmot_watch('t'); INSERT INTO t VALUES (2)")
     system.close()
     db = connect(path, load=False)
-    check("and captures", one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0") == 1, "not")
+    check("and captures", transactions(db) == 1, "not")
     db.close()
 
 
@@ -198,9 +198,9 @@ def connections(ws):
     late = connect(path, load=False)
     check("one that opens later is, by itself", captured(late) == "captured", error(late, "SELECT marmot_status()"))
     check("and has a busy_timeout of 5 s", one(late, "PRAGMA busy_timeout") == 5000, one(late, "PRAGMA busy_timeout"))
-    before = one(late, "SELECT count(*) FROM __marmot__outbox")
+    before = transactions(late)
     late.execute("INSERT INTO t VALUES (1, 'a')")
-    check("and its changes are captured", one(late, "SELECT count(*) FROM __marmot__outbox") == before + 1, "no row")
+    check("and its changes are captured", transactions(late) == before + 1, "no row")
     stranger = connect(os.path.join(ws.dir, "other.db"), load=False)
     check("a connection to another file is left alone", "no such function" in error(stranger, "SELECT marmot_id()"), "no")
     link = os.path.join(ws.dir, "link.db")
@@ -256,7 +256,7 @@ def threads(ws):
     check("threads that init, write, stop and close at once", not problems and not any(w.is_alive() for w in workers),
           problems or "one hangs")
     rows = one(db, "SELECT count(*) FROM t")
-    captures = one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0")
+    captures = transactions(db)
     check("all of their changes are captured", rows == len(written) == captures == 96,
           "%d rows, %d written, %d captured" % (rows, len(written), captures))
     db.close()
@@ -293,8 +293,7 @@ def come_and_go(ws):
     check("nodes that come and go at once", not problems and not any(w.is_alive() for w in workers),
           problems[:3] or "one hangs")
     db = connect(path, load=False)
-    check("each change of theirs is captured", one(db, "SELECT count(*) FROM t") == 48 == one(
-        db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0"), "not all")
+    check("each change of theirs is captured", one(db, "SELECT count(*) FROM t") == 48 == transactions(db), "not all")
     db.close()
 
 
@@ -337,8 +336,7 @@ def forks(ws):
     check("a new connection of the child starts without a node", "marmot_init() first" in seen.get("before", ""), seen)
     check("is captured", seen.get("captured") == "captured" and seen.get("later") == "captured", seen)
     check("and may call marmot_init", "node_id" in seen.get("init", "") and "no error" in seen["init"], seen)
-    check("the child's change lies in the outbox",
-          one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0") == 1, "it does not")
+    check("the child's change lies in the outbox", transactions(db) == 1, "it does not")
     check("the parent goes on", json.loads(one(db, "SELECT marmot_status()"))["node_id"] ==
           one(db, "SELECT marmot_node_id()"), "it does not")
     db.close()
@@ -375,7 +373,7 @@ def exits(ws):
         codes.append(ran.returncode)
     check("processes that end while their node starts", codes == [7] * 30, codes)
     db = connect(path, load=False)
-    rows, captures = one(db, "SELECT count(*) FROM t"), one(db, "SELECT count(*) FROM __marmot__outbox WHERE kind = 0")
+    rows, captures = one(db, "SELECT count(*) FROM t"), transactions(db)
     check("nothing captured was lost", rows == captures == len(ends), "%d rows, %d captured" % (rows, captures))
     check("and the file is sound", one(db, "PRAGMA integrity_check") == "ok", "it is not")
     db.close()

@@ -307,7 +307,7 @@ int main(int argc, char **argv)
         struct lines mine = { .n = 0 };
         struct lines theirs = { .n = 0 };
         sqlite3_session *s = NULL;
-        int64_t before = atoll(rig_query(r.db, "SELECT ifnull(max(id), 0) FROM __marmot__outbox"));
+        int64_t before = rig_outbox_last(r.db);
         good = sqlite3session_create(oracle, "main", &s) == SQLITE_OK && sqlite3session_attach(s, NULL) == SQLITE_OK;
         good = good && run_both(&r, oracle, trace, sizeof trace);
         good = good && read_captured(r.db, before, &mine) && read_session(s, &theirs) && same_lines(&mine, &theirs);

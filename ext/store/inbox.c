@@ -1,0 +1,349 @@
+#include "store/inbox.h"
+
+#include <endian.h>
+#include <string.h>
+
+#include "base/db.h"
+
+enum {
+    HEAD = 16,
+    RECORD_HEAD = 44,
+    AT_KIND = 4,
+    AT_TXID = 8,
+    AT_INCARNATION = 24,
+    AT_TIME = 32,
+    AT_NAMES_LEN = 40,
+    END_MARK = 4, /* bytes of the length 0 behind the last record */
+};
+
+static uint32_t get32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return le32toh(v);
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return le64toh(v);
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    v = htole64(v);
+    memcpy(p, &v, sizeof v);
+}
+
+size_t mm_inbox_size(const struct mm_inbox_record *r)
+{
+    return RECORD_HEAD + r->names_len + r->len;
+}
+
+int64_t mm_inbox_used(const struct mm_inbox_end *end)
+{
+    return end->at > HEAD ? end->at - HEAD : 0;
+}
+
+/* --- the blob, with sticky errors; size is that of the log --- */
+
+struct log {
+    sqlite3 *db;
+    sqlite3_blob *blob;
+    uint32_t size;
+};
+
+static void fail(struct log *l, int rc, const char *doing, struct mm_err *err)
+{
+    mm_err_set(err, rc, "%s the inbox: %s", doing, sqlite3_errmsg(l->db));
+}
+
+static void log_open(struct log *l, sqlite3 *db, bool write, struct mm_err *err)
+{
+    *l = (struct log){ .db = db };
+    if (err->rc != SQLITE_OK) {
+        return;
+    }
+    int rc = sqlite3_blob_open(db, "main", "__marmot__inbox", "log", 1, write, &l->blob);
+    if (rc != SQLITE_OK) {
+        fail(l, rc, "opening", err);
+        return;
+    }
+    l->size = (uint32_t)sqlite3_blob_bytes(l->blob);
+    if (l->size < HEAD + END_MARK) {
+        mm_err_set(err, SQLITE_CORRUPT, "the inbox has %u bytes only: call marmot_cleanup('discard') and marmot_init",
+                   l->size);
+    }
+}
+
+static void log_close(struct log *l, struct mm_err *err)
+{
+    int rc = sqlite3_blob_close(l->blob);
+    l->blob = NULL;
+    if (rc != SQLITE_OK) {
+        fail(l, rc, "closing", err);
+    }
+}
+
+static void log_read(struct log *l, void *to, uint32_t n, uint32_t at, struct mm_err *err)
+{
+    int rc = err->rc == SQLITE_OK ? sqlite3_blob_read(l->blob, to, (int)n, (int)at) : SQLITE_OK;
+    if (rc != SQLITE_OK) {
+        fail(l, rc, "reading", err);
+    }
+}
+
+static void log_write(struct log *l, const void *from, uint32_t n, uint32_t at, struct mm_err *err)
+{
+    int rc = err->rc == SQLITE_OK ? sqlite3_blob_write(l->blob, from, (int)n, (int)at) : SQLITE_OK;
+    if (rc != SQLITE_OK) {
+        fail(l, rc, "writing", err);
+    }
+}
+
+/* A place of another log becomes the beginning of this one. */
+static void settle(struct log *l, struct mm_inbox_end *pos, struct mm_err *err)
+{
+    uint8_t head[HEAD];
+    log_read(l, head, HEAD, 0, err);
+    if (err->rc != SQLITE_OK) {
+        return;
+    }
+    int64_t base = (int64_t)get64(head);
+    uint64_t tag = get64(head + 8);
+    if (base <= 0) {
+        mm_err_set(err, SQLITE_CORRUPT, "the inbox has no base: call marmot_cleanup('discard') and marmot_init");
+    } else if (pos->at == 0 || pos->tag != tag || pos->base != base) {
+        *pos = (struct mm_inbox_end){ .base = base, .tag = tag, .next = base, .at = HEAD };
+    }
+}
+
+/* The length of the record there; 0 at the end of the log or on error. */
+static uint32_t record_at(struct log *l, const struct mm_inbox_end *pos, struct mm_err *err)
+{
+    uint8_t length[4] = { 0 };
+    if (err->rc != SQLITE_OK) {
+        return 0;
+    }
+    log_read(l, length, sizeof length, pos->at, err);
+    uint32_t n = get32(length);
+    if (n != 0 && (n < RECORD_HEAD || n > l->size - pos->at - END_MARK)) {
+        mm_err_set(err, SQLITE_CORRUPT,
+                   "the inbox is damaged at byte %u, where transaction %lld begins: call "
+                   "marmot_cleanup('discard') and marmot_init",
+                   pos->at, (long long)pos->next);
+    }
+    return err->rc == SQLITE_OK ? n : 0;
+}
+
+static void find_end(struct log *l, struct mm_inbox_end *end, struct mm_err *err)
+{
+    uint32_t n = 0;
+    settle(l, end, err);
+    while ((n = record_at(l, end, err)) != 0) {
+        end->at += n;
+        end->next++;
+    }
+}
+
+int mm_inbox_find_end(sqlite3 *db, struct mm_inbox_end *end, struct mm_err *err)
+{
+    struct log l;
+    log_open(&l, db, false, err);
+    find_end(&l, end, err);
+    log_close(&l, err);
+    return err->rc;
+}
+
+static void encode(uint8_t *out, uint32_t n, const struct mm_inbox_record *r)
+{
+    put32(out, n);
+    put32(out + AT_KIND, (uint32_t)r->kind);
+    memcpy(out + AT_TXID, r->txid, sizeof r->txid);
+    put64(out + AT_INCARNATION, (uint64_t)r->incarnation);
+    put64(out + AT_TIME, (uint64_t)r->at);
+    put32(out + AT_NAMES_LEN, (uint32_t)r->names_len);
+    if (r->names_len > 0) {
+        memcpy(out + RECORD_HEAD, r->names, r->names_len);
+    }
+    if (r->len > 0) {
+        memcpy(out + RECORD_HEAD + r->names_len, r->data, r->len);
+    }
+    put32(out + n, 0);
+}
+
+int mm_inbox_append(sqlite3 *db, struct mm_inbox_end *end, struct mm_inbox_end *before, const struct mm_inbox_record *r,
+                    struct mm_err *err)
+{
+    uint8_t record[MM_INBOX_RECORD_MAX + END_MARK];
+    size_t size = mm_inbox_size(r);
+    struct log l;
+    log_open(&l, db, true, err);
+    find_end(&l, end, err);
+    bool fits = err->rc == SQLITE_OK && size <= MM_INBOX_RECORD_MAX && size + END_MARK <= l.size - end->at;
+    if (fits) {
+        uint32_t n = (uint32_t)size;
+        encode(record, n, r);
+        log_write(&l, record, n + END_MARK, end->at, err);
+        *before = *end;
+        end->at += n;
+        end->next++;
+    }
+    log_close(&l, err);
+    if (err->rc != SQLITE_OK) {
+        end->at = 0;
+    }
+    return fits && err->rc == SQLITE_OK;
+}
+
+int mm_inbox_void(sqlite3 *db, const struct mm_inbox_end *at, struct mm_err *err)
+{
+    uint8_t word[4] = { 0 };
+    struct mm_inbox_end now = *at;
+    struct log l;
+    log_open(&l, db, true, err);
+    find_end(&l, &now, err);
+    bool same = err->rc == SQLITE_OK && now.tag == at->tag && now.next > at->next;
+    if (same && now.next == at->next + 1) {
+        log_write(&l, word, sizeof word, at->at, err);
+    } else if (same) {
+        put32(word, MM_INBOX_VOID);
+        log_write(&l, word, sizeof word, at->at + AT_KIND, err);
+    }
+    log_close(&l, err);
+    return same && err->rc == SQLITE_OK;
+}
+
+int mm_inbox_bytes(sqlite3 *db, const struct mm_inbox_end *end, struct mm_buf *out, struct mm_err *err)
+{
+    struct log l;
+    log_open(&l, db, false, err);
+    uint32_t n = end->at > HEAD ? end->at - HEAD : 0;
+    uint8_t *to = n > 0 ? mm_buf_reserve(out, n) : NULL;
+    if (to != NULL) {
+        log_read(&l, to, n, HEAD, err);
+        out->len += err->rc == SQLITE_OK ? n : 0;
+    }
+    log_close(&l, err);
+    return mm_buf_check(out, err, "the inbox");
+}
+
+bool mm_inbox_ready(sqlite3 *db, struct mm_err *err)
+{
+    uint8_t base[8] = { 0 };
+    struct log l;
+    log_open(&l, db, false, err);
+    log_read(&l, base, sizeof base, 0, err);
+    log_close(&l, err);
+    return err->rc == SQLITE_OK && get64(base) != 0;
+}
+
+int mm_inbox_reset(sqlite3 *db, int64_t base, struct mm_inbox_end *end, struct mm_err *err)
+{
+    uint8_t head[HEAD + END_MARK] = { 0 };
+    struct log l;
+    put64(head, (uint64_t)base);
+    sqlite3_randomness(8, head + 8);
+    log_open(&l, db, true, err);
+    log_write(&l, head, sizeof head, 0, err);
+    log_close(&l, err);
+    *end = (struct mm_inbox_end){ .base = base, .tag = get64(head + 8), .next = base, .at = HEAD };
+    return err->rc;
+}
+
+bool mm_inbox_parse(const uint8_t **p, const uint8_t *end, struct mm_inbox_record *r)
+{
+    size_t left = (size_t)(end - *p);
+    uint32_t n = left >= RECORD_HEAD ? get32(*p) : 0;
+    if (n < RECORD_HEAD || n > left || get32(*p + AT_NAMES_LEN) > n - RECORD_HEAD) {
+        return false;
+    }
+    const uint8_t *b = *p;
+    r->kind = (int)get32(b + AT_KIND);
+    memcpy(r->txid, b + AT_TXID, sizeof r->txid);
+    r->incarnation = (int64_t)get64(b + AT_INCARNATION);
+    r->at = (int64_t)get64(b + AT_TIME);
+    r->names = b + RECORD_HEAD;
+    r->names_len = get32(b + AT_NAMES_LEN);
+    r->data = r->names + r->names_len;
+    r->len = n - RECORD_HEAD - r->names_len;
+    *p += n;
+    return true;
+}
+
+int mm_inbox_read(sqlite3 *db, struct mm_inbox_end *pos, int64_t from, struct mm_buf *bytes, struct mm_err *err)
+{
+    struct log l;
+    bool found = false;
+    log_open(&l, db, false, err);
+    if (pos->next > from) {
+        pos->at = 0;
+    }
+    settle(&l, pos, err);
+    uint32_t n = 0;
+    while (!found && (n = record_at(&l, pos, err)) != 0) {
+        mm_buf_clear(bytes);
+        uint8_t *to = pos->next >= from ? mm_buf_reserve(bytes, n) : NULL;
+        if (to != NULL) {
+            log_read(&l, to, n, pos->at, err);
+            bytes->len = n;
+            found = err->rc == SQLITE_OK && get32(to + AT_KIND) != MM_INBOX_VOID;
+        }
+        pos->at += n;
+        pos->next++;
+        mm_buf_check(bytes, err, "the inbox");
+    }
+    log_close(&l, err);
+    if (err->rc != SQLITE_OK) {
+        pos->at = 0;
+    }
+    return found && err->rc == SQLITE_OK;
+}
+
+int64_t mm_inbox_rewrite(uint8_t *bytes, size_t len, int64_t base, int64_t old, int64_t first, int64_t last,
+                         int64_t moved)
+{
+    int64_t n = 0;
+    struct mm_inbox_record r;
+    const uint8_t *p = bytes;
+    for (int64_t id = base; p < bytes + len && id <= last; id++) {
+        uint8_t *at = bytes + (p - bytes);
+        if (!mm_inbox_parse(&p, bytes + len, &r)) {
+            break;
+        }
+        if (id < first || (old != 0 && r.incarnation != old)) {
+            continue;
+        }
+        if (moved != 0) {
+            put64(at + AT_INCARNATION, (uint64_t)moved);
+        } else {
+            put32(at + AT_KIND, MM_INBOX_VOID);
+        }
+        n++;
+    }
+    return n;
+}
+
+int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t moved, struct mm_err *err)
+{
+    struct mm_inbox_end end = { 0 };
+    struct mm_buf b;
+    mm_buf_init(&b, (size_t)1 << 24);
+    mm_inbox_find_end(db, &end, err);
+    mm_inbox_bytes(db, &end, &b, err);
+    if (err->rc == SQLITE_OK && mm_inbox_rewrite(b.data, b.len, end.base, old, first, INT64_MAX, moved) > 0) {
+        struct log l;
+        log_open(&l, db, true, err);
+        log_write(&l, b.data, (uint32_t)b.len, HEAD, err);
+        log_close(&l, err);
+    }
+    mm_buf_free(&b);
+    return err->rc;
+}
