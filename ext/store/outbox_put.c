@@ -95,7 +95,8 @@ int mm_outbox_put(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_
     return err->rc;
 }
 
-/* Its record went into a batch with the others. */
+/* Its record went into a batch with the others; or a ROLLBACK TO has taken it
+** away, and then there is nothing to do. */
 static int void_in_batch(sqlite3 *db, int64_t id, struct mm_err *err)
 {
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
@@ -111,12 +112,11 @@ static int void_in_batch(sqlite3 *db, int64_t id, struct mm_err *err)
         mm_buf_check(&bytes, err, "an outbox row");
     }
     mm_db_finalize(st);
-    if (err->rc == SQLITE_OK && mm_inbox_rewrite(bytes.data, bytes.len, base, 0, id, id, 0) != 1) {
-        mm_err_set(err, SQLITE_CORRUPT, "transaction %lld, whose COMMIT was refused, is not found again: ROLLBACK",
-                   (long long)id);
+    st = NULL;
+    if (err->rc == SQLITE_OK && mm_inbox_rewrite(bytes.data, bytes.len, base, 0, id, id, 0) == 1) {
+        st = mm_db_prepare(db, err, 0, "UPDATE main.__marmot__outbox SET data = ?1 WHERE id = %lld AND part = 0",
+                           (long long)base);
     }
-    st = mm_db_prepare(db, err, 0, "UPDATE main.__marmot__outbox SET data = ?1 WHERE id = %lld AND part = 0",
-                       (long long)base);
     if (st != NULL) {
         bind_bytes(st, 1, bytes.data, bytes.len);
         mm_db_run(st, err);

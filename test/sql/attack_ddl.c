@@ -171,10 +171,11 @@ static void watch_all(void)
     mm_head_set_watch_all(db2, true, &err);
     rig_sql(db2, "CREATE TABLE moved(x); DROP TABLE moved");
     rig_begin_judging(&r);
-    rig_sql(r.before, "CREATE TABLE n(a INTEGER PRIMARY KEY, b); CREATE TABLE nokey(a UNIQUE)");
+    rig_sql(r.before, "CREATE TABLE n(a INTEGER PRIMARY KEY, b)");
     int rc = rig_sql(
         r.db,
-        "BEGIN; CREATE TABLE n(a INTEGER PRIMARY KEY, b); CREATE TABLE nokey(a UNIQUE); INSERT INTO nokey VALUES(1);"
+        "BEGIN; CREATE TABLE n(a INTEGER PRIMARY KEY, b); CREATE TABLE odd(r REAL, k INT PRIMARY KEY) WITHOUT ROWID; "
+        "INSERT INTO odd VALUES(1, 1);"
         "INSERT INTO n VALUES(1, 2); SAVEPOINT s; CREATE TABLE gone(a INTEGER PRIMARY KEY);"
         "INSERT INTO gone VALUES(1); ROLLBACK TO s; INSERT INTO t VALUES(1, 1); COMMIT; UPDATE n SET b = 3");
     rig_check_captured(&r, "watch_all and a new table");

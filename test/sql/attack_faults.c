@@ -210,9 +210,11 @@ static void authorizers(bool kept)
     rig_check("the next loss is said again", r.uncaptured == 2, "%d notes", r.uncaptured);
     rig_begin_judging(&r);
     sqlite3_set_authorizer(r.db, no_outbox, NULL);
-    rc = rig_sql(r.db, "INSERT INTO t VALUES(102, 1)");
+    rig_sql(r.db, "INSERT INTO t VALUES(104, 1)");
+    rc = rig_sql(r.db, "INSERT INTO t VALUES(102, zeroblob(20000))");
     sqlite3_set_authorizer(r.db, NULL, NULL);
-    rig_check("a denied outbox fails the write", (rc & 0xff) == SQLITE_AUTH, "%d", rc);
+    rig_check_captured(&r, "a denied outbox is not asked about a small transaction");
+    rig_check("and fails a large one", (rc & 0xff) == SQLITE_AUTH, "%d", rc);
     rig_check_captured(&r, "and rolls it back");
     rig_close(&r);
 }

@@ -105,8 +105,7 @@ static void old_values(void)
     rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 1);"
                  "ALTER TABLE t ADD COLUMN c DEFAULT 'young'");
     rig_sql(r.db, "DELETE FROM t");
-    const char *has =
-        rig_query(r.db, "SELECT instr(log, CAST('young' AS BLOB)) > 0 FROM __marmot__inbox");
+    const char *has = rig_query(r.db, "SELECT instr(log, CAST('young' AS BLOB)) > 0 FROM __marmot__inbox");
     rig_check("the default of a young column is in the old row", strcmp(has, "1") == 0, "%s", has);
     rig_sql(r.db, "INSERT INTO t VALUES(2, 2, 2)");
     int before = rig_outbox(&r);
