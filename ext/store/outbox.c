@@ -164,24 +164,24 @@ static void give_row(sqlite3_stmt *st, struct mm_outbox_row *row, struct mm_buf 
     add_column(data, st, 6);
 }
 
-static int from_inbox(struct mm_outbox *o, int64_t from, struct mm_outbox_row *row, struct mm_buf *names,
-                      struct mm_buf *data, struct mm_err *err)
+/* The record of the inbox that was read. */
+static int from_inbox(struct mm_outbox *o, struct mm_outbox_row *row, struct mm_buf *names, struct mm_buf *data,
+                      struct mm_err *err)
 {
     struct mm_inbox_record r;
-    int found = mm_inbox_read(o->db, &o->inbox, from, &o->record, err);
     const uint8_t *p = o->record.data;
-    if (found && !mm_inbox_parse(&p, p + o->record.len, &r)) {
+    if (err->rc == SQLITE_OK && !mm_inbox_parse(&p, p + o->record.len, &r)) {
         mm_err_set(err, SQLITE_CORRUPT, "transaction %lld in the inbox is damaged", (long long)o->inbox.next - 1);
-        found = 0;
     }
-    if (found) {
+    if (err->rc == SQLITE_OK) {
         give(&r, o->inbox.next - 1, row, names, data);
     }
-    return found;
+    return err->rc == SQLITE_OK;
 }
 
 /* The first transaction with an id of at least `from`, which `st` finds when it
-** is in a row, given `key`. */
+** is in a row, given `key`. The inbox is looked at first: between the two looks
+** it may become a row, never the other way round. */
 static int find(struct mm_outbox *o, sqlite3_stmt *st, int64_t key, int64_t from, struct mm_outbox_row *row,
                 struct mm_buf *names, struct mm_buf *data, struct mm_err *err)
 {
@@ -191,6 +191,7 @@ static int find(struct mm_outbox *o, sqlite3_stmt *st, int64_t key, int64_t from
     if (o->first > 0 && from >= o->first && from <= o->last && from_batch(o, from, row, names, data, err)) {
         return 1;
     }
+    int waits = mm_inbox_read(o->db, &o->inbox, from, &o->record, err);
     sqlite3_bind_int64(st, 1, key);
     int found = mm_db_step(st, err);
     bool batch = found && sqlite3_column_int(st, 1) == MM_OUTBOX_BATCH;
@@ -209,7 +210,7 @@ static int find(struct mm_outbox *o, sqlite3_stmt *st, int64_t key, int64_t from
         return more ? find(o, st, last, last + 1, row, names, data, err) : 0;
     }
     if (!found) {
-        return from_inbox(o, from, row, names, data, err);
+        return waits && from_inbox(o, row, names, data, err);
     }
     if (data != NULL) {
         add_parts(o, row->id, data, err);
@@ -403,22 +404,27 @@ int mm_outbox_count(struct mm_outbox *o, int64_t *counted, int64_t *rows, int64_
 {
     int64_t from = *counted;
     struct mm_inbox_end end = { 0 };
-    /* Of a batch that was counted in part while it was the inbox, the rest. */
+    if (mm_inbox_find_end(o->db, &end, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    /* Of a batch that was counted in part while it was the inbox, the rest; what became one since that look is
+    ** counted as the inbox. */
     sqlite3_stmt *st = mm_db_prepare(o->db, err, 0,
                                      "SELECT sum(ifnull(last, id) - max(id - 1, ?1)) FILTER (WHERE part = 0),"
                                      " sum((length(data) + ifnull(length(names), 0))"
                                      " * (ifnull(last, id) - max(id - 1, ?1)) / (ifnull(last, id) - id + 1))"
-                                     " FROM main.__marmot__outbox WHERE ifnull(last, id) > ?1 AND id >="
+                                     " FROM main.__marmot__outbox WHERE ifnull(last, id) > ?1 AND id < ?2 AND id >="
                                      " ifnull((SELECT max(id) FROM main.__marmot__outbox WHERE id <= ?1), 0)");
     if (st != NULL) {
         sqlite3_bind_int64(st, 1, from);
+        sqlite3_bind_int64(st, 2, end.base);
     }
     if (mm_db_step(st, err)) {
         *rows += sqlite3_column_int64(st, 0);
         *bytes += sqlite3_column_int64(st, 1);
     }
     mm_db_finalize(st);
-    if (mm_inbox_find_end(o->db, &end, err) == SQLITE_OK && end.next - 1 > from) {
+    if (err->rc == SQLITE_OK && end.next - 1 > from) {
         int64_t n = end.next - (end.base > from ? end.base : from + 1);
         *rows += n;
         *bytes += end.next > end.base ? mm_inbox_used(&end) * n / (end.next - end.base) : 0;
@@ -453,13 +459,15 @@ int mm_head_set_capturing(sqlite3 *db, bool on, struct mm_err *err)
 int mm_outbox_size(sqlite3 *db, int64_t *rows, int64_t *bytes, struct mm_err *err)
 {
     struct mm_inbox_end end = { 0 };
+    mm_inbox_find_end(db, &end, err);
     int64_t floor = mm_db_int(db, err, 0, "SELECT floor FROM main.__marmot__head WHERE one = 1");
     *rows = mm_db_int(db, err, 0,
                       "SELECT sum(ifnull(last, id) - max(id - 1, %lld)) FROM main.__marmot__outbox WHERE part = 0"
-                      " AND ifnull(last, id) > %lld",
-                      (long long)floor, (long long)floor);
-    *bytes = mm_db_int(db, err, 0, "SELECT sum(length(data) + ifnull(length(names), 0)) FROM main.__marmot__outbox");
-    mm_inbox_find_end(db, &end, err);
+                      " AND ifnull(last, id) > %lld AND id < %lld",
+                      (long long)floor, (long long)floor, (long long)end.base);
+    *bytes = mm_db_int(db, err, 0,
+                       "SELECT sum(length(data) + ifnull(length(names), 0)) FROM main.__marmot__outbox WHERE id < %lld",
+                       (long long)end.base);
     if (err->rc == SQLITE_OK) {
         int64_t before = end.base - 1 > floor ? end.base - 1 : floor;
         *rows += end.next - 1 > before ? end.next - 1 - before : 0;
