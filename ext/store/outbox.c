@@ -433,29 +433,6 @@ int mm_outbox_count(struct mm_outbox *o, int64_t *counted, int64_t *rows, int64_
     return err->rc;
 }
 
-int64_t mm_head_incarnation(sqlite3 *db, struct mm_err *err)
-{
-    return mm_db_int(db, err, 0, "SELECT incarnation FROM main.__marmot__head WHERE one = 1");
-}
-
-int mm_head_set_incarnation(sqlite3 *db, int64_t incarnation, struct mm_err *err)
-{
-    return mm_db_exec(db, err,
-                      "INSERT INTO main.__marmot__head(one, incarnation) VALUES (1, %lld)"
-                      " ON CONFLICT (one) DO UPDATE SET incarnation = excluded.incarnation",
-                      (long long)incarnation);
-}
-
-int mm_head_set_watch_all(sqlite3 *db, bool on, struct mm_err *err)
-{
-    return mm_db_exec(db, err, "UPDATE main.__marmot__head SET watch_all = %d WHERE one = 1", (int)on);
-}
-
-int mm_head_set_capturing(sqlite3 *db, bool on, struct mm_err *err)
-{
-    return mm_db_exec(db, err, "UPDATE main.__marmot__head SET capturing = %d WHERE one = 1", (int)on);
-}
-
 int mm_outbox_size(sqlite3 *db, int64_t *rows, int64_t *bytes, struct mm_err *err)
 {
     struct mm_inbox_end end = { 0 };
