@@ -289,12 +289,11 @@ static void rest(struct mm_node *n)
 
 static void loop(struct mm_worker *w, struct mm_node *n)
 {
-    struct mm_err err;
     for (;;) {
         rest(n);
         mm_worker_drain(w);
+        int wait = mm_node_changed(n) ? MM_TICK_MS : mm_node_tick(n); /* before the look */
         bool stopping = mm_worker_stopping(w); /* before the look: what was committed until then counts */
-        int wait = MM_TICK_MS;
         bool sound = !n->r.reload_needed || mm_node_reload(n);
         if (sound) {
             mm_node_look(n);
@@ -331,8 +330,7 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         if (stopping != mm_worker_stopping(w)) {
             continue; /* one more turn, which looks */
         }
-        mm_err_init(&err);
-        mm_bus_wait(n->r.bus, wait, &err);
+        mm_node_wait(n, wait);
     }
     mm_node_task_end(n);
     if (!n->r.reload_needed) {
@@ -341,22 +339,24 @@ static void loop(struct mm_worker *w, struct mm_node *n)
     mm_node_peers_farewell(n);
 }
 
-static void wait_standby(struct mm_worker *w, int ms)
-{
-    struct pollfd p = { .fd = mm_worker_fd(w), .events = POLLIN };
-    (void)poll(&p, 1, ms);
-    mm_worker_drain(w);
-}
-
 static void body(struct mm_worker *w, void *arg)
 {
     struct mm_node *n = arg;
     struct mm_err err;
     bool locked = false;
+    int wait = 0;
     n->self = w;
     while (!mm_worker_stopping(w)) {
         mm_err_init(&err);
-        locked = mm_node_take_lock(n);
+        if (n->notify == NULL) {
+            n->notify = mm_notify_open(mm_worker_fd(w), &err);
+        }
+        if (n->notify == NULL) {
+            mm_node_tell(n, MM_NODE_BLOCKED, err.msg);
+            (void)poll(NULL, 0, MM_RETRY_MS);
+            continue;
+        }
+        locked = mm_node_elect(n, &wait);
         mm_gate_enter();
         if (n->r.db == NULL) {
             mm_node_open_repl(n, &err);
@@ -368,7 +368,7 @@ static void body(struct mm_worker *w, void *arg)
         if (err.rc != SQLITE_OK) {
             mm_node_tell(n, MM_NODE_BLOCKED, err.msg);
             mm_node_close_all(n);
-            wait_standby(w, MM_RETRY_MS);
+            mm_node_wait_standby(n, MM_RETRY_MS);
             continue;
         }
         if (locked) {
@@ -379,7 +379,7 @@ static void body(struct mm_worker *w, void *arg)
                      "when that one ends");
         mm_node_sync_standby(n);
         mm_node_publish_status(n);
-        wait_standby(w, mm_node_sync_waiting(n) ? 20 : MM_STANDBY_MS);
+        mm_node_wait_standby(n, mm_node_sync_waiting(n) ? 20 : wait);
     }
     if (!mm_worker_stopping(w) || n->r.bus != NULL) {
         n->r.reload_needed = true; /* while standing by, another process moved on */
@@ -388,6 +388,7 @@ static void body(struct mm_worker *w, void *arg)
     }
     mm_node_close_all(n);
     mm_node_tell(n, MM_NODE_STOPPED, "");
+    mm_notify_close(n->notify);
     if (n->lock_fd >= 0) {
         (void)close(n->lock_fd);
         n->lock_fd = -1;
@@ -478,6 +479,12 @@ static void close_fd(int fd)
 
 void mm_node_after_fork(struct mm_node *n)
 {
+    if (n->lock_fd >= 0) { /* an open copy here would keep the end of the parent from being told */
+        (void)close(n->lock_fd);
+    }
+    if (n->notify != NULL) {
+        mm_notify_each_fd(n->notify, close_fd);
+    }
     if (n->server != NULL) {
         mm_server_each_fd(n->server, close_fd);
     }

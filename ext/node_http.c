@@ -22,7 +22,7 @@ int mm_node_http_open(struct mm_node *n)
 {
     n->wake_fd = -1;
     mm_buf_init(&n->page, MM_HTTP_PAGE_MAX);
-    int fd = mm_worker_fd(n->self);
+    int fd = mm_notify_fd(n->notify);
     if (!n->config->prometheus.enable) {
         return fd;
     }

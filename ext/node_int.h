@@ -1,12 +1,13 @@
 /* What the files of the node share. node.c owns the thread and its loop,
 ** node_open.c what it opens and closes, node_look.c what the application did, node_link.c the server, the connection and the joining, node_sync.c the
-** waiting callers, node_repair.c blocked shards, node_status.c what is told, node_view.c copies of it. Nobody else includes this. */
+** waiting callers, node_wake.c what it waits for, node_repair.c blocked shards, node_status.c what is told, node_view.c copies of it. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/notify.h"
 #include "base/worker.h"
 #include "bus/server.h"
 #include "node.h"
@@ -18,13 +19,13 @@
 #include "snapshot/task.h"
 
 enum {
-    MM_TICK_MS = 100, /* commits of other processes are looked for this often */
+    MM_TICK_MS = 100, /* a turn at least this often, unless all is quiet */
     MM_GAP_US = 1000, /* between two turns, at least, unless it was quiet before */
     MM_GAP_OFFLINE_US = 50000,
     MM_FLUSH_MS = 1000,    /* nothing to apply: at most one write transaction in this time */
     MM_RETRY_MS = 1000,    /* joining, after a failure */
     MM_CONFLICT_MS = 5000, /* joining, after a verdict: somebody may have mended it */
-    MM_STANDBY_MS = 200,   /* how soon another process takes over */
+    MM_STANDBY_MS = 100,   /* how often the lock is tried where the system does not tell of its release */
     MM_TRIM_ROWS = 5000,   /* outbox rows deleted in one transaction */
     MM_PART_HEAD = 4096,   /* bytes of a message around a part of a transaction, at most */
     MM_REQUESTS_MS = 20,   /* other processes' requests are looked for this often at most */
@@ -99,6 +100,10 @@ struct mm_node {
 
     /* The thread's own. */
     struct mm_worker *self;
+    struct mm_notify *notify;
+    bool log_watched;           /* writes to the write-ahead log wake the thread */
+    sqlite3_stmt *version_stmt; /* tells whether another connection has committed */
+    int64_t version, peek_at_us, peek_step_us, busy_until_ms;
     struct mm_repl r;
     struct mm_applier *applier;
     struct mm_server *server;
@@ -138,7 +143,7 @@ struct mm_node {
     int64_t next_trim_ms; /* cleanup_interval */
     struct mm_http *http; /* NULL: not wanted, or not now */
     bool http_enabled;
-    int wake_fd; /* the worker's and the page's descriptor in one; -1 = no page */
+    int wake_fd; /* the waiting (node_wake.c) and the page's descriptor in one; -1 = no page */
     int64_t next_http_ms, page_ms;
     struct mm_buf page;
 };
@@ -150,6 +155,14 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err);  /* does not connec
 void mm_node_close_all(struct mm_node *n);
 struct mm_repl_options mm_node_repl_options(const struct mm_node *n);
 struct mm_bus_options mm_node_bus_options(struct mm_node *n); /* without extra_fd */
+
+/* node_wake.c. Waits for work, at most wait_ms; the gate is not held. */
+void mm_node_wait(struct mm_node *n, int wait_ms);
+int mm_node_tick(struct mm_node *n);     /* how long nothing needs to be looked at by the clock, ms */
+bool mm_node_changed(struct mm_node *n); /* another connection has committed since the last call */
+/* Takes the lock; else false, and how long to wait before the next attempt. */
+bool mm_node_elect(struct mm_node *n, int *wait_ms);
+void mm_node_wait_standby(struct mm_node *n, int wait_ms);
 
 /* node_look.c. What the application did since the last turn; busy: next time. */
 void mm_node_look(struct mm_node *n);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/db.h"
@@ -10,14 +11,25 @@
 #include "node_int.h"
 
 /* One process replicates a file. POSIX locks, not flock: a child of a fork
-** does not inherit them, and they go with the process however it ends. */
+** does not inherit them, and they go with the process however it ends. They
+** are gone before the close of the file is told, which others wait for. */
 bool mm_node_take_lock(struct mm_node *n)
 {
-    if (n->lock_fd < 0) {
-        char *name = sqlite3_mprintf("%s-marmot-lock", n->path);
-        n->lock_fd = name != NULL ? open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0640) : -1;
-        sqlite3_free(name);
+    struct stat here;
+    struct stat named;
+    char *name = sqlite3_mprintf("%s-marmot-lock", n->path);
+    if (name == NULL) {
+        return false;
     }
+    if (n->lock_fd >= 0 && (fstat(n->lock_fd, &here) != 0 || stat(name, &named) != 0 || here.st_ino != named.st_ino ||
+                            here.st_dev != named.st_dev)) {
+        (void)close(n->lock_fd); /* marmot_cleanup of another process removed it: its lock elects nobody */
+        n->lock_fd = -1;
+    }
+    if (n->lock_fd < 0) {
+        n->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    }
+    sqlite3_free(name);
     struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     return n->lock_fd >= 0 && fcntl(n->lock_fd, F_SETLK, &l) == 0;
 }
@@ -102,6 +114,8 @@ void mm_node_close_all(struct mm_node *n)
     n->server = NULL;
     mm_gate_enter();
     mm_applier_close(n->applier);
+    mm_db_finalize(n->version_stmt);
+    n->version_stmt = NULL;
     mm_repl_close(r);
     mm_gate_leave();
     while (n->remote != NULL) {

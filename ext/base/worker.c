@@ -97,6 +97,11 @@ int mm_worker_fd(const struct mm_worker *w)
     return w->fd;
 }
 
+bool mm_worker_awake(const struct mm_worker *w)
+{
+    return atomic_load(&w->awake);
+}
+
 void mm_worker_drain(struct mm_worker *w)
 {
     /* The flag last: a wake in between is not written to the eventfd, but its

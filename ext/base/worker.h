@@ -19,8 +19,9 @@ struct mm_worker *mm_worker_open(const char *name, mm_worker_body *body, void *a
 
 /* Makes mm_worker_fd readable; cheap when it already is. */
 void mm_worker_wake(struct mm_worker *w);
-int mm_worker_fd(const struct mm_worker *w); /* an eventfd, for epoll; borrowed */
-void mm_worker_drain(struct mm_worker *w);   /* the worker's own: forget wakes so far */
+int mm_worker_fd(const struct mm_worker *w);     /* an eventfd, for epoll; borrowed */
+bool mm_worker_awake(const struct mm_worker *w); /* woken since the last drain */
+void mm_worker_drain(struct mm_worker *w);       /* the worker's own: forget wakes so far */
 
 void mm_worker_stop(struct mm_worker *w); /* sets the flag and wakes; does not wait */
 bool mm_worker_stopping(const struct mm_worker *w);
