@@ -114,6 +114,12 @@ int mm_bus_turn(struct mm_bus *b, int timeout_ms, bool *extra, struct mm_err *er
 natsMsg *mm_bus_request(struct mm_bus *b, const char *subject, const char *const *headers, const void *data, size_t len,
                         int timeout_ms, struct mm_err *err);
 
+/* For a request with several answers: a number of its own, then the request to the JetStream API (`call` follows the
+** prefix), as often as wanted; each answer in its turn (destroy it), NULL when none comes in time. */
+uint64_t mm_bus_number(struct mm_bus *b);
+int mm_bus_ask(struct mm_bus *b, uint64_t number, const char *call, const char *body, struct mm_err *err);
+natsMsg *mm_bus_answer(struct mm_bus *b, uint64_t number, int timeout_ms, struct mm_err *err);
+
 struct mm_answer {
     json_t *root; /* NULL on error */
     int code;     /* err_code of the server (10059 = no such stream), 0 = fine */

@@ -108,6 +108,57 @@ natsMsg *mm_bus_request(struct mm_bus *b, const char *subject, const char *const
     return m;
 }
 
+uint64_t mm_bus_number(struct mm_bus *b)
+{
+    return ++b->request_number;
+}
+
+int mm_bus_ask(struct mm_bus *b, uint64_t number, const char *call, const char *body, struct mm_err *err)
+{
+    char subject[512];
+    char reply[160];
+    if (b->conn == NULL) {
+        return mm_bus_lost(b, err);
+    }
+    (void)snprintf(subject, sizeof subject, "%s%s", b->prefix, call);
+    (void)snprintf(reply, sizeof reply, "%s.r.%llx", (const char *)b->inbox, (unsigned long long)number);
+    natsStatus s = send_message(b, subject, reply, NULL, body, strlen(body));
+    return s == NATS_OK ? err->rc
+                        : mm_err_set(err, s == NATS_NO_MEMORY ? SQLITE_NOMEM : SQLITE_IOERR,
+                                     "a request to the NATS server failed: %s", b->api->natsStatus_GetText(s));
+}
+
+/* What a pull brings keeps the subject that it was stored under; status lines come to the number. */
+static natsMsg *take_pulled(struct mm_bus *b, uint64_t number)
+{
+    char ours[160];
+    natsMsg *m = NULL;
+    (void)snprintf(ours, sizeof ours, "%s.r.%llx", (const char *)b->inbox, (unsigned long long)number);
+    while (b->answers != NULL && b->api->natsSubscription_NextMsg(&m, b->answers, 0) == NATS_OK) {
+        const char *subject = b->api->natsMsg_GetSubject(m);
+        if (strncmp(subject, (const char *)b->inbox, strlen((const char *)b->inbox)) != 0 ||
+            strcmp(subject, ours) == 0) {
+            return m;
+        }
+        b->api->natsMsg_Destroy(m);
+        m = NULL;
+    }
+    return NULL;
+}
+
+natsMsg *mm_bus_answer(struct mm_bus *b, uint64_t number, int timeout_ms, struct mm_err *err)
+{
+    bool extra = false;
+    natsMsg *m = err->rc == SQLITE_OK ? take_pulled(b, number) : NULL;
+    if (m == NULL && err->rc == SQLITE_OK && b->conn != NULL && mm_bus_turn(b, timeout_ms, &extra, err) == SQLITE_OK) {
+        m = take_pulled(b, number);
+    }
+    if (m == NULL && b->conn == NULL) {
+        mm_bus_lost(b, err);
+    }
+    return m;
+}
+
 int64_t mm_json_int(const json_t *o, const char *key)
 {
     return (int64_t)json_integer_value(json_object_get(o, key));

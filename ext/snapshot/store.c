@@ -16,7 +16,8 @@
 #define CLEANING_MS 5000
 #define MOVED_WELL (8 * 1024 * 1024) /* bytes: a failure after so many is a new one */
 
-static const struct mm_store_kind *const kinds[] = { &mm_store_s3, &mm_store_webdav, &mm_store_sftp, &mm_store_file };
+static const struct mm_store_kind *const kinds[] = { &mm_store_nats, &mm_store_s3, &mm_store_webdav, &mm_store_sftp,
+                                                     &mm_store_file };
 
 struct mm_store {
     const struct mm_store_kind *kind;
