@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -272,27 +271,15 @@ static int smaller(int a, int b)
     return a < 0 ? b : b < 0 || a < b ? a : b;
 }
 
-/* Turns that come fast are slowed down: each one reads the database, and beside
-** an application that commits every few microseconds the two threads would do
-** little but wait for each other inside SQLite. The first turn after a quiet
-** time is not delayed. */
-static void rest(struct mm_node *n)
+/* Until the node is to stop (false) or to sleep (true). */
+static bool loop(struct mm_worker *w, struct mm_node *n)
 {
-    int64_t gap = n->linked ? MM_GAP_US : MM_GAP_OFFLINE_US;
-    int64_t left = n->last_turn_us + gap - mm_clock_mono_us();
-    if (left > 0 && left <= gap && !mm_worker_stopping(n->self)) {
-        struct timespec ts = { .tv_sec = 0, .tv_nsec = (long)left * 1000 };
-        (void)nanosleep(&ts, NULL);
-    }
-    n->last_turn_us = mm_clock_mono_us();
-}
-
-static void loop(struct mm_worker *w, struct mm_node *n)
-{
+    bool sleeps = false;
     for (;;) {
-        rest(n);
+        mm_node_rest(n);
+        bool changed = mm_node_changed(n) || mm_worker_awake(w); /* before the look */
         mm_worker_drain(w);
-        int wait = mm_node_changed(n) ? MM_TICK_MS : mm_node_tick(n); /* before the look */
+        int wait = changed ? MM_TICK_MS : mm_node_tick(n);
         bool stopping = mm_worker_stopping(w); /* before the look: what was committed until then counts */
         bool sound = !n->r.reload_needed || mm_node_reload(n);
         if (sound) {
@@ -330,13 +317,19 @@ static void loop(struct mm_worker *w, struct mm_node *n)
         if (stopping != mm_worker_stopping(w)) {
             continue; /* one more turn, which looks */
         }
-        mm_node_wait(n, wait);
+        int awake = mm_node_sleep_timeout(n, changed);
+        sleeps = awake == 0 && !stopping;
+        if (sleeps) {
+            break;
+        }
+        mm_node_wait(n, smaller(wait, awake));
     }
     mm_node_task_end(n);
     if (!n->r.reload_needed) {
         mm_node_flush(n, true);
     }
     mm_node_peers_farewell(n);
+    return sleeps;
 }
 
 static void body(struct mm_worker *w, void *arg)
@@ -384,7 +377,8 @@ static void body(struct mm_worker *w, void *arg)
     if (!mm_worker_stopping(w) || n->r.bus != NULL) {
         n->r.reload_needed = true; /* while standing by, another process moved on */
         mm_node_sync_restart(n);
-        loop(w, n);
+        while (loop(w, n) && mm_node_sleep(n)) {
+        }
     }
     mm_node_close_all(n);
     mm_node_tell(n, MM_NODE_STOPPED, "");

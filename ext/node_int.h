@@ -104,6 +104,7 @@ struct mm_node {
     bool log_watched;           /* writes to the write-ahead log wake the thread */
     sqlite3_stmt *version_stmt; /* tells whether another connection has committed */
     int64_t version, peek_at_us, peek_step_us, busy_until_ms;
+    int64_t active_ms, sleep_moved; /* for sleep_timeout */
     struct mm_repl r;
     struct mm_applier *applier;
     struct mm_server *server;
@@ -152,17 +153,25 @@ struct mm_node {
 bool mm_node_take_lock(struct mm_node *n);
 int mm_node_open_repl(struct mm_node *n, struct mm_err *err); /* database, bookkeeping in memory; gate held */
 int mm_node_open_bus(struct mm_node *n, struct mm_err *err);  /* does not connect */
+void mm_node_close_bus(struct mm_node *n);                    /* also what listens, and the child server */
 void mm_node_close_all(struct mm_node *n);
 struct mm_repl_options mm_node_repl_options(const struct mm_node *n);
 struct mm_bus_options mm_node_bus_options(struct mm_node *n); /* without extra_fd */
 
 /* node_wake.c. Waits for work, at most wait_ms; the gate is not held. */
 void mm_node_wait(struct mm_node *n, int wait_ms);
+void mm_node_rest(struct mm_node *n);    /* between two turns */
 int mm_node_tick(struct mm_node *n);     /* how long nothing needs to be looked at by the clock, ms */
 bool mm_node_changed(struct mm_node *n); /* another connection has committed since the last call */
 /* Takes the lock; else false, and how long to wait before the next attempt. */
 bool mm_node_elect(struct mm_node *n, int *wait_ms);
 void mm_node_wait_standby(struct mm_node *n, int wait_ms);
+
+/* node_sleep.c. How long until the node may sleep, at least (0 = now, -1 = never);
+** changed: another connection has committed. And the sleep:
+** false when the node is to stop instead of going on. */
+int mm_node_sleep_timeout(struct mm_node *n, bool changed);
+bool mm_node_sleep(struct mm_node *n);
 
 /* node_look.c. What the application did since the last turn; busy: next time. */
 void mm_node_look(struct mm_node *n);

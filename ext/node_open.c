@@ -105,13 +105,19 @@ struct mm_bus_options mm_node_bus_options(struct mm_node *n)
     return o;
 }
 
-void mm_node_close_all(struct mm_node *n)
+void mm_node_close_bus(struct mm_node *n)
 {
-    struct mm_repl *r = &n->r;
-    mm_bus_close(r->bus);
+    mm_bus_close(n->r.bus);
+    n->r.bus = NULL;
     mm_node_http_close(n);
     mm_server_close(n->server);
     n->server = NULL;
+}
+
+void mm_node_close_all(struct mm_node *n)
+{
+    struct mm_repl *r = &n->r;
+    mm_node_close_bus(n);
     mm_gate_enter();
     mm_applier_close(n->applier);
     mm_db_finalize(n->version_stmt);

@@ -3,6 +3,7 @@
 ** the end of the replicating process as the close of its lock file; where the
 ** system cannot tell, the clock serves. */
 #include <poll.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/db.h"
@@ -15,6 +16,21 @@ enum {
     PEEK_FIRST_US = 1000,  /* a write was seen: its commit follows, at the latest after the disk's sync */
     PEEK_LAST_US = 512000, /* doubled up to this, then given up */
 };
+
+/* Turns that come fast are slowed down: each one reads the database, and beside
+** an application that commits every few microseconds the two threads would do
+** little but wait for each other inside SQLite. The first turn after a quiet
+** time is not delayed. */
+void mm_node_rest(struct mm_node *n)
+{
+    int64_t gap = n->linked ? MM_GAP_US : MM_GAP_OFFLINE_US;
+    int64_t left = n->last_turn_us + gap - mm_clock_mono_us();
+    if (left > 0 && left <= gap && !mm_worker_stopping(n->self)) {
+        struct timespec ts = { .tv_sec = 0, .tv_nsec = (long)left * 1000 };
+        (void)nanosleep(&ts, NULL);
+    }
+    n->last_turn_us = mm_clock_mono_us();
+}
 
 bool mm_node_changed(struct mm_node *n)
 {

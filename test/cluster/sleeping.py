@@ -1,0 +1,75 @@
+"""sleep_timeout: a node without activity disconnects and stops its child server;
+the next commit of any process wakes it; marmot_run returns instead.
+marmot-test: parallel
+"""
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from marmot_test import *  # noqa: E402,F403
+from cluster_hosts import *  # noqa: E402,F403
+
+SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v);"
+TIMEOUT = 700  # ms
+
+
+def main():
+    with Workspace() as ws:
+        nats = NatsServer(ws).start()
+        b = Node(ws, "b", urls=nats.url, schema=SCHEMA)
+        b.sync()
+        a = Node(ws, "a", config={"nats": {"urls": [nats.url]}, "sleep_timeout": TIMEOUT}, schema=SCHEMA)
+        check("the key has its effect", not any("sleep_timeout" in w for w in a.status()["warnings"]), a.status())
+        a.sync()
+        start = time.monotonic()
+        a.wait_state("sleeping")
+        check("it sleeps after the time-out, not before", time.monotonic() - start > TIMEOUT / 2000, time.monotonic() - start)
+        b.sql("INSERT INTO t VALUES (1, 'while a sleeps')")
+        b.sync()
+        check("what others write does not wake it", a.status()["state"] == "sleeping" and a.one("SELECT count(*) FROM t") == 0,
+              a.status())
+        a.sql("INSERT INTO t VALUES (2, 'wakes it')")
+        wait_until(lambda: b.one("SELECT count(*) FROM t") == 2, 20, "the commit that wakes it arrives")
+        wait_until(lambda: a.one("SELECT count(*) FROM t") == 2, 20, "what it missed arrives")
+        ok("the next local commit wakes it")
+        a.wait_state("sleeping")
+        check("marmot_sync wakes it, too", a.sync() == 1, a.status())
+        a.wait_state("sleeping")
+        other = Node(ws, "other", config=False, db=a.db)
+        other.sql("INSERT INTO t VALUES (3, 'of another process')")
+        wait_until(lambda: b.one("SELECT count(*) FROM t") == 3, 20, "the commit of another process arrives")
+        ok("so does a commit of another process")
+        other.quit()
+        end = time.monotonic() + 3 * TIMEOUT / 1000
+        states = set()
+        k = 10
+        while time.monotonic() < end:
+            k += 1
+            b.sql("INSERT INTO t VALUES (?, 'keeps it awake')", k)
+            wait_until(lambda: a.one("SELECT count(*) FROM t WHERE id = ?", k) == 1, 20, "a row of b")
+            states.add(a.status()["state"])
+        check("messages keep it awake", states == {"live"}, states)
+        a.wait_state("sleeping")
+        a.quit()
+        everywhere([a, b])
+
+        # The embedded server ends with the sleep, and is started again.
+        c = Node(ws, "c", config={"nats": {"bind_address": ws.bind_address}, "sleep_timeout": TIMEOUT}, schema=SCHEMA)
+        c.sync(20000)
+        check("it has a child server", answers(int(ws.bind_address.split(":")[1])), c.status())
+        c.wait_state("sleeping")
+        check("which is stopped while it sleeps", not answers(int(ws.bind_address.split(":")[1])), c.status())
+        c.sql("INSERT INTO t VALUES (1, 'x')")
+        check("and started again", c.sync(20000) == 1, c.status())
+        c.quit()
+        done = subprocess.run(
+            ["sqlite3", "-batch", c.db, "-cmd", ".timeout 5000", ".load " + EXTENSION, "SELECT marmot_init()",
+             "SELECT marmot_run()"], env=c.env, capture_output=True, text=True, timeout=60, check=False)
+        check("marmot_run returns when the node sleeps", done.returncode == 0 and done.stdout.endswith("\n1\n"), done)
+        b.quit()
+    finish()
+
+
+main()
