@@ -182,11 +182,17 @@ static int apply_row(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
     return err->rc;
 }
 
-/* Where a UNIQUE value could be in the way the whole table is written in two
-** phases; elsewhere row after row comes to the same. */
+/* Where a UNIQUE value could be in the way, and where many rows without identity
+** go, the whole table is written in two phases; elsewhere row after row comes to
+** the same. */
+static bool in_two_phases(struct mm_view *v)
+{
+    return v->t->def->nunique > 0 || (v->tab->nrow >= MM_TARGET_MANY && mm_apply_keyless_takes(v) >= MM_TARGET_MANY);
+}
+
 static int apply_table(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, struct mm_err *err)
 {
-    if (v->t->def->nunique > 0) {
+    if (in_two_phases(v)) {
         return mm_apply_unique(db, v, how, false, err);
     }
     for (size_t j = 0; j < v->tab->nrow && err->rc == SQLITE_OK; j++) {
@@ -277,7 +283,7 @@ static int write_image(sqlite3 *db, struct mm_view *v, const struct mm_row *row,
 static int write_images(sqlite3 *db, struct mm_view *v, struct mm_err *err)
 {
     struct mm_apply_how how = { .pending = true };
-    if (v->t->def->nunique > 0) {
+    if (in_two_phases(v)) {
         return mm_apply_unique(db, v, &how, true, err);
     }
     for (size_t j = v->tab->nrow; j-- > 0 && err->rc == SQLITE_OK;) { /* backwards: rows without identity need it */

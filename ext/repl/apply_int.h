@@ -45,6 +45,8 @@ struct mm_rows {
 void mm_rows_free(struct mm_rows *p);
 const struct mm_value *mm_rows_at(const struct mm_rows *p, uint32_t index); /* NULL: taken out again */
 
+/* How many rows without identity the view's changes take away. */
+size_t mm_apply_keyless_takes(struct mm_view *v);
 /* True when the row has no identity: a keyless table, or a NULL in its key. */
 bool mm_apply_is_keyless(const struct mm_target *t, const struct mm_value *row);
 /* One such row: taken by all its columns, type and bytes; the new one is

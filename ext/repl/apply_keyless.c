@@ -30,21 +30,6 @@ void mm_rows_free(struct mm_rows *p)
     memset(p, 0, sizeof *p);
 }
 
-static uint64_t hash_row(const struct mm_value *row, int ncol)
-{
-    uint64_t h = 14695981039346656037ULL;
-    for (int k = 0; k < ncol; k++) {
-        const uint8_t *p = row[k].type == SQLITE_TEXT || row[k].type == SQLITE_BLOB ? row[k].u.p : NULL;
-        bool number = row[k].type == SQLITE_INTEGER || row[k].type == SQLITE_FLOAT;
-        h = (h ^ row[k].type) * 1099511628211ULL;
-        h = (h ^ (number ? (uint64_t)row[k].u.i : row[k].len)) * 1099511628211ULL;
-        for (uint32_t j = 0; p != NULL && j < row[k].len; j++) {
-            h = (h ^ p[j]) * 1099511628211ULL;
-        }
-    }
-    return h ^ (h >> 29);
-}
-
 static bool grow(struct mm_rows *p)
 {
     uint32_t cap = p->cap == 0 ? 64 : p->cap * 2;
@@ -72,7 +57,7 @@ static void plan_add(struct mm_rows *p, const struct mm_value *row, int ncol, st
         mm_err_nomem(err);
         return;
     }
-    uint64_t hash = hash_row(row, ncol);
+    uint64_t hash = mm_target_hash(row, ncol);
     uint32_t *head = &p->slot[hash & (p->cap - 1)];
     p->row[p->n] = (struct planned){ row, hash, *head };
     *head = ++p->n;
@@ -81,7 +66,7 @@ static void plan_add(struct mm_rows *p, const struct mm_value *row, int ncol, st
 /* Takes one such row out of the plan again. */
 static bool plan_take(struct mm_rows *p, const struct mm_value *row, int ncol)
 {
-    uint64_t hash = p->n > 0 ? hash_row(row, ncol) : 0;
+    uint64_t hash = p->n > 0 ? mm_target_hash(row, ncol) : 0;
     for (uint32_t at = p->n > 0 ? p->slot[hash & (p->cap - 1)] : 0; at != 0; at = p->row[at - 1].next) {
         struct planned *e = &p->row[at - 1];
         bool same = e->row != NULL && e->hash == hash;

@@ -180,6 +180,33 @@ static void write_image(struct two_phase *p, const struct mm_value *image)
     }
 }
 
+size_t mm_apply_keyless_takes(struct mm_view *v)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < v->tab->nrow; k++) {
+        const struct mm_value *old = mm_view_local(v, v->tab->row[k].before, v->old);
+        n += old != NULL && mm_apply_is_keyless(v->t, old);
+    }
+    return n;
+}
+
+/* Rows to take are looked for all at once where that pays. */
+static void find_many(struct two_phase *p)
+{
+    struct mm_view *v = p->v;
+    size_t rows = mm_apply_keyless_takes(v);
+    if (!mm_target_many_pays(v->t, p->db, rows, p->err) || mm_target_many_begin(v->t, rows, p->err) != SQLITE_OK) {
+        return;
+    }
+    for (size_t k = 0; k < v->tab->nrow; k++) {
+        const struct mm_value *old = mm_view_local(v, v->tab->row[k].before, v->old);
+        if (old != NULL && mm_apply_is_keyless(v->t, old)) {
+            mm_target_many_want(v->t, old);
+        }
+    }
+    mm_target_many_find(v->t, p->db, rows, p->err);
+}
+
 int mm_apply_unique(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, bool undo, struct mm_err *err)
 {
     struct two_phase p = { .db = db, .v = v, .how = how, .err = err };
@@ -189,9 +216,11 @@ int mm_apply_unique(sqlite3 *db, struct mm_view *v, struct mm_apply_how *how, bo
     if (p.plan == NULL) {
         mm_err_nomem(err);
     }
+    find_many(&p);
     for (size_t k = 0; k < v->tab->nrow && err->rc == SQLITE_OK; k++) {
         plan_row(&p, &v->tab->row[undo ? v->tab->nrow - 1 - k : k], undo);
     }
+    mm_target_many_end(v->t);
     for (size_t k = 0; k < p.n && err->rc == SQLITE_OK; k++) {
         if (p.plan[k].current != NULL) {
             mm_target_remove(v->t, db, p.plan[k].current, err);

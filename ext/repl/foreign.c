@@ -153,27 +153,12 @@ static char *question(struct mm_targets *targets, const struct link *l, struct m
     return sql;
 }
 
-/* True when an index answers the question. */
-static bool is_cheap(sqlite3 *db, const char *sql)
-{
-    sqlite3_stmt *st = NULL;
-    bool cheap = false;
-    char *plan = sqlite3_mprintf("EXPLAIN QUERY PLAN %s", sql);
-    if (plan != NULL && sqlite3_prepare_v2(db, plan, -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW) {
-        const char *detail = (const char *)sqlite3_column_text(st, 3);
-        cheap = detail != NULL && strncmp(detail, "SEARCH", 6) == 0;
-    }
-    sqlite3_finalize(st);
-    sqlite3_free(plan);
-    return cheap;
-}
-
 static bool askable(sqlite3 *db, struct mm_targets *targets, struct link *l, struct mm_err *err)
 {
     if (!l->tried) {
         l->tried = true;
         char *sql = question(targets, l, err);
-        if (sql != NULL && is_cheap(db, sql)) {
+        if (sql != NULL && mm_target_searches(db, sql)) {
             l->exists = mm_db_prepare(db, err, SQLITE_PREPARE_PERSISTENT, "%s", sql);
         }
         free(sql);

@@ -46,6 +46,7 @@ static void target_free(struct mm_target *t)
     mm_db_finalize(t->by_rowid);
     mm_db_finalize(t->evict);
     mm_foreign_free(t->foreign);
+    mm_target_many_end(t);
     mm_table_free(t->def);
     sqlite3_free(t->first_name);
     free(t->policy);

@@ -22,11 +22,14 @@ struct mm_target {
     sqlite3_stmt *add, *find, *by_rowid, *evict;     /* for mm_target_add and mm_target_holder */
     int64_t held_rowid;                              /* of the row that mm_target_holder found */
     sqlite3_stmt *take[2];                           /* deletes a row by all its columns: the first, the last */
+    struct mm_many *many;                            /* between mm_target_many_begin and _end */
     struct mm_foreign *foreign;                      /* repl/foreign.h; NULL: not looked for yet */
     struct mm_target *next;
 };
 
 struct mm_targets;
+
+enum { MM_TARGET_MANY = 16 }; /* from so many rows on a look at the whole table pays */
 
 struct mm_targets *mm_targets_open(sqlite3 *db, int shards, struct mm_err *err);
 void mm_targets_close(struct mm_targets *s);
@@ -77,6 +80,17 @@ int mm_target_evict(struct mm_target *t, sqlite3 *db, const struct mm_value *row
 /* Deletes one row that equals `row` in type and bytes of all columns; with `last`
 ** the one with the highest rowid, looked for from the end. */
 bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, bool last, struct mm_err *err);
+
+/* Many rows to take: where no index helps, one look at the table finds them all.
+** begin, want each row, find, then mm_target_take_one for each, end. Nothing is
+** added to the table between find and end; `rows` is how many are wanted. */
+bool mm_target_many_pays(struct mm_target *t, sqlite3 *db, size_t rows, struct mm_err *err);
+int mm_target_many_begin(struct mm_target *t, size_t rows, struct mm_err *err);
+void mm_target_many_want(struct mm_target *t, const struct mm_value *row);
+int mm_target_many_find(struct mm_target *t, sqlite3 *db, size_t rows, struct mm_err *err);
+void mm_target_many_end(struct mm_target *t);
+
+uint64_t mm_target_hash(const struct mm_value *row, int ncol); /* equal rows, equal hashes; UNDEF as NULL */
 
 /* All rows, the columns in local order; finalize with mm_db_finalize. */
 sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err);

@@ -1,4 +1,6 @@
 /* Finding rows otherwise than by their key. */
+#include <string.h>
+
 #include "base/db.h"
 #include "repl/target_int.h"
 
@@ -136,6 +138,20 @@ int mm_target_evict(struct mm_target *t, sqlite3 *db, const struct mm_value *row
     return mm_db_run(t->evict, err);
 }
 
+bool mm_target_searches(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *st = NULL;
+    bool cheap = false;
+    char *plan = sqlite3_mprintf("EXPLAIN QUERY PLAN %s", sql);
+    if (plan != NULL && sqlite3_prepare_v2(db, plan, -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW) {
+        const char *detail = (const char *)sqlite3_column_text(st, 3);
+        cheap = detail != NULL && strncmp(detail, "SEARCH", 6) == 0;
+    }
+    sqlite3_finalize(st);
+    sqlite3_free(plan);
+    return cheap;
+}
+
 /* IS compares 1 and 1.0, or 0.0 and -0.0, as equal: this finds what may be the
 ** row. By the column's collation once more for an index that has it. */
 static sqlite3_stmt *make_take(const struct mm_target *t, const char *rowid, bool last, sqlite3 *db, struct mm_err *err)
@@ -162,18 +178,60 @@ static sqlite3_stmt *make_take(const struct mm_target *t, const char *rowid, boo
     return mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
 }
 
-static bool row_is(const struct mm_target *t, sqlite3_stmt *st, const struct mm_value *row, struct mm_err *err)
+/* The statement's columns from `at` on are the row. */
+static bool row_is(const struct mm_target *t, sqlite3_stmt *st, int at, const struct mm_value *row, struct mm_err *err)
 {
     bool same = true;
     for (int k = 0; same && k < t->def->ncol; k++) {
         struct mm_value v;
-        if (!mm_value_column(&v, st, k + 1)) {
+        if (!mm_value_column(&v, st, k + at)) {
             mm_err_nomem(err);
             return false;
         }
         same = mm_value_same(&v, &row[k]) || (row[k].type == MM_UNDEF && v.type == SQLITE_NULL);
     }
     return same;
+}
+
+sqlite3_stmt *mm_target_scan_rowids(const struct mm_target *t, sqlite3 *db, struct mm_err *err)
+{
+    struct mm_buf b;
+    const char *rowid = rowid_name(t);
+    mm_buf_init(&b, MM_TARGET_SQL_MAX);
+    mm_buf_printf(&b, "SELECT %s", rowid != NULL ? rowid : "rowid");
+    for (int k = 0; k < t->def->ncol; k++) {
+        mm_target_name(&b, ", ", t->def->col[k].name);
+    }
+    mm_target_name(&b, " FROM main.", t->def->name);
+    return mm_target_prepare(db, &b, 0, err);
+}
+
+bool mm_target_many_pays(struct mm_target *t, sqlite3 *db, size_t rows, struct mm_err *err)
+{
+    const char *rowid = rowid_name(t);
+    if (rows < MM_TARGET_MANY || rowid == NULL || err->rc != SQLITE_OK) {
+        return false;
+    }
+    if (t->take[0] == NULL) {
+        t->take[0] = make_take(t, rowid, false, db, err);
+    }
+    return t->take[0] != NULL && !mm_target_searches(db, sqlite3_sql(t->take[0]));
+}
+
+/* One of the places that were found, if it is this row. */
+static bool take_found(struct mm_target *t, sqlite3 *db, const char *rowid, const struct mm_value *row,
+                       struct mm_err *err)
+{
+    bool found = false;
+    if (t->by_rowid == NULL && err->rc == SQLITE_OK) {
+        t->by_rowid = make_by_rowid(t, rowid, db, err);
+    }
+    while (!found && err->rc == SQLITE_OK && mm_target_many_next(t, row, &t->held_rowid)) {
+        sqlite3_bind_int64(t->by_rowid, 1, t->held_rowid);
+        found = mm_db_step(t->by_rowid, err) && row_is(t, t->by_rowid, 0, row, err);
+        sqlite3_reset(t->by_rowid);
+    }
+    return found;
 }
 
 bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, bool last, struct mm_err *err)
@@ -183,6 +241,9 @@ bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value 
     if (rowid == NULL) {
         mm_err_set(err, SQLITE_MISMATCH, "table %s has columns named rowid, _rowid_ and oid: rename one", t->name);
     }
+    if (t->many != NULL && err->rc == SQLITE_OK) {
+        return take_found(t, db, rowid, row, err) && mm_target_evict(t, db, row, err) == SQLITE_OK;
+    }
     if (t->take[last] == NULL && err->rc == SQLITE_OK) {
         t->take[last] = make_take(t, rowid, last, db, err);
     }
@@ -190,7 +251,7 @@ bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value 
     mm_target_bind_row(t, db, st, row, err);
     while (!found && mm_db_step(st, err)) {
         t->held_rowid = sqlite3_column_int64(st, 0);
-        found = row_is(t, st, row, err);
+        found = row_is(t, st, 1, row, err);
     }
     if (st != NULL) {
         sqlite3_reset(st);
