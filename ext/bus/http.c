@@ -236,8 +236,9 @@ void mm_http_step(struct mm_http *h, mm_http_page *page, void *arg)
         }
     }
     int64_t now = mm_clock_mono_ms();
+    int64_t most = h->listening ? MM_HTTP_MS : MM_HTTP_CROWD_MS;
     for (int k = 0; k < MM_HTTP_CLIENTS; k++) {
-        if (h->client[k].fd >= 0 && now - h->client[k].since_ms > MM_HTTP_MS) {
+        if (h->client[k].fd >= 0 && now - h->client[k].since_ms > most) {
             hang_up(h, &h->client[k]);
         }
     }

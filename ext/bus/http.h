@@ -2,15 +2,21 @@
 **
 ** Threads: one, the owner's; nothing here waits. Bounded: MM_HTTP_CLIENTS at a
 ** time (who comes beyond them waits in the kernel's queue), MM_HTTP_REQUEST
-** bytes of a request, MM_HTTP_MS from its first byte to the last of the
-** answer. Each connection is closed after its answer. */
+** bytes of a request, MM_HTTP_MS from the connection to the last byte of the
+** answer, MM_HTTP_CROWD_MS when all places are taken. Each connection is closed after its answer. */
 #ifndef MM_BUS_HTTP_H
 #define MM_BUS_HTTP_H
 
 #include "base/buf.h"
 #include "base/err.h"
 
-enum { MM_HTTP_CLIENTS = 8, MM_HTTP_REQUEST = 4096, MM_HTTP_MS = 5000, MM_HTTP_PAGE_MAX = 4 << 20 };
+enum {
+    MM_HTTP_CLIENTS = 8,
+    MM_HTTP_REQUEST = 4096,
+    MM_HTTP_MS = 5000,
+    MM_HTTP_CROWD_MS = 1000,
+    MM_HTTP_PAGE_MAX = 4 << 20
+};
 
 struct mm_http;
 

@@ -104,6 +104,10 @@ def write(nodes, rng):
         node.sync(20000)  # no two at once: the log then is what happened
         for other in nodes:
             other.sync(20000)
+    for text in ("INSERT INTO t VALUES (500, 1, 'a')", "UPDATE t SET a = 2 WHERE id = 500",
+                 "REPLACE INTO t VALUES (500, 3, 'b')", "DELETE FROM t WHERE id = 500"):  # whatever chance did
+        nodes[0].sql(text)
+        nodes[0].sync(20000)
 
 
 def the_log_makes_the_tables(nodes, rng):

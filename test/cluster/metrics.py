@@ -17,7 +17,7 @@ SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{([a-z_]+="[^"\n]*"(?:,[a-z_
 
 def get(port, path="/metrics", method="GET"):
     request = urllib.request.Request("http://127.0.0.1:%d%s" % (port, path), method=method)
-    with urllib.request.urlopen(request, timeout=10 * SLOW) as answer:
+    with urllib.request.urlopen(request, timeout=30 * SLOW) as answer:
         return answer.headers, answer.read().decode()
 
 
