@@ -56,7 +56,7 @@ SCRIPTS := $(sort $(wildcard test/unit/*.py test/sql/*.py test/unit/*.sh test/sq
 # A snapshot store at the end of a pipe, for the scripts.
 TOOL := test/cluster/store_tool
 # Those that bring their hosts by small packages; the others belong to check-hosts.
-HOST := test/host/matrix.py
+HOST := test/host/matrix.py test/host/tls.py
 HOST_ALL := $(sort $(filter-out %/host.py,$(wildcard test/host/*.py)))
 CLUSTER := $(sort $(wildcard test/cluster/*.py test/cluster/*.sh test/fault/*.py))
 
