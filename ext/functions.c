@@ -68,20 +68,25 @@ static void result_buf(struct call *c, struct mm_buf *b)
     free(text);
 }
 
-/* 'auto' and 'hook' are the same until there are triggers. */
+/* How a table is captured is one setting of the database for now. */
 static bool mode_ok(struct call *c, int k)
 {
     const char *mode = text_arg(c, k);
-    if (mode == NULL || strcmp(mode, "auto") == 0 || strcmp(mode, "hook") == 0) {
+    if (mode == NULL || strcmp(mode, "auto") == 0) {
         return true;
     }
-    if (strcmp(mode, "trigger") == 0) {
-        mm_err_set(&c->err, SQLITE_ERROR,
-                   "capture by triggers is not available in this version: use 'hook', or leave "
-                   "the mode out");
-    } else {
-        mm_err_set(&c->err, SQLITE_ERROR, "unknown mode '%.40s': use 'auto' or 'hook'", mode);
+    if (strcmp(mode, "hook") == 0 || strcmp(mode, "trigger") == 0) {
+        char *set = mm_meta_exists(c->db, &c->err) ? mm_meta_text(c->db, MM_META_CAPTURE, &c->err) : NULL;
+        if (set != NULL && strcmp(set, mode) != 0) {
+            mm_err_set(
+                &c->err, SQLITE_ERROR,
+                "this database captures in mode '%.20s': give 'capture' in marmot_init to change it for all tables",
+                set);
+        }
+        sqlite3_free(set);
+        return c->err.rc == SQLITE_OK;
     }
+    mm_err_set(&c->err, SQLITE_ERROR, "unknown mode '%.40s': use 'auto', 'hook' or 'trigger'", mode);
     return false;
 }
 

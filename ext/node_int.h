@@ -30,6 +30,7 @@ enum {
     MM_PART_HEAD = 4096,   /* bytes of a message around a part of a transaction, at most */
     MM_REQUESTS_MS = 20,   /* other processes' requests are looked for this often at most */
     MM_COUNT_MS = 200,     /* the outbox is counted this often while offline */
+    MM_MOVE_MS = 200,      /* what triggers noted is moved this often at most */
     MM_STATUS_MS = 50,     /* the status is at most this old while much happens */
 };
 
@@ -118,7 +119,9 @@ struct mm_node {
     struct mm_err problem;         /* why not live */
     struct mm_err publish_problem; /* something pending can never be sent as it is */
     struct mm_err outbox_problem;  /* the outbox cannot be read: nothing is published until it can */
-    bool watch_due;                /* new tables are still to be watched */
+    bool triggers_due;             /* they may be of an older schema */
+    int64_t next_move_ms;
+    bool watch_due; /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
     struct mm_task *task;    /* node_task.c: long work under way, NULL = none */

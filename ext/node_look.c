@@ -3,8 +3,10 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/gate.h"
+#include "capture/trigger.h"
 #include "node_int.h"
 #include "repl/join.h"
+#include "store/log.h"
 
 /* watch_all covers tables that come later, also those that nobody wrote yet. */
 static void watch_new_tables(struct mm_node *n, struct mm_err *err)
@@ -33,6 +35,7 @@ static void watch_new_tables(struct mm_node *n, struct mm_err *err)
         }
     }
     if (begun) {
+        mm_trigger_settle(r->db, err);
         mm_db_exec(r->db, err, "COMMIT");
         if (!sqlite3_get_autocommit(r->db)) {
             sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
@@ -45,6 +48,33 @@ static void watch_new_tables(struct mm_node *n, struct mm_err *err)
     free(list);
 }
 
+/* What triggers noted moves to the outbox, and after a schema change they are
+** made anew. Each is a write transaction, which costs the application: not
+** more often than need be. */
+static void look_at_triggers(struct mm_node *n, struct mm_err *err)
+{
+    sqlite3 *db = n->r.db;
+    int64_t now = mm_clock_mono_ms();
+    bool move = (now >= n->next_move_ms || mm_worker_stopping(n->self)) && mm_log_any(db, err);
+    bool make = n->triggers_due && mm_trigger_due(db, err);
+    n->triggers_due = n->triggers_due && (make || err->rc != SQLITE_OK);
+    if ((!move && !make) || err->rc != SQLITE_OK) {
+        return;
+    }
+    n->next_move_ms = now + MM_MOVE_MS;
+    mm_db_exec(db, err, "BEGIN IMMEDIATE");
+    bool begun = err->rc == SQLITE_OK;
+    mm_trigger_move(db, NULL, err);
+    if (make) {
+        mm_trigger_settle(db, err);
+    }
+    mm_db_exec(db, err, "COMMIT");
+    if (begun && !sqlite3_get_autocommit(db)) {
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    n->triggers_due = n->triggers_due && err->rc != SQLITE_OK;
+}
+
 void mm_node_look(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
@@ -52,7 +82,7 @@ void mm_node_look(struct mm_node *n)
     mm_err_init(&err);
     mm_gate_enter();
     if (mm_targets_refresh(r->targets, &err)) {
-        r->tables_changed = n->watch_due = r->schema_moved = true;
+        r->tables_changed = n->watch_due = r->schema_moved = n->triggers_due = true;
         mm_repl_rekey(r, &err);
     }
     if (n->watch_due || r->tables_changed) {
@@ -62,6 +92,7 @@ void mm_node_look(struct mm_node *n)
         n->watch_due = err.rc != SQLITE_OK;
     }
     mm_join_again(r, &err);
+    look_at_triggers(n, &err);
     /* Without a connection nothing can be done about new rows: they are counted
     ** now and then, and read when there is one. */
     if (n->linked) {

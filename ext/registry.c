@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "capture/hook.h"
+#include "capture/trigger.h"
 #include "identity.h"
 #include "node.h"
 #include "registry_int.h"
@@ -249,7 +250,19 @@ int mm_registry_attach(struct mm_registry_conn *c, struct mm_err *err)
     if (c->hook != NULL && c->capturing && c->why[0] == '\0') {
         return err->rc;
     }
+    const char *hidden = NULL;
+    bool available = mm_hook_available(&hidden);
+    bool triggers = (!available || c->hook == NULL) && mm_trigger_mode(c->db, err) != MM_TRIGGER_NONE;
+    if (!available && triggers) {
+        (void)snprintf(c->why, sizeof c->why, "captured by triggers: %.200s", hidden);
+        return err->rc;
+    }
     if (c->hook == NULL && mm_hook_taken(c->db, err)) {
+        if (triggers) {
+            (void)snprintf(c->why, sizeof c->why,
+                           "captured by triggers: the application uses the preupdate hook itself");
+            return err->rc;
+        }
         return mm_err_set(err, SQLITE_ERROR,
                           "the application uses the preupdate hook of this connection itself: take it off, or call "
                           "marmot_init on a connection without it");
@@ -349,6 +362,11 @@ int mm_registry_connection(sqlite3 *db, bool explicit_load, struct mm_err *err)
     }
     if (!explicit_load) {
         sqlite3_busy_timeout(db, MM_BUSY_MS);
+    }
+    const char *hidden = NULL;
+    if (!explicit_load && !mm_hook_available(&hidden)) {
+        (void)snprintf(c->why, sizeof c->why, "captured by triggers: %.200s", hidden);
+    } else if (!explicit_load) {
         struct mm_err e2;
         mm_err_init(&e2);
         c->capturing = install(c, &e2) == SQLITE_OK;
@@ -392,7 +410,7 @@ void mm_registry_loaded(sqlite3 *db)
         ours = mm_meta_exists(db, &look);
     } while ((look.rc & 0xff) == SQLITE_BUSY && mm_clock_mono_ms() < until && sqlite3_sleep(10) >= 0);
     if (!ours) {
-        if (!mm_hook_taken(db, &err) && err.rc == SQLITE_OK) {
+        if (mm_hook_available(NULL) && !mm_hook_taken(db, &err) && err.rc == SQLITE_OK) {
             c->capturing = install(c, &err) == SQLITE_OK;
         }
     } else {

@@ -9,7 +9,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/db.h"
+#include "capture/hook.h"
+#include "capture/trigger.h"
 #include "identity.h"
+#include "store/log.h"
 #include "store/meta.h"
 #include "store/outbox.h"
 
@@ -211,13 +214,16 @@ static int settle_node_id(sqlite3 *db, struct mm_config *c, struct mm_err *err)
     return err->rc;
 }
 
-static int refuse_unavailable(const struct mm_config *c, struct mm_err *err)
+/* Guards only where there is a hook that they guard. */
+static const char *capture_mode(const struct mm_config *c)
 {
-    if (c != NULL && c->capture == MM_CAPTURE_TRIGGER) {
-        mm_err_set(err, SQLITE_ERROR,
-                   "capture = 'trigger' is not available in this version: use 'hook', or leave it out");
+    if (!c->publish) {
+        return "none";
     }
-    return err->rc;
+    if (c->capture == MM_CAPTURE_AUTO) {
+        return mm_hook_available(NULL) ? "auto" : "trigger";
+    }
+    return c->capture == MM_CAPTURE_HOOK ? "hook" : "trigger";
 }
 
 /* A copy of a file must not go on counting where its original does. */
@@ -254,6 +260,9 @@ static struct mm_config *write_bookkeeping(sqlite3 *db, const char *path, struct
         goto out;
     }
     mm_head_set_capturing(db, c->publish, err);
+    mm_trigger_move(db, NULL, err);
+    mm_meta_set_text(db, MM_META_CAPTURE, capture_mode(c), err);
+    mm_trigger_settle(db, err);
 out:
     free(identity);
     sqlite3_free(was);
@@ -263,8 +272,7 @@ out:
 struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_config *given, struct mm_err *err)
 {
     struct mm_config *c = given;
-    if (refuse_unavailable(given, err) == SQLITE_OK && set_wal(db, err) == SQLITE_OK &&
-        patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
+    if (set_wal(db, err) == SQLITE_OK && patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
         c = write_bookkeeping(db, path, given, err);
         end_transaction(db, err);
     }
@@ -275,8 +283,19 @@ struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_con
     return c;
 }
 
+/* What triggers noted counts as held, so it gets its place in the outbox. */
+static void move_log(sqlite3 *db, struct mm_err *err)
+{
+    if (mm_log_any(db, err) && sqlite3_get_autocommit(db) != 0 &&
+        patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
+        mm_trigger_move(db, NULL, err);
+        end_transaction(db, err);
+    }
+}
+
 int64_t mm_setup_last(sqlite3 *db, struct mm_err *err)
 {
+    move_log(db, err);
     struct mm_outbox *o = mm_outbox_open(db, err);
     int64_t last = o != NULL ? mm_outbox_last(o, err) : 0;
     mm_outbox_close(o);
@@ -346,6 +365,7 @@ static int remove_bookkeeping(sqlite3 *db, bool discard, int64_t echoed, struct 
         return err->rc;
     }
     if (mm_meta_exists(db, err)) {
+        mm_trigger_move(db, NULL, err);
         if (!discard) {
             mm_setup_pending(db, echoed, err);
         }

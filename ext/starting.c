@@ -125,14 +125,12 @@ int mm_registry_init(sqlite3 *db, const char *text, struct mm_buf *out, struct m
     if (c == NULL || mm_setup_check(db, err) != SQLITE_OK) {
         return err->rc;
     }
-    const char *why = "";
-    if (!mm_hook_available(&why)) {
-        return mm_err_set(err, SQLITE_ERROR,
-                          "this host's SQLite does not offer what capture needs (%s): use a host "
-                          "whose SQLite has the preupdate hook, such as the system's libsqlite3",
-                          why);
-    }
     struct mm_config *given = text != NULL ? mm_config_parse(text, err) : NULL;
+    const char *why = "";
+    if (given != NULL && given->capture == MM_CAPTURE_HOOK && !mm_hook_available(&why)) {
+        mm_err_set(err, SQLITE_ERROR,
+                   "this host's SQLite does not offer what capture = 'hook' needs (%s): use 'auto' or 'trigger'", why);
+    }
     char *path = err->rc == SQLITE_OK ? mm_setup_path(db, err) : NULL;
     struct mm_registry_file *e = path != NULL ? mm_registry_enter(c, path, err) : NULL;
     free(path);

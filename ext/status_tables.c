@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "capture/tables.h"
+#include "capture/trigger.h"
 #include "registry.h"
 #include "status_int.h"
 #include "store/meta.h"
@@ -54,13 +55,20 @@ static int one_table(sqlite3 *db, struct mm_status_rows *r, const char *name, co
     char why[256];
     const char *state = mm_watch_state_name(e != NULL ? e->state : t->supported ? MM_WATCH_NONE : MM_UNSUPPORTED);
     const char *cause = e != NULL && e->why != NULL ? e->why : t->why;
-    bool captured = e != NULL && mm_watch_captures(e->state);
-    if (captured && mm_registry_uncaptured(db, why, sizeof why)) {
-        captured = false;
+    char *key = key_text(t, err);
+    bool captured = e != NULL ? mm_watch_captures(e->state) : false;
+    const char *refused = mm_trigger_refuses(t);
+    bool there = captured && mm_trigger_there(db, t->name, err);
+    bool full = there && mm_trigger_mode(db, err) == MM_TRIGGER_FULL;
+    bool hooked = captured && !full && !mm_registry_uncaptured(db, why, sizeof why);
+    if (captured && !full && !hooked) {
+        cause = cause != NULL ? cause : why;
+    } else if (captured && !there && mm_trigger_mode(db, err) != MM_TRIGGER_NONE && refused != NULL) {
+        sqlite3_snprintf(sizeof why, why, "writers without libmarmot are not captured: %s", refused);
         cause = cause != NULL ? cause : why;
     }
-    char *key = key_text(t, err);
-    const char *text[] = { t->name, captured ? "hook" : "none", key, state, cause };
+    const char *how = hooked && there ? "auto" : hooked ? "hook" : there ? "trigger" : "none";
+    const char *text[] = { t->name, how, key, state, cause };
     mm_status_add(r, text, err);
     free(key);
     mm_table_free(t);

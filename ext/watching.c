@@ -6,6 +6,7 @@
 
 #include "base/db.h"
 #include "capture/tables.h"
+#include "capture/trigger.h"
 #include "store/meta.h"
 #include "store/outbox.h"
 #include "store/policy.h"
@@ -91,7 +92,8 @@ static int begin(sqlite3 *db, struct mm_err *err)
         mm_err_set(err, SQLITE_ERROR,
                    "a statement of this connection is writing the database: call this function in a SELECT of its own");
     }
-    return mm_db_exec(db, err, sqlite3_get_autocommit(db) ? "BEGIN IMMEDIATE" : "SAVEPOINT __marmot__watching");
+    mm_db_exec(db, err, sqlite3_get_autocommit(db) ? "BEGIN IMMEDIATE" : "SAVEPOINT __marmot__watching");
+    return mm_trigger_move(db, NULL, err); /* by the list of watched tables as it was */
 }
 
 /* Changes the schema cookie. A view, since dropping a table is refused while
@@ -117,6 +119,7 @@ static int end(sqlite3 *db, bool own, struct mm_err *err)
 static int finish(sqlite3 *db, bool own, struct mm_err *err)
 {
     touch_schema(db, err);
+    mm_trigger_settle(db, err);
     return end(db, own, err);
 }
 

@@ -128,6 +128,8 @@ static void hook_free(struct mm_hook *h)
     mm_cache_free(h);
     mm_spill_free(&h->data);
     mm_spill_free(&h->names);
+    mm_spill_free(&h->noted);
+    mm_spill_free(&h->noted_names);
     free(h->mark);
     free(h->blob);
     free(h->row);
@@ -178,6 +180,8 @@ struct mm_hook *mm_hook_attach_early(sqlite3 *db, mm_hook_listener *listener, vo
     h->arg = arg;
     mm_spill_init(&h->data);
     mm_spill_init(&h->names);
+    mm_spill_init(&h->noted);
+    mm_spill_init(&h->noted_names);
     h->filename = strdup(file != NULL ? file : "");
     if (h->filename == NULL) {
         hook_free(h);
@@ -193,6 +197,7 @@ struct mm_hook *mm_hook_attach_early(sqlite3 *db, mm_hook_listener *listener, vo
     if (rc == SQLITE_OK && rc2 == SQLITE_OK) {
         host->preupdate_hook(db, mm_hook_row, h);
         h->hooked = h->on = true;
+        (void)mm_hook_guard(h); /* without it guards note what the hook captures: twice is as good */
     } else {
         mm_err_set(err, rc != SQLITE_OK ? rc : rc2, "the capture module cannot be registered");
     }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "capture/hook_int.h"
+#include "capture/trigger.h"
 #include "store/watch.h"
 
 static void entry_free(struct mm_entry *e)
@@ -21,8 +22,9 @@ static void decide(struct mm_hook *h, struct mm_entry *e, struct mm_err *err)
     }
     enum mm_watch_state state = mm_watch_get(h->db, e->name, NULL, err);
     if (mm_watch_captures(state)) {
-        e->capture = e->t->capturable;
-        if (!e->capture) {
+        bool by_triggers = mm_trigger_mode(h->db, err) == MM_TRIGGER_FULL && mm_trigger_there(h->db, e->name, err);
+        e->capture = e->t->capturable && !by_triggers;
+        if (!e->t->capturable) {
             char why[256];
             sqlite3_snprintf(sizeof why, why, "table %.80s cannot be captured: %.120s", e->name,
                              e->t->why != NULL ? e->t->why : "its definition changed");

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "capture/hook_int.h"
+#include "capture/trigger.h"
 #include "store/change.h"
 #include "store/outbox.h"
 #include "store/watch.h"
@@ -195,6 +196,29 @@ static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names
     mm_spill_free(&by_table_names);
 }
 
+static void append(struct mm_spill *to, struct mm_spill *from, struct mm_err *err)
+{
+    const uint8_t *p = mm_spill_len(from) > 0 ? mm_spill_bytes(from, err) : NULL;
+    if (p != NULL) {
+        mm_buf_add(&to->tail, p, (size_t)mm_spill_len(from));
+        mm_buf_check(&to->tail, err, "the captured transaction");
+        mm_spill_settle(to);
+    }
+}
+
+/* What triggers noted goes first: before this transaction, or in it. It is
+** kept for a COMMIT that is tried again. True when there is some. */
+static bool take_noted(struct mm_hook *h, struct mm_err *err)
+{
+    sqlite3_stmt *st = h->closing ? NULL : mm_kept_get(h, MM_KEPT_NOTED, err);
+    bool any = st != NULL && mm_db_step(st, err) && sqlite3_column_int(st, 0) != 0;
+    mm_kept_done(h, MM_KEPT_NOTED);
+    if (any && err->rc == SQLITE_OK) {
+        mm_trigger_take(h->db, &h->noted, &h->noted_names, err);
+    }
+    return mm_spill_len(&h->noted) > 0;
+}
+
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
 {
     take_back(h, err);
@@ -205,6 +229,9 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
     struct mm_spill names;
     mm_spill_init(&data);
     mm_spill_init(&names);
+    bool noted = take_noted(h, err);
+    append(&data, &h->noted, err);
+    append(&names, &h->noted_names, err);
     /* A pragma's table that a closing connection connects is never let go. */
     if (h->schema_moved && !h->closing && mm_hook_settle(h, &data, &names, err)) {
         put(h, &data, &names, err);
@@ -214,7 +241,11 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
         for (size_t k = 0; k < before.nblob && err->rc == SQLITE_OK; k++) {
             read_blob(h, &h->blob[k], err);
         }
-        put(h, &h->data, &h->names, err);
+        if (noted) {
+            append(&data, &h->data, err);
+            append(&names, &h->names, err);
+        }
+        put(h, noted ? &data : &h->data, noted ? &names : &h->names, err);
         mm_hook_cut(h, &before);
     }
     mm_spill_free(&data);

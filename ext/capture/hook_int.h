@@ -31,7 +31,7 @@ struct mm_kept {
     int reprepares;
 };
 
-enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_HEAD, MM_KEPT_PUT, MM_KEPT_COUNT };
+enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_HEAD, MM_KEPT_PUT, MM_KEPT_NOTED, MM_KEPT_COUNT };
 
 /* One table as the connection last saw it. */
 struct mm_entry {
@@ -90,11 +90,13 @@ struct mm_hook {
     bool joined;
     bool entered;         /* and ready to capture: the first row did that */
     bool temp_join;       /* TEMP triggers join: the authorizer denies the other way */
+    bool guarded_row;     /* of the row that comes next, if it comes to that */
     bool skip;            /* decided: nothing of this transaction is captured */
     struct mm_err failed; /* why this transaction must not commit */
     struct mm_spill data, names;
-    struct mm_mark now;   /* where the buffer ends */
-    struct mm_mark *mark; /* of each savepoint level */
+    struct mm_spill noted, noted_names; /* taken from the log of triggers by this transaction's flush */
+    struct mm_mark now;                 /* where the buffer ends */
+    struct mm_mark *mark;               /* of each savepoint level */
     size_t nmark, mark_cap;
     struct mm_blob_mark *blob;
     size_t blob_cap;
@@ -150,6 +152,11 @@ extern const sqlite3_module mm_capture_module;
 /* Brings this connection into its transaction; false when that failed and
 ** no preupdate value may be touched. */
 bool mm_hook_join(struct mm_hook *h, const char *table);
+/* The same for a guard, which asks before the row: a failure is reported, not
+** said or turned into a veto. */
+bool mm_hook_try_join(struct mm_hook *h, struct mm_err *err);
+/* hook_guard.c: the function that guards ask, on this connection. */
+int mm_hook_guard(struct mm_hook *h);
 void mm_hook_cut(struct mm_hook *h, const struct mm_mark *to);
 void mm_hook_say_uncaptured(struct mm_hook *h, const char *why);
 int mm_hook_disconnect(sqlite3_vtab *v);

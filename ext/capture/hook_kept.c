@@ -2,6 +2,7 @@
 
 #include "base/db.h"
 #include "capture/hook_int.h"
+#include "store/log.h"
 #include "store/outbox.h"
 
 /* rowid=?1 with nothing but NULL ever bound: a unique look-up that finds no
@@ -43,6 +44,8 @@ static sqlite3_stmt *prepare(struct mm_hook *h, enum mm_kept_id id, struct mm_er
     switch (id) {
     case MM_KEPT_HEAD:
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_head);
+    case MM_KEPT_NOTED:
+        return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_log_sql_any);
     case MM_KEPT_PUT:
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_put);
     default:

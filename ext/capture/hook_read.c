@@ -23,7 +23,7 @@ static const char *rowid_name(const struct mm_table *t)
     return NULL;
 }
 
-static char *select_text(const struct mm_table *t, const char *rowid)
+char *mm_row_select(const struct mm_table *t, const char *rowid)
 {
     sqlite3_str *s = sqlite3_str_new(NULL);
     for (int k = 0; k < t->ncol; k++) {
@@ -73,7 +73,7 @@ int mm_row_read(sqlite3 *db, const struct mm_table *t, const struct mm_value *ke
     if (name == NULL && !mm_row_identity(t, key)) {
         return 0; /* rows without identity cannot be asked for */
     }
-    char *sql = select_text(t, name);
+    char *sql = mm_row_select(t, name);
     if (sql == NULL) {
         mm_err_nomem(err);
         return 0;

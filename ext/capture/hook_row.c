@@ -201,7 +201,9 @@ void mm_hook_row(void *arg, sqlite3 *db, int op, const char *schema, const char 
     if (!h->on || strcmp(schema, "main") != 0 || ours_or_sqlites(table)) {
         return;
     }
-    if (!h->entered && !mm_hook_join(h, table)) {
+    bool noted = h->guarded_row;
+    h->guarded_row = false;
+    if (!h->entered && (noted || !mm_hook_join(h, table))) {
         return;
     }
     if (h->skip || h->failed.rc != SQLITE_OK) {

@@ -77,29 +77,24 @@ static void join_failed(struct mm_hook *h, const char *table, const struct mm_er
                          "an authorizer denies \"DELETE FROM " MM_CAPTURE_MODULE
                          "\": allow it, or call marmot_init() on this connection once more");
     } else {
-        sqlite3_snprintf(sizeof why, why, "a change could not be captured (%.180s): call marmot_reconcile",
-                         err->rc != SQLITE_OK ? err->msg : "a table named " MM_CAPTURE_MODULE " is in the way");
+        sqlite3_snprintf(sizeof why, why, "a change could not be captured (%.180s): call marmot_reconcile", err->msg);
     }
     mm_hook_say_uncaptured(h, why);
 }
 
-bool mm_hook_join(struct mm_hook *h, const char *table)
+bool mm_hook_try_join(struct mm_hook *h, struct mm_err *err)
 {
-    struct mm_err err;
-    mm_err_init(&err);
-    if (!bookkeeping(h, &err)) {
-        if (err.rc != SQLITE_OK) {
-            join_failed(h, table, &err);
-        }
+    if (!bookkeeping(h, err)) {
         return false;
     }
     /* Joined by a TEMP trigger, no statement of ours has seen the schema. */
     bool by_trigger = h->joined;
-    bool moved = by_trigger || step_join(h, MM_KEPT_JOIN, &err);
+    bool moved = by_trigger || step_join(h, MM_KEPT_JOIN, err);
     if (!h->joined) {
-        join_failed(h, table, &err);
+        mm_err_set(err, SQLITE_ERROR, "a table named " MM_CAPTURE_MODULE " is in the way");
         return false;
     }
+    mm_err_init(err);
     if (!by_trigger && h->guarded && (moved || h->kept[MM_KEPT_SPARE].st == NULL)) {
         struct mm_err spare;
         mm_err_init(&spare);
@@ -114,6 +109,17 @@ bool mm_hook_join(struct mm_hook *h, const char *table)
     h->skip = h->failed.rc == SQLITE_OK && !h->capturing;
     h->entered = h->joined; /* an interrupt may have rolled all back meanwhile */
     return h->entered;
+}
+
+bool mm_hook_join(struct mm_hook *h, const char *table)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    bool joined = mm_hook_try_join(h, &err);
+    if (!joined && err.rc != SQLITE_OK) {
+        join_failed(h, table, &err);
+    }
+    return joined;
 }
 
 void mm_hook_cut(struct mm_hook *h, const struct mm_mark *to)
@@ -136,6 +142,8 @@ static void clear(struct mm_hook *h)
 
 static void end_transaction(struct mm_hook *h, bool committed)
 {
+    mm_spill_free(&h->noted);
+    mm_spill_free(&h->noted_names);
     mm_cache_end(h, committed);
     clear(h);
     mm_err_init(&h->failed);

@@ -70,6 +70,10 @@ void mm_table_free(struct mm_table *t);
 ** with free(). NULL with n = 0 when there are none. */
 char **mm_table_list(sqlite3 *db, int *n, struct mm_err *err);
 
+/* hook_read.c: the SELECT of the row with a key (?1 and on, in the key's order)
+** or, when `rowid` names it, of a rowid (?1). sqlite3_free; NULL out of memory. */
+char *mm_row_select(const struct mm_table *t, const char *rowid);
+
 /* Schema hash of SPEC 8: over names, declared types, key, collations, unique
 ** sets; equal on every node whose table is the same for replication. */
 uint64_t mm_table_hash(const struct mm_table *t);

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "capture/trigger.h"
 #include "store/meta.h"
 
 enum { NAMES_MAX = 64 << 20 };
@@ -74,6 +75,9 @@ int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err)
     struct mm_outbox_row row;
     mm_buf_init(&names, NAMES_MAX);
     mm_buf_init(&data, DATA_MAX);
+    if (sqlite3_txn_state(r->db, "main") == SQLITE_TXN_WRITE) {
+        mm_trigger_move(r->db, NULL, err);
+    }
     while (mm_outbox_next(r->outbox, r->outbox_read, &row, NULL, NULL, err)) {
         mm_buf_clear(&names);
         mm_buf_clear(&data);

@@ -8,6 +8,7 @@
 static const char *const migrations[] = {
     mm_sql_0001_bookkeeping,
     mm_sql_0002_inbox,
+    mm_sql_0003_log,
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };

@@ -42,6 +42,10 @@ int mm_outbox_put(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_
 ** that is still open. Returns err->rc. */
 int mm_outbox_take_back(sqlite3 *db, const struct mm_inbox_end *at, struct mm_err *err);
 
+/* Writes a transaction of another source than the hook into the current
+** transaction of `db`, as a row of its own. */
+int mm_outbox_put_txn(sqlite3 *db, const void *names, size_t names_len, const void *data, size_t len,
+                      struct mm_err *err);
 /* Writes a control message into the current transaction of `db`; data as
 ** control messages are encoded by the caller. */
 int mm_outbox_put_control(sqlite3 *db, const void *data, size_t len, struct mm_err *err);

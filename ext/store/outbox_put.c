@@ -137,26 +137,36 @@ int mm_outbox_take_back(sqlite3 *db, const struct mm_inbox_end *at, struct mm_er
     return err->rc;
 }
 
-int mm_outbox_put_control(sqlite3 *db, const void *data, size_t len, struct mm_err *err)
+static int put_alone(sqlite3 *db, struct mm_inbox_record *r, struct mm_err *err)
 {
     struct mm_inbox_end end = { 0 };
-    struct mm_inbox_record r = {
-        .kind = MM_OUTBOX_CONTROL,
-        .incarnation = mm_head_incarnation(db, err),
-        .at = mm_clock_wall_ms(),
-        .data = data,
-        .len = len,
-    };
-    if (err->rc == SQLITE_OK && r.incarnation == 0) {
+    r->incarnation = mm_head_incarnation(db, err);
+    r->at = mm_clock_wall_ms();
+    if (err->rc == SQLITE_OK && r->incarnation == 0) {
         mm_err_set(err, SQLITE_CORRUPT, "the bookkeeping has no head row: call marmot_init");
     }
-    sqlite3_randomness(sizeof r.txid, r.txid);
+    sqlite3_randomness(sizeof r->txid, r->txid);
     sqlite3_stmt *put = mm_db_prepare(db, err, 0, "%s", mm_outbox_sql_put);
     if (put != NULL) {
-        put_own_row(db, put, CONTROL_PART, &end, &r, err);
+        put_own_row(db, put, CONTROL_PART, &end, r, err);
     }
     mm_db_finalize(put);
     return err->rc;
+}
+
+int mm_outbox_put_control(sqlite3 *db, const void *data, size_t len, struct mm_err *err)
+{
+    struct mm_inbox_record r = { .kind = MM_OUTBOX_CONTROL, .data = data, .len = len };
+    return put_alone(db, &r, err);
+}
+
+int mm_outbox_put_txn(sqlite3 *db, const void *names, size_t names_len, const void *data, size_t len,
+                      struct mm_err *err)
+{
+    struct mm_inbox_record r = {
+        .kind = MM_OUTBOX_TXN, .names = names, .names_len = names_len, .data = data, .len = len
+    };
+    return put_alone(db, &r, err);
 }
 
 int mm_outbox_init(sqlite3 *db, struct mm_err *err)

@@ -102,8 +102,8 @@ def values_out_of_range(db):
     fails("ids of 64 bits", db, "SELECT marmot_id(64)", "64 bits", "63, or 53")
     fails("clean-up argument", db, "SELECT marmot_cleanup('all')", "'all'", "'discard'")
     for function, form in (("marmot_watch_all", "'%s'"), ("marmot_watch", "'t', '%s'")):
-        fails(function + " mode trigger", db, "SELECT %s(%s)" % (function, form % "trigger"), "not available", "'hook'")
-        fails(function + " unknown mode", db, "SELECT %s(%s)" % (function, form % "HOOK"), "'HOOK'", "'auto' or 'hook'")
+        fails(function + " mode trigger", db, "SELECT %s(%s)" % (function, form % "trigger"), "marmot_init")
+        fails(function + " unknown mode", db, "SELECT %s(%s)" % (function, form % "HOOK"), "'HOOK'", "'auto', 'hook' or 'trigger'")
 
 
 def before_init(db):
@@ -135,7 +135,6 @@ def bad_configuration(db):
             ("unknown nested key", '{"nats":{"url":["nats://a:1"]}}', ("nats.url", "urls")),
             ("wrong type", '{"cluster":5}', ("cluster", "text")),
             ("a server program from SQL", '{"nats":{"server_binary":"/bin/true"}}', ("server_binary",)),
-            ("capture by triggers", '{"capture":"trigger"}', ("not available", "'hook'")),
             ("a TOML path", "marmot.toml", ("cannot be opened", "TOML", "JSON object")),
             ("empty text", "", ())]:
         fails("configuration: " + name, db, "SELECT marmot_init(?)", *parts, args=(config,))
@@ -225,7 +224,7 @@ def watching(db):
     check("refusals leave no transaction", not db.in_transaction and one(db, "SELECT count(*) FROM __marmot__table") == 0,
           "one is open, or rows stayed")
     check("marmot_watch", one(db, "SELECT marmot_watch('BOOKS')") == 1, "not 1")
-    check("marmot_watch again", one(db, "SELECT marmot_watch('Books', 'hook')") == 1, "not 1")
+    check("marmot_watch again", one(db, "SELECT marmot_watch('Books', 'auto')") == 1, "not 1")
     fails("inside a writing statement", db, "INSERT INTO t(x) SELECT marmot_watch('t')", "is writing", "a SELECT of its own")
     db.execute("BEGIN")
     one(db, "SELECT marmot_watch('t')")
@@ -236,7 +235,7 @@ def watching(db):
     check("a roll-back takes marmot_watch back", state["t"] == "none", state)
     check("marmot_watch_all counts", one(db, "SELECT marmot_watch_all('auto')") == 2, "not 2")
     rows = {r[0]: r[1:] for r in db.execute("SELECT name, capture, key, state, why FROM marmot_tables")}
-    check("marmot_tables", set(rows) == {"Books", "loose", "t"} and rows["Books"][:2] == ("hook", "id") and
+    check("marmot_tables", set(rows) == {"Books", "loose", "t"} and rows["Books"][:2] == ("auto", "id") and
           rows["loose"][0] == "none" and rows["loose"][2] == "unsupported" and "move it" in rows["loose"][3], rows)
     check("marmot_unwatch", one(db, "SELECT marmot_unwatch('t')") == 1 and one(
         db, "SELECT state FROM marmot_tables WHERE name = 't'") == "unwatched", "still watched")

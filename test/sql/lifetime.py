@@ -140,8 +140,10 @@ def application_hook(ws):
     rc, message = system.load()
     check("loading beside an application's hook", rc == 0, message)
     rc = run("SELECT marmot_init('%s')" % OFFLINE)
+    check("marmot_init leaves capture to triggers there", rc == 0, system.lib.sqlite3_errmsg(system.db).decode())
+    rc = run("SELECT marmot_stop(); SELECT marmot_init('{\"capture\":\"hook\",\"nats\":{\"urls\":[\"nats://127.0.0.1:9\"]}}')")
     message = system.lib.sqlite3_errmsg(system.db).decode()
-    check("marmot_init refuses there", rc == 1 and "marmot_init: the application uses the preupdate hook" in message and
+    check("and refuses where the hook alone is wanted", rc == 1 and "uses the preupdate hook" in message and
           "take it off" in message, "%d %s" % (rc, message))
     run("INSERT INTO t VALUES (1)")
     check("and the application's hook is untouched", seen.count(b"t") == 1, seen)

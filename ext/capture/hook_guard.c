@@ -1,0 +1,64 @@
+/* What guards ask before they note a row: does the hook capture it? They ask
+** through a function that every SQLite has; here it is ours. */
+#include <string.h>
+
+#include "capture/hook_int.h"
+
+enum { DB_NAME_SINCE = 3039000 };
+
+/* The same file under another name: its rows never reach the hook as rows of
+** main, and while they are written main cannot be joined. */
+static bool attached_twice(struct mm_hook *h)
+{
+    const char *file = sqlite3_db_filename(h->db, "main");
+    if (file == NULL || sqlite3_libversion_number() < DB_NAME_SINCE) {
+        return true; /* not to be found out cheaply: the guard notes the row */
+    }
+    for (int k = 2; sqlite3_db_name(h->db, k) != NULL; k++) {
+        const char *other = sqlite3_db_filename(h->db, sqlite3_db_name(h->db, k));
+        if (other != NULL && strcmp(other, file) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A join that is denied leaves the row to the guard; any other failure is the
+** statement's own. */
+static void answer(sqlite3_context *ctx, int argc, sqlite3_value **argv)
+{
+    (void)argc;
+    struct mm_hook *h = sqlite3_user_data(ctx);
+    const char *option = (const char *)sqlite3_value_text(argv[0]);
+    if (option == NULL) {
+        return;
+    }
+    if (strcmp(option, "MARMOT") != 0) {
+        sqlite3_result_int(ctx, sqlite3_compileoption_used(option));
+        return;
+    }
+    struct mm_err err;
+    mm_err_init(&err);
+    bool captured = h->on && (h->entered || (!attached_twice(h) && mm_hook_try_join(h, &err)));
+    if (!captured && err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_AUTH) {
+        sqlite3_result_error(ctx, err.msg, -1);
+        sqlite3_result_error_code(ctx, err.rc);
+        return;
+    }
+    h->guarded_row = !captured;
+    sqlite3_result_int(ctx, captured);
+}
+
+static void gone(void *arg)
+{
+    mm_hook_release(arg);
+}
+
+/* In UTF-16, so that it takes the place of the built-in one also while
+** statements run, SELECT load_extension() for one. */
+int mm_hook_guard(struct mm_hook *h)
+{
+    h->refs++;
+    return sqlite3_create_function_v2(h->db, "sqlite_compileoption_used", 1, SQLITE_UTF16 | SQLITE_INNOCUOUS, h, answer,
+                                      NULL, NULL, gone);
+}

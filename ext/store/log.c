@@ -1,0 +1,138 @@
+#include "store/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/db.h"
+#include "store/meta.h"
+
+enum { ENTRY_MAX = 1 << 30 };
+
+struct mm_log_reader {
+    sqlite3_stmt *st;
+    bool row; /* the statement stands on one that was not read yet */
+    struct mm_arena arena;
+    struct mm_value *v;
+    int cap;
+};
+
+const char mm_log_sql_any[] = "SELECT EXISTS (SELECT 1 FROM main.__marmot__log) WHERE ?1 IS NULL";
+
+bool mm_log_any(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT EXISTS (SELECT 1 FROM main.__marmot__log)") != 0;
+}
+
+struct mm_log_reader *mm_log_open(sqlite3 *db, struct mm_err *err)
+{
+    struct mm_log_reader *r = calloc(1, sizeof *r);
+    if (r == NULL) {
+        mm_err_nomem(err);
+        return NULL;
+    }
+    mm_arena_init(&r->arena, ENTRY_MAX);
+    r->st = mm_db_prepare(db, err, 0,
+                          "SELECT source, kind, v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14,"
+                          " v15 FROM main.__marmot__log ORDER BY id");
+    r->row = mm_db_step(r->st, err) != 0;
+    if (err->rc != SQLITE_OK) {
+        mm_log_close(r);
+        return NULL;
+    }
+    return r;
+}
+
+static void read_values(struct mm_log_reader *r, struct mm_log_entry *e, struct mm_err *err)
+{
+    enum { FIRST = 2 };
+    if (e->n + MM_LOG_VALUES > r->cap) {
+        int cap = r->cap == 0 ? 4 * MM_LOG_VALUES : 2 * r->cap;
+        struct mm_value *v = realloc(r->v, (size_t)cap * sizeof *v);
+        if (v == NULL) {
+            mm_err_nomem(err);
+            return;
+        }
+        r->v = v;
+        r->cap = cap;
+    }
+    for (int k = 0; k < MM_LOG_VALUES; k++) {
+        struct mm_value v;
+        if (!mm_value_column(&v, r->st, FIRST + k) || !mm_value_copy(&r->arena, &r->v[e->n + k], &v)) {
+            mm_err_nomem(err);
+        }
+    }
+    e->n += MM_LOG_VALUES;
+    e->v = r->v;
+}
+
+int mm_log_next(struct mm_log_reader *r, struct mm_log_entry *e, struct mm_err *err)
+{
+    memset(e, 0, sizeof *e);
+    if (err->rc != SQLITE_OK || !r->row) {
+        return 0;
+    }
+    mm_arena_free(&r->arena);
+    e->source = sqlite3_column_int64(r->st, 0);
+    e->kind = sqlite3_column_int(r->st, 1);
+    do {
+        read_values(r, e, err);
+        r->row = mm_db_step(r->st, err) != 0;
+    } while (r->row && err->rc == SQLITE_OK && sqlite3_column_int(r->st, 1) == MM_LOG_MORE);
+    return err->rc == SQLITE_OK;
+}
+
+void mm_log_close(struct mm_log_reader *r)
+{
+    if (r != NULL) {
+        mm_db_finalize(r->st);
+        mm_arena_free(&r->arena);
+        free(r->v);
+        free(r);
+    }
+}
+
+int mm_log_clear(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "DELETE FROM main.__marmot__log");
+}
+
+int64_t mm_log_source_add(sqlite3 *db, const char *table, const struct mm_buf *cols, struct mm_err *err)
+{
+    int64_t id = 1 + mm_meta_int(db, MM_META_SOURCES, 0, err);
+    sqlite3_stmt *st =
+        mm_db_prepare(db, err, 0, "INSERT INTO main.__marmot__source(id, name, cols) VALUES (?1, ?2, ?3)");
+    if (st != NULL) {
+        sqlite3_bind_int64(st, 1, id);
+        sqlite3_bind_text(st, 2, table, -1, SQLITE_STATIC);
+        sqlite3_bind_blob64(st, 3, cols->data, cols->len, SQLITE_STATIC);
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    mm_meta_set_int(db, MM_META_SOURCES, id, err);
+    return id;
+}
+
+int mm_log_source_drop(sqlite3 *db, int64_t id, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "DELETE FROM main.__marmot__source WHERE id = %lld", (long long)id);
+}
+
+int mm_log_source_get(sqlite3 *db, int64_t id, char **table, struct mm_buf *cols, struct mm_err *err)
+{
+    *table = NULL;
+    sqlite3_stmt *st =
+        mm_db_prepare(db, err, 0, "SELECT name, cols FROM main.__marmot__source WHERE id = %lld", (long long)id);
+    int found = mm_db_step(st, err);
+    if (found) {
+        *table = sqlite3_mprintf("%s", sqlite3_column_text(st, 0));
+        const void *p = sqlite3_column_blob(st, 1);
+        mm_buf_add(cols, p, (size_t)sqlite3_column_bytes(st, 1));
+        if (*table == NULL) {
+            mm_err_nomem(err);
+        }
+        mm_buf_check(cols, err, "the columns of a trigger");
+    }
+    mm_db_finalize(st);
+    return found && err->rc == SQLITE_OK;
+}

@@ -1,0 +1,59 @@
+/* The log that triggers write: what writers without our hook touched, until it
+** is moved to the outbox.
+**
+** Threads: that of the connection. This file and its .c alone name
+** __marmot__log and __marmot__source; the texts of triggers take the name from
+** here. */
+#ifndef MM_STORE_LOG_H
+#define MM_STORE_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/sqlite.h"
+#include "store/value.h"
+
+/* A trigger's INSERT begins with MM_LOG_PUT, goes on with the names of its
+** value columns (MM_LOG_VALUE, numbers from 0), and gives MM_LOG_ID, number,
+** kind and values. */
+#define MM_LOG_PUT "INSERT INTO __marmot__log(id,source,kind"
+#define MM_LOG_VALUE "v%d"
+#define MM_LOG_ID "(SELECT ifnull(max(id),0)+1 FROM __marmot__log)"
+enum { MM_LOG_VALUES = 16 };
+
+/* What the row is now is read when the log is moved:
+**   TOUCH    a row came to this key: the key's values
+**   IMAGE    the row as it stood before it was changed, deleted or evicted
+**   MOVE     an image, and behind it the key that the row has afterwards
+**   MORE     values that the row of the log before it had no room for */
+enum mm_log_kind { MM_LOG_TOUCH = 1, MM_LOG_IMAGE, MM_LOG_MOVE, MM_LOG_MORE };
+
+/* ?1 NULL. One row: 1 when the log holds anything, else 0. */
+extern const char mm_log_sql_any[];
+bool mm_log_any(sqlite3 *db, struct mm_err *err);
+
+/* One entry: all values of a row and its MORE rows. */
+struct mm_log_entry {
+    int64_t source;
+    int kind;
+    int n;
+    struct mm_value *v; /* valid until the next call */
+};
+
+struct mm_log_reader;
+/* Prepares reading the log from its begin; it must not change meanwhile. */
+struct mm_log_reader *mm_log_open(sqlite3 *db, struct mm_err *err);
+int mm_log_next(struct mm_log_reader *r, struct mm_log_entry *e, struct mm_err *err); /* 1, or 0 at the end */
+void mm_log_close(struct mm_log_reader *r);
+
+int mm_log_clear(sqlite3 *db, struct mm_err *err); /* in the caller's transaction */
+
+/* Sources. A number is given once in the life of a database. */
+int64_t mm_log_source_add(sqlite3 *db, const char *table, const struct mm_buf *cols, struct mm_err *err);
+int mm_log_source_drop(sqlite3 *db, int64_t id, struct mm_err *err);
+/* 1, the columns appended; or 0 when it is not known. *table: sqlite3_free. */
+int mm_log_source_get(sqlite3 *db, int64_t id, char **table, struct mm_buf *cols, struct mm_err *err);
+
+#endif

@@ -1,0 +1,165 @@
+"""Writers that never load us: plain shells and other connections write the
+file of a node, beside the node's own connections, also by an attached alias
+and with REPLACE, ALTER TABLE, texts with NUL, and key changes. The replica
+ends equal, in mode 'auto' and in mode 'trigger'.
+marmot-test: parallel
+"""
+import os
+import sqlite3
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from marmot_test import *  # noqa: E402,F403
+from cluster_hosts import *  # noqa: E402,F403
+
+SCHEMA = ("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b TEXT, r REAL);"
+          "CREATE TABLE u(k TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, x UNIQUE, y);"
+          "CREATE TABLE w(p INT, q TEXT, v, PRIMARY KEY(p, q)) WITHOUT ROWID;"
+          "CREATE TABLE wide(id INTEGER PRIMARY KEY, %s);" % ", ".join("c%d" % k for k in range(40)))
+VALUES = ["NULL", "1", "1.0", "-0.0", "9e999", "'x'", "CAST(X'610062' AS TEXT)", "X'00ff'", "0.1", "''", "'3'"]
+ROUNDS = 90
+
+
+def statement(rng):
+    v, n = lambda: rng.choice(VALUES), lambda: rng.randint(1, 8)
+    return rng.choice([
+        lambda: "INSERT OR REPLACE INTO t VALUES (%d, %s, %s, %s)" % (n(), v(), v(), v()),
+        lambda: "INSERT INTO t(a, b) VALUES (%s, %s)" % (v(), v()),
+        lambda: "UPDATE t SET a = %s, r = %s WHERE id <= %d" % (v(), v(), n()),
+        lambda: "UPDATE OR REPLACE t SET id = id + %d WHERE id = %d" % (rng.choice([1, -1, 3]), n()),
+        lambda: "DELETE FROM t WHERE id = %d" % n(),
+        lambda: "INSERT OR REPLACE INTO u VALUES ('%s', %d, %s)" % (rng.choice("aAbBcd"), n(), v()),
+        lambda: "INSERT INTO u VALUES ('%s', %d, %s) ON CONFLICT DO UPDATE SET y = %s" %
+                (rng.choice("aAbB"), n(), v(), v()),
+        lambda: "INSERT OR IGNORE INTO u VALUES ('%s', %d, 1)" % (rng.choice("aAbBe"), n()),
+        lambda: "UPDATE OR REPLACE u SET x = %d WHERE k = '%s'" % (n(), rng.choice("abcd")),
+        lambda: "UPDATE OR IGNORE u SET k = '%s' WHERE x = %d" % (rng.choice("aBcf"), n()),
+        lambda: "DELETE FROM u WHERE x = %d" % n(),
+        lambda: "INSERT OR REPLACE INTO w VALUES (%d, '%s', %s)" % (n() % 3, rng.choice("xy"), v()),
+        lambda: "UPDATE w SET v = %s" % v(),
+        lambda: "DELETE FROM w WHERE p = %d" % (n() % 3),
+        lambda: "INSERT OR REPLACE INTO wide(id, c0, c15, c16, c39) VALUES (%d, %s, %s, %s, %s)" %
+                (n(), v(), v(), v(), v()),
+        lambda: "UPDATE wide SET c%d = %s WHERE id < %d" % (rng.randint(0, 39), v(), n()),
+    ])()
+
+
+def transaction(rng):
+    steps = [statement(rng) for _ in range(rng.randint(1, 4))]
+    if rng.random() < 0.2:
+        steps[len(steps) // 2:] = ["SAVEPOINT s"] + steps[len(steps) // 2:] + ["ROLLBACK TO s", "RELEASE s"]
+    return "BEGIN IMMEDIATE; " + "; ".join(steps) + "; COMMIT"
+
+
+def plain(path, text, before="", shell="sqlite3"):
+    out = subprocess.run([shell, "-batch", path], input="PRAGMA trusted_schema=0;\n.timeout 5000\n" + before + text + ";\n",
+                         capture_output=True, text=True, check=False)
+    return out.stdout, out.stderr
+
+
+def mixture(ws, rng, mode):
+    nats = NatsServer(ws).start()
+    a, b = [Node(ws, "%s-%d" % (mode, k), urls=nats.url, schema=SCHEMA,
+                 config={"capture": mode, "nats": {"urls": [nats.url]}}) for k in (1, 2)]
+    a.sync()
+    b.sync()
+    how = dict(sqlite3.connect(a.db).execute("SELECT tbl_name, count(*) FROM sqlite_schema WHERE type = 'trigger'"
+                                             " AND name LIKE '\\_\\_marmot%' ESCAPE '\\' GROUP BY 1"))
+    check(mode + ": each table has its triggers", how == {"t": 5, "u": 5, "w": 5, "wide": 5}, how)
+    other = sqlite3.connect(a.db, isolation_level=None, timeout=5)
+    alias = sqlite3.connect(os.path.join(ws.dir, mode + "-other.db"), isolation_level=None, timeout=5)
+    alias.execute("ATTACH ? AS app", [a.db])
+    errors = 0
+    for k in range(ROUNDS):
+        text = transaction(rng)
+        dice = rng.random()
+        if dice < 0.25:
+            for step in text.split("; "):
+                try:
+                    a.sql(step)
+                except SqlError:
+                    errors += 1
+        elif dice < 0.35:
+            try:
+                a.sql("ATTACH '%s' AS again" % a.db)
+                a.sql("UPDATE again.t SET a = %d WHERE id = %d" % (k, rng.randint(1, 8)))
+                a.sql("UPDATE main.t SET b = %d WHERE id = %d" % (k, rng.randint(1, 8)))
+            finally:
+                a.sql("DETACH again")
+        elif dice < 0.5:
+            plain(a.db, text)
+        else:
+            connection = other if dice < 0.8 else alias
+            for step in text.split("; "):
+                try:
+                    connection.execute(step)
+                except sqlite3.IntegrityError:
+                    errors += 1
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        if k % 30 == 29:
+            a.sync()
+            wait_equal([a, b])
+            ok("%s: the replica is equal after %d transactions" % (mode, k + 1))
+    left = sqlite3.connect(a.db).execute("SELECT count(*) FROM __marmot__log").fetchone()
+    check(mode + ": nothing stays in the log", left == (0,), left)
+    kinds = peek(b.db, "SELECT kind, count(*) FROM __marmot__conflict GROUP BY 1")
+    check(mode + ": one origin makes no conflict", kinds == [], kinds)
+    return a, b
+
+
+def shell_sees(a):
+    out, err = plain(a.db, "DELETE FROM t; INSERT INTO t(id, a) VALUES (7, 'seven'); SELECT last_insert_rowid(), changes();"
+                           "INSERT INTO t(id) VALUES (8), (9); SELECT changes();"
+                           "UPDATE t SET b = 'q' RETURNING id; SELECT total_changes() > 0")
+    check("a plain shell sees what it always saw", out.split() == ["7|1", "2", "7", "8", "9", "1"], out + err)
+
+
+def altered(a, b):
+    """ALTER TABLE by a plain shell works as without triggers, and so do the writes after it."""
+    for legacy in (0, 1):
+        a.sql("CREATE TABLE z%d(id INTEGER PRIMARY KEY, a, b, c)" % legacy)
+        b.sql("CREATE TABLE z%d(id INTEGER PRIMARY KEY, a, b, c)" % legacy)
+        for n in (a, b):
+            n.watch_all()
+            n.sync()
+        text = ("PRAGMA legacy_alter_table=%d; INSERT INTO z%d VALUES (1, 'a', 'b', 'c'), (2, 'a', 'b', 'c');"
+                "ALTER TABLE z%d DROP COLUMN b; ALTER TABLE z%d RENAME COLUMN c TO e; ALTER TABLE z%d ADD COLUMN f;"
+                "UPDATE z%d SET e = 'new', f = 'f' WHERE id = 1; DELETE FROM z%d WHERE id = 2;"
+                "INSERT INTO z%d VALUES (3, 'x', 'y', 'z')") % ((legacy,) * 8)
+        out, err = plain(a.db, text)
+        check("ALTER TABLE by a shell, legacy %d" % legacy, err == "", err)
+        rows = sqlite3.connect(a.db).execute("SELECT * FROM z%d" % legacy).fetchall()
+        check("and its writes are right, legacy %d" % legacy,
+              rows == [(1, "a", "new", "f"), (3, "x", "y", "z")], rows)
+
+    def rebuilt():
+        names = sqlite3.connect(a.db).execute("SELECT sql FROM sqlite_schema WHERE name LIKE '\\_\\_marmot\\_\\_%bd'"
+                                              " ESCAPE '\\' AND tbl_name = 'z1'").fetchall()
+        return len(names) == 1 and '"e"' in names[0][0] and '"f"' in names[0][0]
+
+    wait_until(rebuilt, 10, "triggers of the new columns")
+    ok("the triggers follow the schema")
+
+
+def main():
+    rng = seeded()
+    with Workspace() as ws:
+        for mode in ("auto", "trigger"):
+            a, b = mixture(ws, rng, mode)
+            shell_sees(a)
+            a.sync()
+            wait_equal([a, b])
+            ok(mode + ": and the other node, too")
+            if mode == "auto":
+                altered(a, b)
+            a.sql("SELECT marmot_cleanup('discard')")
+            left = sqlite3.connect(a.db).execute("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%marmot%'").fetchone()
+            check(mode + ": clean-up removes the triggers", left == (0,), left)
+            a.quit()
+            b.quit()
+    finish()
+
+
+main()
