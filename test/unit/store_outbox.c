@@ -1,9 +1,12 @@
 /* The outbox: ids that never come back, parts, echoes, trimming, before-images.
 ** marmot-test: parallel */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/db.h"
 #include "store/meta.h"
 #include "store/outbox.h"
@@ -321,6 +324,80 @@ static void head(void)
     check("no error", err.rc == SQLITE_OK);
 }
 
+enum { RACED = 4000 };
+
+/* Another connection, which fills the inbox again and again. */
+static void *writer(void *path)
+{
+    struct mm_err err;
+    struct mm_inbox_end last = { 0 };
+    struct mm_inbox_end at;
+    sqlite3 *w = NULL;
+    mm_err_init(&err);
+    if (sqlite3_open(path, &w) != SQLITE_OK) {
+        return "cannot open";
+    }
+    sqlite3_busy_timeout(w, 5000);
+    mm_db_exec(w, &err, "PRAGMA synchronous = off");
+    sqlite3_stmt *st = mm_db_prepare(w, &err, 0, "%s", mm_outbox_sql_put);
+    struct mm_inbox_record r = { .data = (const uint8_t *)"0123456789", .len = 10, .incarnation = 1 };
+    for (int k = 0; k < RACED && err.rc == SQLITE_OK; k++) {
+        mm_db_exec(w, &err, "BEGIN IMMEDIATE");
+        if (!mm_inbox_append(w, &last, &at, &r, &err)) {
+            mm_outbox_put(w, st, 1000, &last, &at, &r, &err);
+        }
+        mm_db_exec(w, &err, "COMMIT");
+    }
+    mm_db_finalize(st);
+    sqlite3_close(w);
+    return err.rc == SQLITE_OK ? NULL : "failed";
+}
+
+/* What leaves the inbox between two looks of the reader is not passed over. */
+static void race(void)
+{
+    struct mm_err err;
+    struct mm_outbox_row row = { .id = 0 };
+    sqlite3 *r = NULL;
+    pthread_t thread;
+    void *why = "no thread";
+    char path[64];
+    mm_err_init(&err);
+    snprintf(path, sizeof path, "/tmp/store-outbox-%d.db", (int)getpid());
+    if (sqlite3_open(path, &r) != SQLITE_OK) {
+        check("open", false);
+        return;
+    }
+    mm_db_exec(r, &err, "PRAGMA journal_mode = wal; BEGIN");
+    mm_meta_migrate(r, &err);
+    mm_head_set_incarnation(r, 1, &err);
+    mm_db_exec(r, &err, "COMMIT");
+    struct mm_outbox *o = mm_outbox_open(r, &err);
+    bool started = o != NULL && pthread_create(&thread, NULL, writer, path) == 0;
+    int64_t expected = 1;
+    int64_t until = mm_clock_mono_ms() + 60000;
+    while (started && expected <= RACED && err.rc == SQLITE_OK && mm_clock_mono_ms() < until) {
+        if (mm_outbox_next(o, expected - 1, &row, NULL, NULL, &err)) {
+            if (row.id != expected) {
+                break;
+            }
+            expected++;
+        }
+    }
+    if (started) {
+        pthread_join(thread, &why);
+    }
+    check("a reader beside a writer passes nothing over", expected > RACED && why == NULL && err.rc == SQLITE_OK);
+    printf("# %lld read, %s %s\n", (long long)expected - 1, why != NULL ? (const char *)why : "", err.msg);
+    mm_outbox_close(o);
+    sqlite3_close(r);
+    for (const char *const *end_of = (const char *const[]){ "", "-wal", "-shm", NULL }; *end_of != NULL; end_of++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s%s", path, *end_of);
+        unlink(name);
+    }
+}
+
 int main(void)
 {
     struct mm_err err;
@@ -342,6 +419,7 @@ int main(void)
     taking_back();
     images();
     head();
+    race();
     mm_outbox_close(outbox);
     check("all statements are closed", sqlite3_close(db) == SQLITE_OK);
     return bad != 0;
