@@ -274,7 +274,7 @@ static void check_prometheus(struct mm_config *c, struct mm_err *err)
 
 /* Keys that are read, checked and stored, but whose parts are not built yet. */
 static const char *const not_yet[] = {
-    "replicate", "autoincrement", "outbox_full", "snapshot.interval", "snapshot.nats.replicas", "snapshot.nats.bucket",
+    "replicate", "autoincrement", "outbox_full", "snapshot.nats.replicas", "snapshot.nats.bucket",
 };
 
 static void warn_not_yet(struct mm_config *c, struct mm_err *err)

@@ -132,6 +132,11 @@ struct mm_node {
     int bring_wait_ms;
     struct mm_bus_options task_bus;
     struct mm_store_options task_store;
+    /* node_keep.c: what is known of the newest snapshot, and when to look again. */
+    int64_t snap_seq[MM_SHARDS_MAX], older_seq[MM_SHARDS_MAX], snap_tables, snap_at_ms, next_keep_ms;
+    int keep_wait_ms;
+    bool snap_known;
+    char keep_error[512], lease_bucket[256];
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
     uint64_t joins; /* attempts so far */
@@ -203,6 +208,13 @@ void mm_node_peers_farewell(struct mm_node *n);
 bool mm_node_bring(struct mm_node *n, enum mm_purpose p, const struct mm_err *why);
 void mm_node_task_step(struct mm_node *n);
 void mm_node_task_end(struct mm_node *n); /* whatever is under way; callers get an error */
+
+bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err);
+
+/* node_keep.c. Snapshots that nobody asks for. */
+struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err);
+void mm_node_keep_step(struct mm_node *n); /* no task is under way */
+void mm_node_kept(struct mm_node *n, const struct mm_err *err);
 
 /* node.c */
 void mm_node_flush(struct mm_node *n, bool now);

@@ -83,6 +83,7 @@ static struct mm_join_options join_options(const struct mm_node *n)
         .watch_all = n->watch_all,
         .replicas = (int)n->config->log.replicas,
         .max_bytes = n->config->log.max_bytes,
+        .max_entries = n->config->snapshot.enabled ? n->config->log.max_entries : -1,
     };
 }
 

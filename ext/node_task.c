@@ -127,7 +127,7 @@ static struct mm_store_options store_options(struct mm_node *n)
 
 static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need_snapshot, struct mm_err *err)
 {
-    if (!n->config->snapshot.enabled && (kind == MM_TASK_SNAPSHOT || need_snapshot)) {
+    if (!n->config->snapshot.enabled && (kind != MM_TASK_BRING || need_snapshot)) {
         return mm_err_set(err, SQLITE_ERROR, "snapshot.enabled is false in the configuration");
     }
     n->task_bus = mm_node_bus_options(n);
@@ -140,6 +140,7 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
         .bus = &n->task_bus,
         .store = n->config->snapshot.enabled ? &n->task_store : NULL,
         .cluster_id = n->r.cluster_id,
+        .keep_log = mm_node_keep(n, err),
         .lost = lost,
         .need_snapshot = need_snapshot,
         .keep = n->config->join != MM_JOIN_STRICT && !n->r.joined,
@@ -148,6 +149,16 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
     };
     n->task = mm_task_open(&o, err);
     return err->rc;
+}
+
+bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err)
+{
+    mm_node_flush(n, true); /* a snapshot is of the place that the database names */
+    if (kind == MM_TASK_KEEP && (n->r.reload_needed || mm_repl_dirty(&n->r))) {
+        mm_err_set(err, SQLITE_BUSY, "the database is locked by its application");
+        return false;
+    }
+    return begin(n, kind, false, kind == MM_TASK_BRING, err) == SQLITE_OK;
 }
 
 static void go_on(struct mm_node *n)
@@ -336,9 +347,8 @@ static void begin_wanted(struct mm_node *n)
         mm_err_set(&err, SQLITE_ERROR, "a node with publish or replicate false may not take snapshots");
     }
     if (err.rc == SQLITE_OK) {
-        mm_node_flush(n, true); /* a snapshot is of the place that the database names */
         n->purpose = MM_FOR_RESTORE;
-        begin(n, kind, false, kind == MM_TASK_BRING, &err);
+        mm_node_task_begin(n, kind, &err);
     }
     if (err.rc != SQLITE_OK) {
         answer(n, false, kind, &err);
@@ -351,6 +361,9 @@ void mm_node_task_step(struct mm_node *n)
     mm_err_init(&err);
     if (n->task == NULL) {
         begin_wanted(n);
+        if (n->task == NULL) {
+            mm_node_keep_step(n);
+        }
         return;
     }
     enum mm_task_kind kind = mm_task_kind(n->task);
@@ -364,8 +377,7 @@ void mm_node_task_step(struct mm_node *n)
         ready(n);
         break;
     case MM_TASK_DONE:
-        mm_log(MM_LOG_INFO, "node %lld has stored snapshot %s", (long long)n->config->node_id,
-               mm_task_manifest(n->task)->id);
+        mm_node_kept(n, &err);
         answer(n, false, kind, &err);
         close_task(n);
         break;
@@ -373,6 +385,8 @@ void mm_node_task_step(struct mm_node *n)
         answer(n, false, kind, &err);
         if (kind == MM_TASK_BRING) {
             failed(n, &err);
+        } else if (kind == MM_TASK_KEEP) {
+            mm_node_kept(n, &err);
         } else {
             mm_log(MM_LOG_WARN, "node %lld: the snapshot failed: %s", (long long)n->config->node_id, err.msg);
         }

@@ -90,6 +90,8 @@ int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, str
 ** them then, and nothing else. */
 int mm_bus_stream_limits(struct mm_bus *b, const char *stream, int64_t max_bytes, int replicas, bool update,
                          int timeout_ms, struct mm_err *err);
+/* Removes all messages before `seq`; sequences are never given again. */
+int mm_bus_stream_purge(struct mm_bus *b, const char *stream, int64_t seq, int timeout_ms, struct mm_err *err);
 /* One stored message by sequence: 1 and the payload (headers dropped) appended
 ** to *data, or 0 when there is none. Caller frees *data with free(). */
 int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len, int timeout_ms,
@@ -105,6 +107,8 @@ int mm_bus_kv_open(struct mm_bus *b, const char *bucket, int replicas, int64_t m
 /* Creates a key: 1, or 0 when it exists already. */
 int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, const void *data, size_t len,
                      int timeout_ms, struct mm_err *err);
+/* Forgets a key at once: only for who has created it. Returns err->rc. */
+int mm_bus_kv_drop(struct mm_bus *b, const char *bucket, const char *key, int timeout_ms, struct mm_err *err);
 /* 1 and a copy of the value (NUL behind it, caller frees), or 0. */
 int mm_bus_kv_get(struct mm_bus *b, const char *bucket, const char *key, char **value, size_t *len, int timeout_ms,
                   struct mm_err *err);

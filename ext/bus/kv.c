@@ -92,6 +92,26 @@ int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, cons
     return 0;
 }
 
+int mm_bus_kv_drop(struct mm_bus *b, const char *bucket, const char *key, int timeout_ms, struct mm_err *err)
+{
+    char subject[384];
+    if (subject_of(NULL, bucket, key, subject, sizeof subject, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    json_t *body = json_pack("{s:s}", "filter", subject);
+    if (body == NULL) {
+        return mm_err_nomem(err);
+    }
+    char call[128];
+    (void)snprintf(call, sizeof call, "STREAM.PURGE.KV_%s", bucket);
+    struct mm_answer a;
+    if (mm_bus_api(b, call, body, &a, timeout_ms, err) == SQLITE_OK && a.code != 0) {
+        mm_answer_fail(&a, key, err);
+    }
+    mm_answer_free(&a);
+    return err->rc;
+}
+
 /* A deleted key leaves a marker whose headers say so. */
 static bool is_marker(const json_t *message)
 {

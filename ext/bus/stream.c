@@ -119,6 +119,25 @@ int mm_bus_stream_limits(struct mm_bus *b, const char *stream, int64_t max_bytes
     return differs;
 }
 
+int mm_bus_stream_purge(struct mm_bus *b, const char *stream, int64_t seq, int timeout_ms, struct mm_err *err)
+{
+    if (mm_bus_check_name("the stream name", stream, err) != SQLITE_OK) {
+        return err->rc;
+    }
+    json_t *body = json_pack("{s:I}", "seq", (json_int_t)seq);
+    if (body == NULL) {
+        return mm_err_nomem(err);
+    }
+    char call[128];
+    (void)snprintf(call, sizeof call, "STREAM.PURGE.%s", stream);
+    struct mm_answer a;
+    if (mm_bus_api(b, call, body, &a, timeout_ms, err) == SQLITE_OK && a.code != 0) {
+        mm_answer_fail(&a, stream, err);
+    }
+    mm_answer_free(&a);
+    return err->rc;
+}
+
 int mm_bus_get_message(struct mm_bus *b, const char *stream, int64_t seq, const char *subject, struct mm_answer *a,
                        int timeout_ms, struct mm_err *err)
 {

@@ -14,6 +14,7 @@ struct mm_join_options {
     bool watch_all;       /* all tables of the founder are wanted here */
     int replicas;
     int64_t max_bytes;
+    int64_t max_entries; /* -1 = no limit: nobody makes room by snapshots */
 };
 
 enum mm_join_result {

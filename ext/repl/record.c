@@ -80,7 +80,7 @@ enum mm_join_result mm_record_stream(struct mm_repl *r, const struct mm_join_opt
         .name = s->stream,
         .subject = s->subject,
         .description = description,
-        .max_msgs = -1,
+        .max_msgs = o->max_entries > 0 ? o->max_entries : -1,
         .max_bytes = o->max_bytes > 0 ? o->max_bytes : -1,
         .max_msg_size = -1,
         .replicas = o->replicas,

@@ -15,8 +15,8 @@ void mm_manifest_name(struct mm_manifest *m)
         sum += m->shard[k].seq;
     }
     sqlite3_randomness(sizeof random, &random);
-    (void)snprintf(m->id, sizeof m->id, "%.32s-%06lld-%015lld-%08x", m->cluster_id, (long long)m->epoch, (long long)sum,
-                   random);
+    (void)snprintf(m->id, sizeof m->id, "%.32s-%06lld-%015lld-%08lld-%08x", m->cluster_id, (long long)m->epoch,
+                   (long long)sum, (long long)m->generation, random);
 }
 
 void mm_manifest_objects(const char *id, char meta[128], char data[128])
@@ -51,8 +51,11 @@ static void put_shards(const struct mm_manifest *m, bool whole, struct mm_buf *o
 
 int mm_manifest_write(const struct mm_manifest *m, struct mm_buf *out, struct mm_err *err)
 {
-    mm_buf_printf(out, "{\"format\":%d,\"id\":\"%s\",\"cluster\":\"%s\",\"epoch\":%lld,\"node\":%lld,\"at\":%lld,",
-                  m->format, m->id, m->cluster_id, (long long)m->epoch, (long long)m->node, (long long)m->at_ms);
+    mm_buf_printf(
+        out,
+        "{\"format\":%d,\"id\":\"%s\",\"cluster\":\"%s\",\"epoch\":%lld,\"node\":%lld,\"generation\":%lld,\"at\":%lld,",
+        m->format, m->id, m->cluster_id, (long long)m->epoch, (long long)m->node, (long long)m->generation,
+        (long long)m->at_ms);
     mm_buf_str(out, "\"shards\":[");
     put_shards(m, true, out);
     mm_buf_printf(out,
@@ -127,7 +130,8 @@ static bool get_all(const json_t *o, struct mm_manifest *m)
 {
     uint8_t schema[8];
     bool good = get_text(o, "id", m->id, sizeof m->id) && get_text(o, "cluster", m->cluster_id, sizeof m->cluster_id) &&
-                get_int(o, "epoch", &m->epoch) && get_int(o, "node", &m->node) && get_int(o, "at", &m->at_ms) &&
+                get_int(o, "epoch", &m->epoch) && get_int(o, "node", &m->node) &&
+                get_int(o, "generation", &m->generation) && get_int(o, "at", &m->at_ms) &&
                 get_int(o, "tables", &m->tables) && get_int(o, "size", &m->size) && get_int(o, "raw", &m->raw) &&
                 m->raw <= MM_SNAPSHOT_RAW_MAX && get_hex(o, "sha256", m->sha256, sizeof m->sha256) &&
                 get_hex(o, "schema", schema, sizeof schema) && get_shards(o, m);

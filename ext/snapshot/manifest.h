@@ -2,7 +2,8 @@
 **
 ** Threads: none of its own. Form: one JSON object. The name of a manifest
 ** begins with the cluster's id and orders snapshots: epoch, then the sum of the
-** positions (a snapshot is only stored when none of them went back). */
+** positions (a snapshot is only stored when none of them went back), then the
+** generation: one more than that of the newest when it was made. */
 #ifndef MM_SNAPSHOT_MANIFEST_H
 #define MM_SNAPSHOT_MANIFEST_H
 
@@ -22,9 +23,9 @@ enum {
 
 struct mm_manifest {
     int format;
-    char id[80]; /* <cluster id>-<epoch>-<sum of positions>-<random> */
+    char id[80]; /* <cluster id>-<epoch>-<sum of positions>-<generation>-<random> */
     char cluster_id[40];
-    int64_t epoch, node, at_ms;
+    int64_t epoch, node, at_ms, generation;
     int nshard;
     struct mm_position shard[MM_SNAPSHOT_SHARDS]; /* shard[k].shard = k + 1 */
     uint64_t schema;                              /* hash over the watched tables' definitions */

@@ -107,7 +107,7 @@ static int64_t file_size(int fd, struct mm_err *err)
     return st.st_size;
 }
 
-static int not_behind(struct mm_repository *r, const struct mm_manifest *m, struct mm_err *err)
+static int not_behind(struct mm_repository *r, const struct mm_manifest *m, int64_t *generation, struct mm_err *err)
 {
     struct mm_manifest newest[MM_SNAPSHOTS_KEPT];
     int n = mm_repository_newest(r, newest, NULL, err);
@@ -117,6 +117,7 @@ static int not_behind(struct mm_repository *r, const struct mm_manifest *m, stru
                    "when it has caught up",
                    newest[0].id, (long long)newest[0].node);
     }
+    *generation = n > 0 ? newest[0].generation : 0;
     return err->rc;
 }
 
@@ -125,12 +126,14 @@ int mm_repository_put(struct mm_repository *r, struct mm_manifest *m, int raw, i
     struct mm_wire_file f = { .go_on = mm_work_done, .arg = r->work };
     struct mm_store_watch w = watch(r);
     struct mm_buf text;
+    int64_t generation = 0;
     char meta[128];
     char data[128];
     mm_buf_init(&text, MM_MANIFEST_MAX);
+    not_behind(r, m, &generation, err);
+    m->generation = generation + 1;
     mm_manifest_name(m);
     mm_manifest_objects(m->id, meta, data);
-    not_behind(r, m, err);
     mm_work_step(r->work, "packing the snapshot", file_size(raw, err));
     if (err->rc == SQLITE_OK && mm_wire_file_pack(raw, packed, &f, err) == SQLITE_OK) {
         m->raw = f.raw;
@@ -140,7 +143,7 @@ int mm_repository_put(struct mm_repository *r, struct mm_manifest *m, int raw, i
         mm_store_put(r->store, data, packed, m->size, &w, err);
     }
     if (err->rc == SQLITE_OK) {
-        not_behind(r, m, err); /* another node's may have come meanwhile */
+        not_behind(r, m, &generation, err); /* another node's may have come meanwhile */
         if (err->rc == SQLITE_OK && mm_manifest_write(m, &text, err) == SQLITE_OK) {
             mm_store_put_bytes(r->store, meta, text.data, text.len, &w, err);
         }

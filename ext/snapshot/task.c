@@ -25,6 +25,8 @@ struct mm_task {
     struct mm_task_options o;
     struct mm_worker *worker;
     struct mm_work work;
+    const char *stream[MM_SNAPSHOT_SHARDS];
+    char name[MM_SNAPSHOT_SHARDS][256], subject[256];
     char *copy;
     int64_t began_ms, ended_ms;
 
@@ -36,7 +38,7 @@ struct mm_task {
     int64_t position[MM_SNAPSHOT_SHARDS];
 
     /* The work's own; others look after READY or DONE. */
-    struct mm_manifest manifest;
+    struct mm_manifest manifest, older;
     struct mm_diff diff;
 };
 
@@ -102,23 +104,67 @@ static int open_repository(struct mm_task *t, struct mm_repository *r, struct mm
     return err->rc;
 }
 
-static void snapshot(struct mm_task *t, struct mm_err *err)
+static void take(struct mm_task *t, struct mm_repository *r, struct mm_err *err)
 {
     struct mm_take take = { t->o.path, t->o.vfs, t->copy, t->o.repl, &t->work };
-    struct mm_repository r;
     int raw = -1;
     int packed = -1;
-    if (open_repository(t, &r, err) == SQLITE_OK && mm_take_copy(&take, &t->manifest, err) == SQLITE_OK) {
+    if (mm_take_copy(&take, &t->manifest, err) == SQLITE_OK) {
         raw = open_copy(t, O_RDONLY, err);
         packed = open_unnamed(t, err);
     }
     if (err->rc == SQLITE_OK) {
-        mm_repository_put(&r, &t->manifest, raw, packed, err);
+        mm_repository_put(r, &t->manifest, raw, packed, err);
     }
     close_fd(raw);
     close_fd(packed);
-    mm_store_close(r.store);
     remove_copy(t);
+}
+
+/* Nobody's call: only when it is due, and by this node alone. */
+static bool my_turn(struct mm_task *t, struct mm_repository *r, struct mm_bus *bus, struct mm_err *err)
+{
+    struct mm_manifest list[MM_SNAPSHOTS_KEPT];
+    int n = mm_repository_newest(r, list, NULL, err);
+    const struct mm_manifest *newest = n > 0 ? &list[0] : NULL;
+    if (n > 0) {
+        t->manifest = list[0];
+    }
+    return err->rc == SQLITE_OK && mm_keep_due(&t->o.keep_log, newest, n > 1 ? &list[1] : NULL, bus, err) &&
+           mm_keep_lease(&t->o.keep_log, newest, t->o.repl.node, bus, err) && err->rc == SQLITE_OK;
+}
+
+static void snapshot(struct mm_task *t, struct mm_err *err)
+{
+    struct mm_repository r;
+    struct mm_manifest list[MM_SNAPSHOTS_KEPT];
+    struct mm_bus_options bo = *t->o.bus;
+    struct mm_err none;
+    mm_err_init(&none);
+    bo.extra_fd = -1;
+    struct mm_bus *bus = mm_bus_open(&bo, err);
+    if (open_repository(t, &r, err) == SQLITE_OK) {
+        bool keep = t->o.kind == MM_TASK_KEEP;
+        bool connected = mm_bus_connect(bus, keep ? err : &none) == SQLITE_OK;
+        bool mine = keep && connected && my_turn(t, &r, bus, err);
+        struct mm_manifest before = t->manifest;
+        if (mine || !keep) {
+            take(t, &r, err);
+        }
+        mm_err_init(&none);
+        if (mine && err->rc != SQLITE_OK) {
+            mm_keep_give_up(&t->o.keep_log, &before, bus, &none);
+        }
+        if (err->rc == SQLITE_OK && connected && mm_repository_newest(&r, list, NULL, &none) == MM_SNAPSHOTS_KEPT) {
+            t->older = list[1];
+            mm_keep_purge(&t->o.keep_log, &list[1], bus, &none);
+        }
+        if (none.rc != SQLITE_OK) {
+            mm_log(MM_LOG_WARN, "old messages could not be removed from the log: %s", none.msg);
+        }
+    }
+    mm_store_close(r.store);
+    mm_bus_close(bus);
 }
 
 /* One snapshot, unpacked, checked, at its place in the log. */
@@ -255,17 +301,17 @@ static void body(struct mm_worker *w, void *arg)
     (void)w;
     mm_err_init(&err);
     remove_copy(t);
-    if (t->o.kind == MM_TASK_SNAPSHOT) {
-        snapshot(t, &err);
-    } else {
+    if (t->o.kind == MM_TASK_BRING) {
         bring(t, &err);
+    } else {
+        snapshot(t, &err);
     }
     t->ended_ms = mm_clock_mono_ms();
     mm_work_step(&t->work, NULL, 0);
     set_state(t,
-              err.rc != SQLITE_OK             ? MM_TASK_FAILED
-              : t->o.kind == MM_TASK_SNAPSHOT ? MM_TASK_DONE
-                                              : MM_TASK_READY,
+              err.rc != SQLITE_OK          ? MM_TASK_FAILED
+              : t->o.kind != MM_TASK_BRING ? MM_TASK_DONE
+                                           : MM_TASK_READY,
               &err);
 }
 
@@ -279,6 +325,12 @@ struct mm_task *mm_task_open(const struct mm_task_options *o, struct mm_err *err
     (void)pthread_mutex_init(&t->mu, NULL);
     (void)pthread_cond_init(&t->told, NULL);
     t->o = *o;
+    for (int k = 0; k < o->repl.nshard; k++) {
+        mm_repl_name_shard(&o->repl, k + 1, t->name[k], t->subject);
+        t->stream[k] = t->name[k];
+    }
+    t->o.keep_log.stream = t->stream;
+    t->o.keep_log.nshard = o->repl.nshard;
     t->began_ms = t->ended_ms = mm_clock_mono_ms();
     mm_err_init(&t->err);
     t->copy = sqlite3_mprintf("%s-marmot-copy", o->path);
@@ -347,6 +399,11 @@ void mm_task_held(struct mm_task *t, const int64_t *position)
 const struct mm_manifest *mm_task_manifest(const struct mm_task *t)
 {
     return &t->manifest;
+}
+
+const struct mm_manifest *mm_task_older(const struct mm_task *t)
+{
+    return &t->older;
 }
 
 const struct mm_diff *mm_task_diff(const struct mm_task *t)

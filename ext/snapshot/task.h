@@ -15,11 +15,16 @@
 #define MM_SNAPSHOT_TASK_H
 
 #include "snapshot/diff.h"
+#include "snapshot/keep.h"
 #include "snapshot/manifest.h"
 #include "snapshot/store.h"
 #include "snapshot/work.h"
 
-enum mm_task_kind { MM_TASK_SNAPSHOT, MM_TASK_BRING };
+enum mm_task_kind {
+    MM_TASK_SNAPSHOT,
+    MM_TASK_BRING,
+    MM_TASK_KEEP, /* a snapshot if one is due, by one node alone */
+};
 enum mm_task_state {
     MM_TASK_WORKING,
     MM_TASK_HOLD,  /* waits for mm_task_held */
@@ -35,6 +40,7 @@ struct mm_task_options { /* all borrowed until close */
     const struct mm_bus_options *bus;
     const struct mm_store_options *store; /* NULL: no snapshots (snapshot.enabled = false) */
     const char *cluster_id;
+    struct mm_keep keep_log; /* its streams are filled in */
     bool need_snapshot;      /* an empty beginning will not do */
     bool keep;               /* a copy of the file is made when the rows here differ */
     bool lost;               /* what this node folded last is not in the log any more: its position is no aim */
@@ -55,8 +61,10 @@ enum mm_task_kind mm_task_kind(const struct mm_task *t);
 /* The node stands still and its database holds all that it has folded. */
 void mm_task_held(struct mm_task *t, const int64_t *position);
 
-/* In READY and DONE. */
+/* In READY and DONE. A KEEP that found none due: the newest one, id "" = none. */
 const struct mm_manifest *mm_task_manifest(const struct mm_task *t); /* of the snapshot; id "" for an empty beginning */
+/* Of SNAPSHOT and KEEP: the newest but one, id "" = none. */
+const struct mm_manifest *mm_task_older(const struct mm_task *t);
 const struct mm_diff *mm_task_diff(const struct mm_task *t);
 const char *mm_task_copy(const struct mm_task *t);
 int64_t mm_task_ms(const struct mm_task *t); /* since it began */

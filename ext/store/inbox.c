@@ -347,3 +347,14 @@ int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t moved, struct
     mm_buf_free(&b);
     return err->rc;
 }
+
+int mm_inbox_copy(sqlite3 *db, const char *to, struct mm_err *err)
+{
+    mm_db_exec(db, err, "DELETE FROM \"%w\".__marmot__inbox", to);
+    return mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__inbox SELECT * FROM main.__marmot__inbox", to);
+}
+
+int mm_inbox_clear(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "UPDATE main.__marmot__inbox SET log = zeroblob(32768)");
+}

@@ -96,4 +96,10 @@ int64_t mm_inbox_rewrite(uint8_t *bytes, size_t len, int64_t base, int64_t old, 
 /* Gives the log's records from `first` on under `old` to `moved`. Returns err->rc. */
 int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t moved, struct mm_err *err);
 
+/* The whole of it into schema `to` (the name of an attached database). */
+int mm_inbox_copy(sqlite3 *db, const char *to, struct mm_err *err);
+
+/* What it holds is forgotten. */
+int mm_inbox_clear(sqlite3 *db, struct mm_err *err);
+
 #endif

@@ -459,14 +459,19 @@ int mm_outbox_copy(sqlite3 *db, const char *to, struct mm_err *err)
                                  " ifnull((SELECT max(id) FROM main.__marmot__echo), 0))";
     mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__head SELECT * FROM main.__marmot__head", to);
     mm_db_exec(db, err, "UPDATE \"%w\".__marmot__head SET floor = %s", to, echoed);
-    mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__outbox SELECT * FROM main.__marmot__outbox WHERE id > %s", to,
-               echoed);
+    /* A row may hold several, whose last one counts. */
+    mm_db_exec(db, err,
+               "INSERT INTO \"%w\".__marmot__outbox SELECT * FROM main.__marmot__outbox WHERE id IN (SELECT id FROM"
+               " main.__marmot__outbox WHERE part = 0 AND ifnull(last, id) > %s)",
+               to, echoed);
+    mm_inbox_copy(db, to, err);
     return mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__undo SELECT * FROM main.__marmot__undo WHERE id > %s", to,
                       echoed);
 }
 
 int mm_outbox_strip(sqlite3 *db, struct mm_err *err)
 {
+    mm_inbox_clear(db, err);
     return mm_db_exec(db, err,
                       "DELETE FROM main.__marmot__outbox; DELETE FROM main.__marmot__undo;"
                       "DELETE FROM main.__marmot__echo; DELETE FROM main.__marmot__head");

@@ -105,8 +105,7 @@ def user_tables(path):
 
 
 def restored(ws, nats, a, b):
-    b.sql("CREATE TABLE mine(x)")
-    b.sql("SELECT marmot_unwatch('mine')")
+    b.txn([("CREATE TABLE mine(x)", []), ("SELECT marmot_unwatch('mine')", [])])
     b.sql("INSERT INTO mine VALUES ('stays')")
     a.sql("UPDATE t SET n = -1 WHERE id < 100")
     a.sync()

@@ -1,0 +1,112 @@
+/* Snapshots that nobody asks for: looks whether one may be due, and lets the
+** task find out. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/gate.h"
+#include "base/log.h"
+#include "node_int.h"
+
+enum { FIRST_MS = 2000, AGAIN_MS = 1000, MOST_MS = 10000 };
+
+static int64_t listed(struct mm_node *n, struct mm_err *err)
+{
+    int count = 0;
+    mm_gate_enter();
+    mm_watch_list_free(mm_watchlist_all(n->r.db, &count, err), count);
+    mm_gate_leave();
+    return count;
+}
+
+struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err)
+{
+    const struct mm_config *c = n->config;
+    struct mm_keep k = { .max_entries = c->log.max_entries,
+                         .max_bytes = c->log.max_bytes,
+                         .interval_ms = c->snapshot.interval_ms,
+                         .tables = listed(n, err),
+                         .bucket = n->lease_bucket,
+                         .replicas = (int)c->log.replicas };
+    (void)snprintf(n->lease_bucket, sizeof n->lease_bucket, "%s-leases", c->cluster);
+    for (int s = 0; s < n->r.nshard; s++) {
+        k.position[s] = n->r.shard[s].pos.seq;
+    }
+    return k;
+}
+
+static bool healthy(const struct mm_node *n)
+{
+    bool good = n->config->snapshot.enabled && n->config->publish && n->config->replicate && n->r.joined && n->linked &&
+                !n->held && n->verdict == MM_NODE_LIVE;
+    for (int k = 0; good && k < n->r.nshard; k++) {
+        const struct mm_shard *s = &n->r.shard[k];
+        good = s->following && s->checked && s->replay == NULL && s->blocked_seq == 0;
+    }
+    return good;
+}
+
+/* By what this node remembers; the store has the last word. */
+static bool maybe_due(struct mm_node *n)
+{
+    const struct mm_config *c = n->config;
+    struct mm_err err;
+    mm_err_init(&err);
+    if (!n->snap_known ||
+        (c->snapshot.interval_ms > 0 && mm_clock_wall_ms() - n->snap_at_ms >= c->snapshot.interval_ms)) {
+        return true;
+    }
+    for (int k = 0; k < n->r.nshard; k++) {
+        int64_t moved = n->r.shard[k].pos.seq - n->snap_seq[k];
+        bool tight = n->r.shard[k].full ||
+                     (c->log.max_entries > 0 && n->r.shard[k].pos.seq - n->older_seq[k] >= c->log.max_entries / 4 * 3);
+        if (((moved > 0 || n->snap_seq[k] > n->older_seq[k]) && tight) ||
+            (c->log.max_entries > 0 && moved >= c->log.max_entries / 2) || (c->log.max_bytes > 0 && moved >= 100)) {
+            return true;
+        }
+    }
+    return listed(n, &err) != n->snap_tables;
+}
+
+void mm_node_keep_step(struct mm_node *n)
+{
+    int64_t now = mm_clock_mono_ms();
+    struct mm_err err;
+    mm_err_init(&err);
+    if (!healthy(n)) {
+        n->next_keep_ms = 0;
+    } else if (n->next_keep_ms == 0) {
+        n->next_keep_ms = now + FIRST_MS;
+    } else if (now >= n->next_keep_ms) {
+        n->next_keep_ms = now + AGAIN_MS;
+        if (maybe_due(n) && !mm_node_task_begin(n, MM_TASK_KEEP, &err)) {
+            mm_node_kept(n, &err);
+        }
+    }
+}
+
+void mm_node_kept(struct mm_node *n, const struct mm_err *err)
+{
+    if (err->rc == SQLITE_OK) {
+        const struct mm_manifest *m = mm_task_manifest(n->task);
+        n->keep_wait_ms = 0;
+        if (m->id[0] != '\0') { /* this node's, or the one that made its own unnecessary */
+            n->snap_known = true;
+            n->snap_tables = m->tables;
+            n->snap_at_ms = m->at_ms;
+            for (int k = 0; k < m->nshard && k < n->r.nshard; k++) {
+                n->snap_seq[k] = m->shard[k].seq;
+                n->older_seq[k] = mm_task_older(n->task)->shard[k].seq;
+            }
+        }
+        return;
+    }
+    bool busy = (err->rc & 0xff) == SQLITE_BUSY;
+    n->keep_wait_ms = n->keep_wait_ms == 0 || busy ? AGAIN_MS : n->keep_wait_ms * 2;
+    n->keep_wait_ms = n->keep_wait_ms > MOST_MS ? MOST_MS : n->keep_wait_ms;
+    n->next_keep_ms = mm_clock_mono_ms() + n->keep_wait_ms;
+    if (strcmp(n->keep_error, err->msg) != 0) {
+        (void)snprintf(n->keep_error, sizeof n->keep_error, "%s", err->msg);
+        mm_log(MM_LOG_WARN, "node %lld: no snapshot is taken: %s", (long long)n->config->node_id, err->msg);
+    }
+}

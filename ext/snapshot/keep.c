@@ -1,0 +1,79 @@
+#include "snapshot/keep.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/sqlite.h"
+
+enum { REQUEST_MS = 5000 };
+
+bool mm_keep_due(const struct mm_keep *k, const struct mm_manifest *newest, const struct mm_manifest *older,
+                 struct mm_bus *bus, struct mm_err *err)
+{
+    if (newest == NULL || newest->nshard != k->nshard || newest->tables != k->tables ||
+        (k->interval_ms > 0 && mm_clock_wall_ms() - newest->at_ms >= k->interval_ms)) {
+        return true;
+    }
+    for (int n = 0; n < k->nshard && err->rc == SQLITE_OK; n++) {
+        struct mm_stream_info info;
+        int64_t moved = k->position[n] - newest->shard[n].seq;
+        if (k->max_entries > 0 && moved >= k->max_entries / 2) {
+            return true;
+        }
+        bool helps = moved > 0 || older == NULL || newest->shard[n].seq > older->shard[n].seq;
+        if (!helps || !mm_bus_stream_info(bus, k->stream[n], &info, REQUEST_MS, err) || info.messages == 0) {
+            continue;
+        }
+        /* Nearly full, since the last but one is old or missing: one more makes room. */
+        if ((k->max_entries > 0 && info.messages >= k->max_entries / 4 * 3) ||
+            (k->max_bytes > 0 &&
+             (info.bytes / info.messages * moved >= k->max_bytes / 2 || info.bytes >= k->max_bytes / 4 * 3))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void key_of(const struct mm_manifest *newest, char out[112])
+{
+    (void)snprintf(out, 112, "after.%s", newest != NULL && newest->id[0] != '\0' ? newest->id : "nothing");
+}
+
+int mm_keep_give_up(const struct mm_keep *k, const struct mm_manifest *newest, struct mm_bus *bus, struct mm_err *err)
+{
+    char key[112];
+    key_of(newest, key);
+    return mm_bus_kv_drop(bus, k->bucket, key, REQUEST_MS, err);
+}
+
+bool mm_keep_lease(const struct mm_keep *k, const struct mm_manifest *newest, int64_t node, struct mm_bus *bus,
+                   struct mm_err *err)
+{
+    char key[112];
+    char value[32];
+    key_of(newest, key);
+    (void)snprintf(value, sizeof value, "%lld", (long long)node);
+    mm_bus_kv_open(bus, k->bucket, k->replicas, MM_KEEP_LEASE_MS * 1000000LL, REQUEST_MS, err);
+    return err->rc == SQLITE_OK && mm_bus_kv_create(bus, k->bucket, key, value, strlen(value), REQUEST_MS, err) == 1;
+}
+
+int mm_keep_purge(const struct mm_keep *k, const struct mm_manifest *older, struct mm_bus *bus, struct mm_err *err)
+{
+    for (int n = 0; n < k->nshard && n < older->nshard && k->max_entries > 0 && err->rc == SQLITE_OK; n++) {
+        struct mm_stream_info info;
+        if (!mm_bus_stream_info(bus, k->stream[n], &info, REQUEST_MS, err) ||
+            strcmp(info.created, older->shard[n].created) != 0) {
+            continue; /* another stream's numbers */
+        }
+        int64_t upto = info.last_seq - k->max_entries / 4;
+        upto = upto < older->shard[n].seq ? upto : older->shard[n].seq;
+        if (upto > info.first_seq) {
+            mm_log(MM_LOG_INFO, "stream %s: messages before %lld are removed, snapshots hold them", k->stream[n],
+                   (long long)upto);
+            mm_bus_stream_purge(bus, k->stream[n], upto, REQUEST_MS, err);
+        }
+    }
+    return err->rc;
+}
