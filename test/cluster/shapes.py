@@ -239,8 +239,9 @@ def single_writer(ws, nodes, rng, rounds=400):
     writer.sql("VACUUM INTO ?", path)
     twin = sqlite3.connect(path, isolation_level=None)
     twin.execute("PRAGMA foreign_keys = on")
-    for (name,) in twin.execute("SELECT name FROM sqlite_schema WHERE name LIKE '\\_\\_marmot%' ESCAPE '\\' AND type = 'table'").fetchall():
-        twin.execute('DROP TABLE "%s"' % name)
+    for kind, name in twin.execute("SELECT type, name FROM sqlite_schema WHERE name LIKE '\\_\\_marmot%' ESCAPE '\\'"
+                                   " AND type IN ('table', 'trigger') ORDER BY type DESC").fetchall():
+        twin.execute('DROP %s "%s"' % (kind, name))
     refused = 0
     for k in range(rounds):
         steps = [random_sql(rng, k) for _ in range(rng.randint(1, 5))]
