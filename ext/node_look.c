@@ -85,7 +85,7 @@ void mm_node_look(struct mm_node *n)
         r->tables_changed = n->watch_due = r->schema_moved = n->triggers_due = true;
         mm_repl_rekey(r, &err);
     }
-    if (n->watch_due || r->tables_changed) {
+    if (n->watch_due || r->tables_changed || n->nothing_watched) {
         n->watch_due = true;
         watch_new_tables(n, &err);
         mm_targets_forget(r->targets);

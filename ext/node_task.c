@@ -143,7 +143,7 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
         .keep_log = mm_node_keep(n, err),
         .lost = lost,
         .need_snapshot = need_snapshot,
-        .keep = n->config->join != MM_JOIN_STRICT && !n->r.joined,
+        .keep = n->config->join == MM_JOIN_ADOPT && !n->r.joined,
         .wake = wake,
         .arg = n->self,
     };
@@ -229,13 +229,12 @@ static int judge(struct mm_node *n, struct mm_err *err)
         bool whole = n->r.joined ? mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED : d->captured;
         if (lacks && whole) {
             refuse(err, n, d, d->why);
-        } else if (!n->r.joined && d->captured && differs && d->rows > 0 && n->config->join == MM_JOIN_STRICT) {
+        } else if (!n->r.joined && d->captured && differs && d->rows > 0 && n->config->join != MM_JOIN_ADOPT) {
             char why[300];
             (void)snprintf(
                 why, sizeof why,
                 "its rows differ from the cluster's (%lld only here, %lld only there, %lld with other values):"
-                " set join to 'adopt' (the cluster's rows, a copy of this file is kept) or 'merge' (rows that"
-                " only exist here go to the cluster), or start from an empty table",
+                " set join to 'adopt' (the cluster's rows; a copy of this file is kept), or start from an empty table",
                 (long long)d->here, (long long)d->there, (long long)d->both);
             refuse(err, n, d, why);
         }

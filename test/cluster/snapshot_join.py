@@ -1,0 +1,75 @@
+"""A database whose rows differ joins with `join` adopt: it takes the cluster's
+rows, a copy of its file is kept, what was pending stays; with strict it stays
+out. Five empty files join at once while others write, from the server's own
+store.
+marmot-test: parallel
+"""
+import glob
+import os
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from marmot_test import *  # noqa: E402,F403
+
+SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT);"
+OTHER = SCHEMA + "INSERT INTO t VALUES (1, 'mine alone'), (2, 'differs');"
+
+
+def config(nats, **more):
+    return dict({"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}}, **more)
+
+
+def main():
+    with Workspace() as ws:
+        nats = NatsServer(ws).start()
+        a = Node(ws, "a", config=config(nats), schema=SCHEMA + "INSERT INTO t VALUES (2, 'of the founder');")
+        a.many("INSERT INTO t VALUES (?, 'founded')", [[k] for k in range(10, 300)])
+        a.sync()
+        a.one("SELECT marmot_snapshot()")
+
+        strict = Node(ws, "strict", config=config(nats), schema=OTHER)
+        strict.wait_state("join_conflict")
+        why = strict.status()["why"]
+        check("strict: stays out and says what differs", "rows" in why and "table t" in why, why)
+        check("strict: nothing is touched", strict.one("SELECT count(*) FROM t") == 2, strict.sql("SELECT * FROM t"))
+        strict.quit()
+
+        adopt = Node(ws, "adopt", config=config(nats, join="adopt"), schema=OTHER)
+        adopt.sql("INSERT INTO t VALUES (9000, 'pending')")
+        adopt.wait_state("live")
+        adopt.sync()
+        a.sync()
+        rows = wait_equal([a, adopt])
+        texts = {r[0][1]: r[1][1] for r in rows["t"][1]}
+        check("adopt: the cluster's rows, and what was pending", texts.get(2) == "of the founder" and 1 not in texts
+              and texts.get(9000) == "pending", sorted(texts.items())[:3])
+        kept = glob.glob(adopt.db + "-before-join-*")
+        check("adopt: a copy of the file is kept", len(kept) == 1 and ((1, 1), (3, "mine alone")) in dump(kept[0])["t"][1],
+              kept)
+
+        stop = threading.Event()
+
+        def write():
+            k = 100000
+            while not stop.is_set():
+                a.sql("INSERT INTO t VALUES (?, 'meanwhile')", k)
+                k += 1
+        writer = threading.Thread(target=write)
+        writer.start()
+        five = [Node(ws, "n%d" % k, config=config(nats)) for k in range(5)]
+        try:
+            for n in five:
+                n.wait_state("live", 40)
+        finally:
+            stop.set()
+            writer.join()
+        a.sync()
+        for n in five:
+            n.sync(20000)
+        wait_equal([a, adopt] + five, 30)
+        ok("five empty files join at once while another writes")
+    finish()
+
+
+main()
