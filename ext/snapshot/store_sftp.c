@@ -125,7 +125,7 @@ static void *sftp_open(const struct mm_store_options *o, char place[MM_STORE_PLA
                 "the directory of snapshot.sftp.url must be absolute, without quotes, backslashes and line ends");
         } else if (mm_buf_check(&b, err, "snapshot.sftp.url") == SQLITE_OK) {
             memcpy(f->root, b.data, b.len);
-            (void)sqlite3_snprintf(MM_STORE_PLACE_MAX, place, "sftp sftp://%s%s/", u.host, f->dir); /* cut when long */
+            (void)snprintf(place, MM_STORE_PLACE_MAX, "sftp sftp://%.150s%.300s/", u.host, f->dir); /* cut when long */
         }
         mm_buf_free(&b);
     }
