@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include "base/sqlite.h"
+#include "base/url.h"
 #include "config_keys.h"
 
 /* A default that begins with + takes the cluster's name for it, so that
@@ -227,6 +228,22 @@ static void check_nats(struct mm_config *c, struct mm_err *err)
     }
 }
 
+/* A URL of a store; not shown, since it may hold a password. */
+static void check_store_url(const char *key, const char *url, const char *schemes, const char *example,
+                            struct mm_err *err)
+{
+    struct mm_url u;
+    bool good = err->rc == SQLITE_OK && mm_url_parse(url, &u);
+    bool fits = good && mm_config_choice(schemes, u.scheme) >= 0;
+    if (good) {
+        mm_url_free(&u);
+    }
+    if (!fits) {
+        mm_err_set(err, SQLITE_ERROR, "configuration key %s is no URL like %s (other characters as %%xx)", key,
+                   example);
+    }
+}
+
 static void check_snapshot(const struct mm_config *c, struct mm_err *err)
 {
     const char *store = c->snapshot.store;
@@ -235,9 +252,19 @@ static void check_snapshot(const struct mm_config *c, struct mm_err *err)
     }
     need(err, strcmp(store, "s3") == 0, "snapshot.s3.endpoint", c->snapshot.s3_endpoint, "snapshot.store is s3");
     need(err, strcmp(store, "s3") == 0, "snapshot.s3.bucket", c->snapshot.s3_bucket, "snapshot.store is s3");
+    need(err, strcmp(store, "s3") == 0, "snapshot.s3.access_key", c->snapshot.s3_access_key, "snapshot.store is s3");
+    need(err, strcmp(store, "s3") == 0, "snapshot.s3.secret", c->snapshot.s3_secret, "snapshot.store is s3");
     need(err, strcmp(store, "webdav") == 0, "snapshot.webdav.url", c->snapshot.webdav_url, "snapshot.store is webdav");
     need(err, strcmp(store, "sftp") == 0, "snapshot.sftp.url", c->snapshot.sftp_url, "snapshot.store is sftp");
     need(err, strcmp(store, "file") == 0, "snapshot.file.path", c->snapshot.file_path, "snapshot.store is file");
+    if (strcmp(store, "webdav") == 0) {
+        check_store_url("snapshot.webdav.url", c->snapshot.webdav_url, "http,https",
+                        "https://host/path?dir=/snapshots&login=user&secret=password", err);
+    } else if (strcmp(store, "sftp") == 0) {
+        check_store_url("snapshot.sftp.url", c->snapshot.sftp_url, "sftp", "sftp://user:password@host/directory", err);
+    } else if (strcmp(store, "file") == 0 && c->snapshot.file_path[0] != '/') {
+        mm_err_set(err, SQLITE_ERROR, "configuration key snapshot.file.path must be an absolute directory");
+    }
 }
 
 /* Part of the name of a metric: letters, digits, _ and :, none of the digits first. */
@@ -274,7 +301,9 @@ static void check_prometheus(struct mm_config *c, struct mm_err *err)
 
 /* Keys that are read, checked and stored, but whose parts are not built yet. */
 static const char *const not_yet[] = {
-    "replicate", "autoincrement", "outbox_full", "snapshot.nats.replicas", "snapshot.nats.bucket",
+    "replicate",
+    "autoincrement",
+    "outbox_full",
 };
 
 static void warn_not_yet(struct mm_config *c, struct mm_err *err)

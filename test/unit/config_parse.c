@@ -224,6 +224,11 @@ static void urls(void)
     refuses("a namespace that is none", "{\"prometheus\":{\"namespace\":\"1-a\"}}", "prometheus.namespace");
     accepts("a page that others can read", "{\"prometheus\":{\"enable\":true,\"bind\":\":3010\"}}", "other machines");
     refuses("a store without its place", "{\"snapshot\":{\"store\":\"s3\"}}", "snapshot.s3.endpoint is missing");
+    refuses("a store with a bad URL", "{\"snapshot\":{\"store\":\"webdav\",\"webdav\":{\"url\":\"ftp://h/\"}}}",
+            "snapshot.webdav.url is no URL");
+    refuses("an sftp URL of another kind", "{\"snapshot\":{\"store\":\"sftp\",\"sftp\":{\"url\":\"sftp:/h\"}}}",
+            "snapshot.sftp.url is no URL");
+    refuses("a relative directory", "{\"snapshot\":{\"store\":\"file\",\"file\":{\"path\":\"x\"}}}", "absolute");
     accepts("but not when no snapshots are taken", "{\"snapshot\":{\"store\":\"s3\",\"enabled\":false}}", "[]");
     accepts("an even number of replicas", "{\"replication_log\":{\"replicas\":2}}", "even number");
     mm_err_init(&err);
