@@ -119,7 +119,13 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
 static void send_again(struct mm_repl *r, struct mm_err *err)
 {
     int64_t from = mm_position_lost_outbox(r->db, "copy", r->node, err);
-    if (from >= 0) {
+    int64_t gone = mm_outbox_gone(r->db, err);
+    if (from >= 0 && gone > from) {
+        mm_err_set(err, SQLITE_MISMATCH,
+                   "the log has lost changes of this node that its outbox no longer holds (up to outbox id %lld, from "
+                   "%lld on): bring back the server's store, or make outbox_keep longer than the server may lose",
+                   (long long)gone, (long long)from + 1);
+    } else if (from >= 0) {
         mm_log(MM_LOG_WARN, "the log has lost changes of this node: what the outbox kept of them is sent again");
         mm_outbox_unecho(r->db, from, err);
     }

@@ -487,7 +487,9 @@ int mm_outbox_unecho(sqlite3 *db, int64_t id, struct mm_err *err)
     return mm_db_exec(db, err, "DELETE FROM main.__marmot__echo WHERE id > %lld", (long long)id);
 }
 
-int64_t mm_outbox_floor(sqlite3 *db, struct mm_err *err)
+int64_t mm_outbox_gone(sqlite3 *db, struct mm_err *err)
 {
-    return mm_db_int(db, err, 0, "SELECT floor FROM main.__marmot__head WHERE one = 1");
+    struct mm_inbox_end end = { 0 };
+    mm_inbox_find_end(db, &end, err);
+    return mm_db_int(db, err, end.base, "SELECT min(id) FROM main.__marmot__outbox") - 1;
 }

@@ -110,8 +110,8 @@ int mm_outbox_copy(sqlite3 *db, const char *to, struct mm_err *err);
 int mm_outbox_strip(sqlite3 *db, struct mm_err *err);
 /* The log was set back: rows above `id` count as not echoed again. */
 int mm_outbox_unecho(sqlite3 *db, int64_t id, struct mm_err *err);
-/* Highest id that was trimmed: what is up to it cannot be sent again. */
-int64_t mm_outbox_floor(sqlite3 *db, struct mm_err *err);
+/* Highest id that was trimmed away: what is up to it cannot be sent again. */
+int64_t mm_outbox_gone(sqlite3 *db, struct mm_err *err);
 
 /* --- The head row; any connection of ours, in its transaction. --- */
 int64_t mm_head_incarnation(sqlite3 *db, struct mm_err *err); /* 0 when there is no head yet */

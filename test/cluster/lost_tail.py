@@ -81,10 +81,38 @@ def heals(ws, case, with_snapshot):
     nats.kill()
 
 
+def outbox_is_gone(ws, case):
+    """What the outbox no longer holds cannot be sent again: then nobody goes back to a log without it."""
+    nats = NatsServer(ws).start()
+    a = node(ws, nats, "a", case, outbox_keep=0, cleanup_interval=0)
+
+    def keep():
+        a.sql("INSERT INTO t VALUES (1, 'kept')")
+        a.sync()
+        a.one("SELECT marmot_snapshot()")
+
+    def forget():
+        a.wait_state("live", 20)
+        a.sql("INSERT INTO t VALUES (2, 'lost')")
+        a.sync()
+        wait_until(lambda: outbox(a.db) == [], 20, "the outbox is empty")
+    lose(nats, keep, forget)
+    nats.start()
+    a.wait_state("diverged", 30)
+    check("%s: it says why, and what to do" % case, "no longer holds" in a.status()["why"] and
+          "bring back" in a.status()["why"], a.status())
+    a.sql("INSERT INTO t VALUES (3, 'afterwards')")
+    rows = [r[0] for r in a.sql("SELECT id FROM t ORDER BY id")]
+    check("%s: its own rows stay, and can be written" % case, rows == [1, 2, 3], rows)
+    a.quit()
+    nats.kill()
+
+
 def main():
     with Workspace() as ws:
         heals(ws, "with_snapshot", True)
         heals(ws, "log_alone", False)
+        outbox_is_gone(ws, "outbox_gone")
     finish()
 
 
