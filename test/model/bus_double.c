@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/sqlite.h"
+#include "test/model/faults.h"
 
 enum { SHARDS = 8 };
 
@@ -123,7 +124,9 @@ void net_close(struct net *n)
 
 struct mm_bus *net_connect(struct net *n)
 {
+    fault_pause(true);
     struct mm_bus *b = need(calloc(1, sizeof *b));
+    fault_pause(false);
     b->net = n;
     b->next = n->buses;
     n->buses = b;
@@ -199,7 +202,7 @@ static struct mm_bus *cut_bus(struct net *n, unsigned pick)
     return NULL;
 }
 
-bool net_take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate)
+static bool take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate)
 {
     b = b != NULL ? b : cut_bus(n, pick);
     struct flying *f = b != NULL ? b->first : NULL;
@@ -222,6 +225,14 @@ bool net_take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate
     return true;
 }
 
+bool net_take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate)
+{
+    fault_pause(true);
+    bool taken = take(n, b, pick, fate);
+    fault_pause(false);
+    return taken;
+}
+
 /* --- the node's side --- */
 
 static int shard_of(const char *name)
@@ -240,6 +251,13 @@ int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *
     if (err->rc != SQLITE_OK) {
         return err->rc;
     }
+    if (fault_here(FAULT_PUBLISH)) {
+        return mm_err_set(err, SQLITE_IOERR, "the connection was lost");
+    }
+    if (fault_here(FAULT_DEATH) || fault_dead()) {
+        return SQLITE_OK;
+    }
+    fault_pause(true);
     struct flying *f = need(calloc(1, sizeof *f));
     f->m = (struct net_message){ need(malloc(p->len + 1)), p->len, p->encoding != NULL };
     memcpy(f->m.data, p->data, p->len);
@@ -252,6 +270,7 @@ int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *
         b->first = f;
     }
     b->last = f;
+    fault_pause(false);
     return SQLITE_OK;
 }
 
@@ -350,7 +369,9 @@ int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t
         return 0;
     }
     const struct net_message *m = net_get(b->net, s, seq);
+    fault_pause(true);
     *data = need(malloc(m->len + 1));
+    fault_pause(false);
     memcpy(*data, m->data, m->len);
     *len = m->len;
     return 1;

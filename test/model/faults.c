@@ -34,9 +34,7 @@ void fault_arm(enum fault f, long nth, void (*died)(void *), void *arg)
     armed.paused = 0;
     armed.died = died;
     armed.arg = arg;
-    if (nth > 0) {
-        armed.came = armed.dead = false;
-    }
+    armed.came = armed.dead = false;
 }
 
 bool fault_came(void)
@@ -154,9 +152,25 @@ static void lite_end(void *arg)
     (void)arg;
 }
 
+static int stop(void *arg)
+{
+    (void)arg;
+    return 1;
+}
+
+/* SQLite's own error, with all that it does about it. */
 static int lite_step(sqlite3_stmt *st)
 {
-    return fault_here(FAULT_STEP) ? SQLITE_IOERR : test_sqlite_plain_step(st);
+    bool fails = fault_here(FAULT_STEP);
+    sqlite3 *db = sqlite3_db_handle(st);
+    if (fails) {
+        sqlite3_progress_handler(db, 1, stop, NULL);
+    }
+    int rc = test_sqlite_plain_step(st);
+    if (fails) {
+        sqlite3_progress_handler(db, 0, NULL, NULL);
+    }
+    return rc;
 }
 
 void fault_start(void)

@@ -11,7 +11,7 @@
 enum fault {
     FAULT_NONE,
     FAULT_MEMORY,  /* no memory */
-    FAULT_STEP,    /* sqlite3_step of ours answers SQLITE_IOERR */
+    FAULT_STEP,    /* sqlite3_step of ours is interrupted */
     FAULT_PUBLISH, /* the connection does not take the message */
     FAULT_WRITE,   /* the disk is full */
     FAULT_SYNC,    /* the disk's cache cannot be written out */

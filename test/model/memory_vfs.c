@@ -458,6 +458,8 @@ static void put_back(struct file *f)
 {
     f->exists = f->kept_exists;
     assign(&f->now, &f->kept);
+    free(f->kept.data);
+    f->kept = (struct bytes){ 0 };
     f->keeps = false;
     f->writes = ++writes;
 }

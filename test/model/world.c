@@ -177,10 +177,19 @@ void world_open(struct world *w, uint64_t seed)
     }
 }
 
+static void backup_path(const struct world_node *n, char out[160])
+{
+    snprintf(out, 160, "%.120s.bak", n->path);
+}
+
 void world_close(struct world *w)
 {
     for (int k = 0; k < w->nnode; k++) {
+        char path[160];
         world_node_close(&w->node[k]);
+        backup_path(&w->node[k], path);
+        memory_remove(path);
+        memory_remove(w->node[k].path);
         for (int s = 0; s < w->shards; s++) {
             naive_free(&w->node[k].base[s]);
         }
@@ -215,11 +224,6 @@ static void turn(struct world *w, struct world_node *n)
     world_node_apply(w, n);
     world_node_acks(n);
     world_node_flush(w, n);
-}
-
-static void backup_path(const struct world_node *n, char out[160])
-{
-    snprintf(out, 160, "%.120s.bak", n->path);
 }
 
 /* A copy of the file of one moment, as a careful administrator makes it. */
@@ -262,9 +266,14 @@ static void copy_node(struct world *w, struct world_node *n)
     start_node(w, twin, n->id);
 }
 
-void world_step(struct world *w, const struct world_step *step)
+struct world_node *world_node_of(struct world *w, const struct world_step *step)
 {
-    struct world_node *n = &w->node[step->node % (unsigned)w->nnode];
+    return &w->node[step->node % (unsigned)w->nnode];
+}
+
+void world_act(struct world *w, const struct world_step *step)
+{
+    struct world_node *n = world_node_of(w, step);
     uint64_t seed = step->seed;
     if (w->failed) {
         return;
@@ -336,6 +345,20 @@ void world_step(struct world *w, const struct world_step *step)
     case WORLD_ACTS:
         break;
     }
+}
+
+void world_step(struct world *w, const struct world_step *step)
+{
+    world_act(w, step);
+    world_check_now(w, step);
+}
+
+void world_check_now(struct world *w, const struct world_step *step)
+{
+    struct world_node *n = world_node_of(w, step);
+    if (w->failed) {
+        return;
+    }
     if (n->unhooked) {
         world_fail(w, "node %d is no longer captured: %s", (int)(n - w->node), n->why);
     }
@@ -386,4 +409,30 @@ void world_settle(struct world *w)
     if (!w->failed) {
         world_check_conflicts(w);
     }
+}
+
+static void die(void *arg)
+{
+    const struct world_node *n = arg;
+    memory_die(n->path);
+}
+
+bool world_act_faulty(struct world *w, const struct world_step *step, enum fault kind, long nth)
+{
+    struct world_node *n = world_node_of(w, step);
+    fault_arm(kind, nth, die, n);
+    world_act(w, step);
+    bool came = fault_came();
+    if (fault_dead()) {
+        world_node_close(n);
+        memory_died(n->path);
+    }
+    fault_arm(FAULT_NONE, 0, NULL, NULL);
+    if (came && (n->r.db == NULL || step->act == WORLD_RESTART || kind == FAULT_DEATH)) {
+        world_node_restart(w, n);
+    }
+    if (!w->failed && !sqlite3_get_autocommit(n->r.db)) {
+        world_fail(w, "the connection was left in a transaction");
+    }
+    return came;
 }

@@ -10,6 +10,7 @@
 #include "repl/publisher.h"
 #include "test/lib/naive_fold.h"
 #include "test/model/bus_double.h"
+#include "test/model/faults.h"
 
 enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 11 };
 
@@ -18,6 +19,7 @@ struct world_node {
     int64_t id;
     sqlite3 *app;
     bool open;     /* a transaction of the application is open */
+    bool hurt;     /* something failed in it */
     bool unhooked; /* nothing is captured any more, and why */
     char why[256];
     struct mm_repl r;
@@ -90,6 +92,13 @@ void world_close(struct world *w);
 /* What a node learns at its first write and message is learnt now. */
 void world_warm(struct world *w);
 void world_seed(uint64_t seed); /* of all that SQLite draws by chance */
+/* One step without the comparisons. */
+void world_act(struct world *w, const struct world_step *s);
+/* The same, and the nth of a kind goes wrong in it; a process that died is
+** started again. False: there were not so many. */
+bool world_act_faulty(struct world *w, const struct world_step *s, enum fault kind, long nth);
+void world_check_now(struct world *w, const struct world_step *s);
+struct world_node *world_node_of(struct world *w, const struct world_step *s);
 void world_step(struct world *w, const struct world_step *s);
 /* Nothing goes wrong any more: until all is published and folded; then the
 ** last comparisons. */

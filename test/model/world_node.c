@@ -8,6 +8,7 @@
 #include "capture/hook.h"
 #include "repl/open.h"
 #include "store/meta.h"
+#include "test/model/faults.h"
 
 enum { KEEP_MS = 20000, TRIM_ROWS = 3 };
 
@@ -37,12 +38,11 @@ void world_node_open(struct world *w, struct world_node *n)
     struct mm_repl *r = &n->r;
     mm_err_init(&err);
     memset(r, 0, sizeof *r);
-    n->open = false;
+    n->open = n->hurt = false;
+    fault_pause(true);
     n->app = world_connect(n->path);
-    if (mm_hook_attach(n->app, true, listen_hook, n, &err) == NULL) {
-        world_fail(w, "hook of node %lld: %s", (long long)n->id, err.msg);
-        return;
-    }
+    fault_pause(false);
+    (void)mm_hook_attach(n->app, true, listen_hook, n, &err);
     r->db = mm_repl_connect(n->path, NULL, 0, &err);
     struct mm_repl_options o = { .node = n->id,
                                  .nshard = w->shards,
@@ -59,7 +59,7 @@ void world_node_open(struct world *w, struct world_node *n)
     for (int k = 0; k < r->nshard && err.rc == SQLITE_OK; k++) {
         r->shard[k].sync_seq = net_end(w->net, k + 1);
     }
-    if (err.rc != SQLITE_OK) {
+    if (err.rc != SQLITE_OK && !fault_came()) {
         world_fail(w, "opening node %lld: %s", (long long)n->id, err.msg);
     }
 }
@@ -124,6 +124,11 @@ static void follow_again(struct world_node *n)
     }
 }
 
+static bool excused(const struct mm_err *err)
+{
+    return (err->rc & 0xff) == SQLITE_INTERRUPT || fault_came();
+}
+
 /* True when memory is good; reads it anew where that is asked for. */
 static bool trusted(struct world *w, struct world_node *n)
 {
@@ -131,7 +136,7 @@ static bool trusted(struct world *w, struct world_node *n)
         struct mm_err err;
         mm_err_init(&err);
         w->reloads++;
-        if (mm_repl_reload(&n->r, &err) != SQLITE_OK && (err.rc & 0xff) != SQLITE_INTERRUPT) {
+        if (mm_repl_reload(&n->r, &err) != SQLITE_OK && !excused(&err)) {
             world_fail(w, "reload: %s", err.msg);
         }
         follow_again(n);
@@ -151,7 +156,7 @@ void world_node_apply(struct world *w, struct world_node *n)
     switch (result) {
     case MM_APPLY_RELOAD:
         n->r.reload_needed = true;
-        if (err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_INTERRUPT) {
+        if (err.rc != SQLITE_OK && !excused(&err)) {
             world_fail(w, "node %lld cannot fold: %d %s", (long long)n->id, err.rc, err.msg);
         }
         trusted(w, n);
@@ -194,7 +199,11 @@ void world_node_deliver(struct world *w, struct world_node *n, int count)
     while (mm_applier_room(n->applier) && mm_bus_next(n->r.bus, &d)) {
         struct mm_shard *s = &n->r.shard[d.shard - 1];
         s->end_seq = d.seq + d.pending > s->end_seq ? d.seq + d.pending : s->end_seq;
-        mm_applier_put(n->applier, &d, &err);
+        if (mm_applier_put(n->applier, &d, &err) != SQLITE_OK && fault_came()) { /* as the node does */
+            s->following = s->checked = false;
+            mm_applier_drop(n->applier, s->n);
+            return;
+        }
     }
 }
 
@@ -210,7 +219,11 @@ void world_node_pump(struct world *w, struct world_node *n)
         mm_publisher_check(&n->r, &n->r.shard[k]);
         mm_publisher_pump(&n->r, &n->r.shard[k], &err);
     }
-    if (err.rc != SQLITE_OK) {
+    if (err.rc != SQLITE_OK && fault_came()) {
+        for (int k = 0; k < n->r.nshard; k++) {
+            mm_publisher_back(&n->r.shard[k], err.msg, true);
+        }
+    } else if (err.rc != SQLITE_OK) {
         world_fail(w, "publishing of node %lld: %s", (long long)n->id, err.msg);
     }
 }
@@ -240,6 +253,13 @@ void world_node_flush(struct world *w, struct world_node *n)
     mm_repl_flush(r, &err);
     mm_outbox_trim(r->outbox, mm_clock_wall_ms(), KEEP_MS, -1, TRIM_ROWS, &more, &err);
     mm_db_exec(r->db, &err, "COMMIT");
+    if (err.rc != SQLITE_OK && fault_came()) {
+        if (!sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        }
+        r->reload_needed = true;
+        return;
+    }
     if (err.rc != SQLITE_OK) {
         world_fail(w, "flush of node %lld: %s", (long long)n->id, err.msg);
         return;

@@ -6,6 +6,7 @@
 #include "base/db.h"
 #include "store/change.h"
 #include "store/policy.h"
+#include "test/model/faults.h"
 #include "test/model/world_int.h"
 
 const char world_schema[] =
@@ -345,7 +346,7 @@ static void statement(struct world *w, struct world_node *n, uint64_t *seed)
     if (getenv("SHOW_SQL") != NULL) {
         printf("    node %d: %s: %d\n", (int)(n - w->node), sql, rc);
     }
-    if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_CONSTRAINT && (rc & 0xff) != SQLITE_MISMATCH) {
+    if (!fault_came() && rc != SQLITE_OK && (rc & 0xff) != SQLITE_CONSTRAINT && (rc & 0xff) != SQLITE_MISMATCH) {
         world_fail(w, "%s: %d %s", sql, rc, sqlite3_errmsg(n->app));
     }
 }
@@ -358,7 +359,7 @@ static void statements(struct world *w, struct world_node *n, uint64_t *seed)
     if (inner) {
         sqlite3_exec(n->app, "SAVEPOINT s", NULL, NULL, NULL);
     }
-    for (unsigned k = 1; k < count; k++) {
+    for (unsigned k = 1; k < count && !sqlite3_get_autocommit(n->app); k++) {
         statement(w, n, seed);
     }
     if (inner) {
@@ -392,6 +393,7 @@ static void remember(struct world *w, struct world_node *n, int64_t before)
     mm_buf_init(&data, 1 << 30);
     mm_arena_init(&a, 1 << 30);
     struct mm_txn txn = { .arena = &a };
+    fault_pause(true);
     if (mm_outbox_next(n->r.outbox, before, &row, &names, &data, &err)) {
         if (row.kind == MM_OUTBOX_TXN) {
             mm_change_read(&txn, data.data, data.len, names.data, names.len, world_coll, NULL, &err);
@@ -402,6 +404,7 @@ static void remember(struct world *w, struct world_node *n, int64_t before)
         memset(c, 0, sizeof *c);
         memcpy(c->txid, row.txid, sizeof c->txid);
         c->node = (int)(n - w->node);
+        c->optional = fault_dead();
         for (size_t k = 0; k < txn.ntab; k++) {
             c->touches[mm_watch_shard(txn.tab[k].name, w->shards) - 1] |= txn.tab[k].nrow > 0;
         }
@@ -416,15 +419,23 @@ static void remember(struct world *w, struct world_node *n, int64_t before)
     mm_arena_free(&a);
     mm_buf_free(&names);
     mm_buf_free(&data);
+    fault_pause(false);
 }
 
 static void end(struct world *w, struct world_node *n, bool keep)
 {
     struct mm_err err;
+    fault_pause(true);
     mm_err_init(&err);
     int64_t before = mm_outbox_last(n->r.outbox, &err);
+    fault_pause(false);
     n->open = false;
-    if (sqlite3_exec(n->app, keep ? "COMMIT" : "ROLLBACK", NULL, NULL, NULL) != SQLITE_OK) {
+    int rc = sqlite3_exec(n->app, keep ? "COMMIT" : "ROLLBACK", NULL, NULL, NULL);
+    if (fault_came() || n->hurt) { /* done or not: the outbox tells */
+        n->hurt = false;
+        sqlite3_exec(n->app, "ROLLBACK", NULL, NULL, NULL); /* an error when it is done already */
+        remember(w, n, before);
+    } else if (rc != SQLITE_OK) {
         world_fail(w, "%s: %s", keep ? "COMMIT" : "ROLLBACK", sqlite3_errmsg(n->app));
     } else if (keep) {
         remember(w, n, before);
@@ -433,16 +444,24 @@ static void end(struct world *w, struct world_node *n, bool keep)
 
 static bool begin(struct world *w, struct world_node *n)
 {
-    if (sqlite3_exec(n->app, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK) {
+    if (sqlite3_exec(n->app, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK && !fault_came()) {
         world_fail(w, "BEGIN: %s", sqlite3_errmsg(n->app));
     }
-    return !w->failed;
+    return !w->failed && !sqlite3_get_autocommit(n->app);
+}
+
+/* SQLite may have rolled back by itself; or the COMMIT will be refused. */
+static void still_open(struct world_node *n)
+{
+    n->open = !sqlite3_get_autocommit(n->app);
+    n->hurt = n->open && (n->hurt || fault_came());
 }
 
 void world_write(struct world *w, struct world_node *n, uint64_t seed)
 {
     if (n->open) {
         statements(w, n, &seed);
+        still_open(n);
     } else if (begin(w, n)) {
         statements(w, n, &seed);
         end(w, n, pick(&seed, 10) != 0);
@@ -472,7 +491,7 @@ void world_hold(struct world *w, struct world_node *n, uint64_t seed)
     if (n->open) {
         end(w, n, pick(&seed, 4) != 0);
     } else if (begin(w, n)) {
-        n->open = true;
         statements(w, n, &seed);
+        still_open(n);
     }
 }

@@ -1,0 +1,148 @@
+/* Sweeps in the simulator: one step of a random schedule meets a failing
+** allocation, SQL step, publish, write or sync, or the process dies at a write
+** or publish; each time another one, until none is left. After each: no open
+** transaction, no block of memory too many, the schedule goes on, all nodes
+** end equal.
+**
+**   replay_faults [--first SEED] [--count N] [--seconds N] [--full] [--nth N]
+**
+** Without --full a sweep leaves out most of its places, by the seed. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "test/model/schedule.h"
+
+enum { SECONDS = 20, NTH_MAX = 20000, SAMPLES = 12 };
+
+static const enum world_act acts[] = { WORLD_PUMP,  WORLD_TURN,  WORLD_WRITE,   WORLD_DELIVER, WORLD_APPLY,
+                                       WORLD_APPLY, WORLD_FLUSH, WORLD_RESTART, WORLD_HOLD };
+
+struct trial {
+    struct schedule s;
+    struct world_step faulty;
+    size_t at; /* before this step of the schedule */
+    enum fault kind;
+    long nth;
+    /* What came of it: shared. */
+    bool came, failed;
+    char why[600];
+    long live;
+};
+
+static void make(struct trial *t, uint64_t seed)
+{
+    uint64_t state = seed ^ 0xfa17;
+    schedule_make(&t->s, seed);
+    t->s.n = t->s.n > 24 ? 24 : t->s.n;
+    t->at = t->s.n / 2 + world_random(&state) % (t->s.n / 2);
+    t->kind = (enum fault)(FAULT_MEMORY + world_random(&state) % (FAULTS - FAULT_MEMORY));
+    unsigned count = t->kind == FAULT_PUBLISH ? 2 : sizeof acts / sizeof acts[0];
+    t->faulty = (struct world_step){ acts[world_random(&state) % count], (unsigned)(world_random(&state) % 12),
+                                     world_random(&state) };
+}
+
+static void run(void *arg)
+{
+    struct trial *t = arg;
+    struct world w;
+    fault_arm(FAULT_NONE, 0, NULL, NULL);
+    world_open(&w, t->s.seed / SCHEDULE_BLOCK);
+    world_seed(t->s.seed);
+    for (size_t k = 0; k < t->at; k++) {
+        world_step(&w, &t->s.step[k]);
+    }
+    struct world_step before = t->faulty; /* something to fold, something to send */
+    before.act = t->faulty.act == WORLD_APPLY ? WORLD_DELIVER : WORLD_WRITE;
+    if (t->faulty.act == WORLD_APPLY || t->faulty.act == WORLD_PUMP || t->faulty.act == WORLD_TURN) {
+        world_step(&w, &before);
+    }
+    if (!w.failed) {
+        t->came = world_act_faulty(&w, &t->faulty, t->kind, t->nth);
+        world_check_now(&w, &t->faulty);
+    }
+    for (size_t k = t->at; k < t->s.n; k++) {
+        world_step(&w, &t->s.step[k]);
+    }
+    if (!w.failed) {
+        world_settle(&w);
+    }
+    t->failed = w.failed;
+    snprintf(t->why, sizeof t->why, "%s", w.why);
+    world_close(&w);
+    t->live = fault_live();
+}
+
+/* One place; `live` is what a run without a fault leaves. */
+static bool once(struct trial *t, long nth, long live)
+{
+    t->nth = nth;
+    t->came = t->failed = false;
+    if (!schedule_apart(run, t, t->why, sizeof t->why)) {
+        t->failed = true;
+    } else if (!t->failed && nth > 0 && t->live != live) {
+        t->failed = true;
+        snprintf(t->why, sizeof t->why, "%ld blocks of memory too many", t->live - live);
+    }
+    if (t->failed) {
+        printf("not ok seed %llu, %s %ld of %s at step %zu, node %u: %s\n", (unsigned long long)t->s.seed,
+               fault_name(t->kind), nth, world_act_name(t->faulty.act), t->at + 1, t->faulty.node, t->why);
+        printf("    again: build/release/test/unit/replay_faults --first %llu --count 1 --nth %ld\n",
+               (unsigned long long)t->s.seed, nth);
+    }
+    return !t->failed;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = { { "first", 1, NULL, 'f' },   { "count", 1, NULL, 'c' },
+                                             { "seconds", 1, NULL, 's' }, { "full", 0, NULL, 'a' },
+                                             { "nth", 1, NULL, 'n' },     { 0 } };
+    uint64_t first = (uint64_t)time(NULL) * 100000;
+    uint64_t count = UINT64_C(1) << 40;
+    time_t until = time(NULL) + SECONDS;
+    bool full = false;
+    long only = 0;
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        first = c == 'f' ? strtoull(optarg, NULL, 10) : first;
+        count = c == 'c' ? strtoull(optarg, NULL, 10) : count;
+        until = c == 's' ? time(NULL) + atoi(optarg) : c == 'c' ? 0 : until;
+        full = full || c == 'a';
+        only = c == 'n' ? atol(optarg) : only;
+    }
+    if (getenv("SHOW_LOG") == NULL) {
+        mm_log_silence();
+    }
+    world_prepare();
+    struct trial *t = schedule_shared(sizeof *t);
+    long places[FAULTS] = { 0 };
+    uint64_t k = 0;
+    for (; k < count && (until == 0 || time(NULL) < until); k++) {
+        uint64_t state = first + k;
+        make(t, first + k);
+        if (!once(t, 0, 0) || (only > 0 && !once(t, only, t->live))) {
+            return 1;
+        }
+        long live = t->live;
+        long step = full ? 1 : 1 + (long)(world_random(&state) % 60);
+        for (long nth = 1, tries = 0; only == 0 && nth < NTH_MAX && (full || tries < SAMPLES); nth += step, tries++) {
+            step = full || t->kind == FAULT_PUBLISH || t->kind >= FAULT_WRITE ? 1 : step;
+            if (!once(t, nth, live)) {
+                return 1;
+            }
+            if (!t->came) {
+                break;
+            }
+            places[t->kind]++;
+        }
+    }
+    printf("ok replay_faults: seeds %llu to %llu", (unsigned long long)first, (unsigned long long)(first + k - 1));
+    for (int f = FAULT_MEMORY; f < FAULTS; f++) {
+        printf(", %ld %s", places[f], fault_name((enum fault)f));
+    }
+    printf("\n");
+    return 0;
+}
