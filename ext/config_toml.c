@@ -313,7 +313,7 @@ static const char *not_utf8(const char *text, size_t len)
                       : c >= 0xC2 && c <= 0xDF ? 1
                       : (c & 0xF0) == 0xE0     ? 2
                       : c >= 0xF0 && c <= 0xF4 ? 3
-                                               : 9;
+                                               : SIZE_MAX; /* begins no character */
         if (more > (size_t)(end - p - 1)) {
             return (const char *)p;
         }

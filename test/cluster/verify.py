@@ -143,7 +143,8 @@ def main():
     rng = seeded()
     with Workspace() as ws:
         nats = NatsServer(ws).start()
-        config = {"nats": {"urls": [nats.url]}, "replication_log": {"shards": SHARDS}}
+        # What a stranger writes is not to be captured: that is how a node comes to differ.
+        config = {"nats": {"urls": [nats.url]}, "replication_log": {"shards": SHARDS}, "capture": "hook"}
         nodes = [Node(ws, name, config=config, schema=SCHEMA) for name in "abc"]
         ids = {n.status()["node_id"]: n.name for n in nodes}
         fill(nodes[0], 0, 40)

@@ -86,6 +86,9 @@ static void tables(void)
 
 static void mistakes(void)
 {
+    refuses("a long run of bytes that begin no character",
+            "a = \"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\"",
+            "line 1, column 6: the text is not UTF-8");
     refuses("no equals sign", "a 1", "line 1, column 3: = is expected");
     refuses("no key", "\n  = 1", "line 2, column 3: a key is expected");
     refuses("no value", "a =", "line 1, column 4: a value is expected");
