@@ -124,8 +124,8 @@ static uint64_t part_size(const struct mm_hook *h)
     return size > 0 ? size : 1;
 }
 
-static void put_record(struct mm_hook *h, const uint8_t *data, uint64_t len, const uint8_t *names, uint64_t names_len,
-                       struct mm_err *err)
+static void put_record(struct mm_hook *h, const struct mm_spill *spill, const uint8_t *data, const uint8_t *names,
+                       uint64_t names_len, struct mm_err *err)
 {
     struct mm_inbox_record r = {
         .kind = MM_OUTBOX_TXN,
@@ -134,7 +134,8 @@ static void put_record(struct mm_hook *h, const uint8_t *data, uint64_t len, con
         .names = names,
         .names_len = names_len,
         .data = data,
-        .len = len,
+        .len = mm_spill_len(spill),
+        .mapped = data == spill->map,
     };
     sqlite3_randomness(sizeof r.txid, r.txid);
     h->written = true;
@@ -173,7 +174,7 @@ static void put_grouped(struct mm_hook *h, struct mm_spill *data, struct mm_spil
         return;
     }
     add_watches(h, err);
-    put_record(h, d, mm_spill_len(data), n, mm_spill_len(names), err);
+    put_record(h, data, d, n, mm_spill_len(names), err);
 }
 
 static void put(struct mm_hook *h, struct mm_spill *data, struct mm_spill *names, struct mm_err *err)

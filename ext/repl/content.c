@@ -5,6 +5,7 @@
 #include "base/db.h"
 #include "base/seen.h"
 #include "repl/join.h"
+#include "store/log.h"
 
 struct taking {
     struct mm_repl *r;
@@ -159,6 +160,9 @@ int mm_join_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *ou
         mm_db_exec(r->db, err, "BEGIN");
     }
     mm_repl_read_outbox(r, err);
+    if (err->rc == SQLITE_OK && sqlite3_txn_state(r->db, "main") != SQLITE_TXN_WRITE && mm_log_any(r->db, err)) {
+        mm_err_set(err, SQLITE_BUSY, "what triggers have noted is on its way into the outbox: try again");
+    }
     if (err->rc == SQLITE_OK) {
         sum_base(r, t, out, err);
     }

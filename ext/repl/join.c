@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/log.h"
+#include "capture/trigger.h"
+#include "store/log.h"
 #include "repl/record.h"
 #include "store/meta.h"
 
@@ -81,6 +83,14 @@ static struct mm_msg_table *gather(struct mm_repl *r, size_t *n, struct mm_err *
     if (g.table == NULL) {
         mm_err_nomem(err);
         return NULL;
+    }
+    if (mm_log_any(r->db, err)) { /* rows that triggers noted are pending ones, too */
+        mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+        mm_trigger_move(r->db, NULL, err);
+        mm_db_exec(r->db, err, "COMMIT");
+        if (!sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        }
     }
     mm_db_exec(r->db, err, "BEGIN");
     mm_targets_refresh(r->targets, err);

@@ -1,5 +1,7 @@
 #include "snapshot/work.h"
 
+#include <stddef.h>
+
 #include "base/clock.h"
 #include "base/gate.h"
 
@@ -38,7 +40,9 @@ static int progress(void *arg)
 
 void mm_work_watch(struct mm_work *w, sqlite3 *db)
 {
-    sqlite3_progress_handler(db, STEPS, progress, w);
+    if (sqlite3_api->progress_handler != NULL) { /* left out by some builds: then a statement ends by itself only */
+        sqlite3_progress_handler(db, STEPS, progress, w);
+    }
 }
 
 bool mm_work_moved(void *arg, int64_t done, int64_t total)

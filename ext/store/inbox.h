@@ -40,6 +40,7 @@ struct mm_inbox_record {
     size_t names_len;
     const uint8_t *data;
     size_t len;
+    bool mapped; /* data is a shared mapping of a file: what was written may leave memory */
 };
 
 /* A place between two records. Zeroed: not known. */

@@ -1,5 +1,7 @@
 /* The writing side of the outbox. */
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/db.h"
@@ -20,6 +22,13 @@ static void bind_bytes(sqlite3_stmt *st, int param, const uint8_t *p, size_t n)
     } else {
         sqlite3_bind_null(st, param);
     }
+}
+
+/* Of a large transaction only a part at a time is in memory. */
+static void leave(const uint8_t *data, size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    (void)madvise((void *)(uintptr_t)data, len - len % page, MADV_DONTNEED);
 }
 
 /* Part 0 carries the identity; `last` is 0 for a row of one transaction. */
@@ -46,6 +55,9 @@ static void put_row(sqlite3_stmt *put, uint64_t part_size, int64_t id, int64_t l
         }
         mm_db_run(put, err);
         at += n;
+        if (r->mapped) {
+            leave(r->data, at);
+        }
     }
     sqlite3_clear_bindings(put);
 }

@@ -153,7 +153,8 @@ def application_hook(ws):
     run("SELECT marmot_watch('t'); INSERT INTO t VALUES (2)")
     system.close()
     db = connect(path, load=False)
-    check("and captures", transactions(db) == 1, "not")
+    # By the hook, or noted by a trigger and not moved to the outbox yet.
+    check("and captures", transactions(db) + one(db, "SELECT count(*) FROM __marmot__log") == 1, "not")
     db.close()
 
 
