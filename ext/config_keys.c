@@ -30,7 +30,7 @@ const struct mm_config_key mm_config_keys[] = {
     { NAME("cluster", cluster, "marmot") },
     { BOOL("replicate", replicate, true) },
     { BOOL("publish", publish, true) },
-    { INT("cleanup_interval", cleanup_interval_ms, 0, YEAR_MS, 1, 1000) },
+    { INT("cleanup_interval", cleanup_interval_ms, 0, YEAR_MS, 1, 0) },
     { INT("sleep_timeout", sleep_timeout_ms, 0, YEAR_MS, 1, 0) },
     { CHOICE("join", join, "strict,adopt,merge") },
     { CHOICE("capture", capture, "auto,hook,trigger") },
