@@ -420,11 +420,3 @@ int64_t mm_task_ms(const struct mm_task *t)
 {
     return t->ended_ms - t->began_ms;
 }
-
-void mm_task_progress(struct mm_task *t, struct mm_buf *out)
-{
-    const char *what = t->work.what;
-    mm_buf_str(out, "{\"doing\":");
-    mm_buf_json(out, what != NULL ? what : "ending");
-    mm_buf_printf(out, ",\"done\":%lld,\"total\":%lld}", (long long)t->work.done, (long long)t->work.total);
-}

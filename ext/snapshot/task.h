@@ -69,7 +69,4 @@ const struct mm_diff *mm_task_diff(const struct mm_task *t);
 const char *mm_task_copy(const struct mm_task *t);
 int64_t mm_task_ms(const struct mm_task *t); /* since it began */
 
-/* Appends {"doing":..,"done":..,"total":..}. */
-void mm_task_progress(struct mm_task *t, struct mm_buf *out);
-
 #endif

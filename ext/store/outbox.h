@@ -1,9 +1,9 @@
 /* The outbox: captured transactions and control messages, from the
 ** application's commit until some time after their echo.
 **
-** Threads: that of the connection. Ids grow and never come back; one is left out
-** where a COMMIT was refused. outbox.c, outbox_put.c and outbox_head.c alone name __marmot__outbox, __marmot__head,
-** __marmot__undo and __marmot__echo. */
+** Threads: that of the connection. Ids grow and never come back; one is left
+** out where a COMMIT was refused. outbox.c, outbox_put.c and outbox_head.c
+** alone name __marmot__outbox, __marmot__head, __marmot__undo, __marmot__echo. */
 #ifndef MM_STORE_OUTBOX_H
 #define MM_STORE_OUTBOX_H
 
