@@ -106,6 +106,7 @@ struct mm_node {
     sqlite3_stmt *version_stmt; /* tells whether another connection has committed */
     int64_t version, peek_at_us, peek_step_us, busy_until_ms;
     int64_t active_ms, sleep_moved; /* for sleep_timeout */
+    bool rested, resting;           /* a snapshot before the sleep was thought of; is being begun */
     struct mm_repl r;
     struct mm_applier *applier;
     struct mm_server *server;
@@ -214,6 +215,7 @@ bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err
 /* node_keep.c. Snapshots that nobody asks for. */
 struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err);
 void mm_node_keep_step(struct mm_node *n); /* no task is under way */
+bool mm_node_keep_rest(struct mm_node *n); /* before a sleep: true when a snapshot is being taken */
 void mm_node_kept(struct mm_node *n, const struct mm_err *err);
 
 /* node.c */

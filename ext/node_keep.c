@@ -25,6 +25,7 @@ struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err)
     struct mm_keep k = { .max_entries = c->log.max_entries,
                          .max_bytes = c->log.max_bytes,
                          .interval_ms = c->snapshot.interval_ms,
+                         .rest = n->resting,
                          .tables = listed(n, err),
                          .bucket = n->lease_bucket,
                          .replicas = (int)c->log.replicas };
@@ -83,6 +84,23 @@ void mm_node_keep_step(struct mm_node *n)
             mm_node_kept(n, &err);
         }
     }
+}
+
+bool mm_node_keep_rest(struct mm_node *n)
+{
+    struct mm_err err;
+    bool news = !n->snap_known;
+    mm_err_init(&err);
+    for (int k = 0; k < n->r.nshard; k++) {
+        news = news || n->r.shard[k].pos.seq > n->snap_seq[k];
+    }
+    if (!news || !healthy(n) || n->task != NULL) {
+        return false;
+    }
+    n->resting = true;
+    bool begun = mm_node_task_begin(n, MM_TASK_KEEP, &err);
+    n->resting = false;
+    return begun;
 }
 
 void mm_node_kept(struct mm_node *n, const struct mm_err *err)

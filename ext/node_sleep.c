@@ -1,5 +1,6 @@
-/* sleep_timeout: a node that has nothing to do disconnects, stops its child
-** server, and waits for the next local commit or call. It keeps the lock. */
+/* sleep_timeout: a node that has nothing to do stores a snapshot of what is new,
+** disconnects, stops its child server, and waits for the next local commit or
+** call. It keeps the lock. */
 #include <poll.h>
 
 #include "base/clock.h"
@@ -19,7 +20,7 @@ static bool active(struct mm_node *n, bool changed)
     bool came = changed || moved != n->sleep_moved;
     n->sleep_moved = moved;
     enum mm_node_state state = mm_node_state_now(n);
-    return came || pending || n->task != NULL || mm_node_sync_waiting(n) ||
+    return came || pending || (n->task != NULL && !n->rested) || mm_node_sync_waiting(n) ||
            (state != MM_NODE_LIVE && state != MM_NODE_OFFLINE);
 }
 
@@ -31,9 +32,17 @@ int mm_node_sleep_timeout(struct mm_node *n, bool changed)
     }
     if (n->active_ms == 0 || active(n, changed)) {
         n->active_ms = now;
+        n->rested = n->task != NULL && n->rested; /* the one under way counts for the next sleep, too */
     }
     int64_t left = n->active_ms + n->config->sleep_timeout_ms - now;
-    return left <= 0 ? 0 : left < LOOK_MS ? (int)left : LOOK_MS;
+    if (left > 0) {
+        return left < LOOK_MS ? (int)left : LOOK_MS;
+    }
+    if (!n->rested) {
+        n->rested = true;
+        mm_node_keep_rest(n);
+    }
+    return n->task != NULL ? LOOK_MS : 0; /* its end wakes the thread */
 }
 
 static bool open_again(struct mm_node *n)
@@ -63,6 +72,7 @@ bool mm_node_sleep(struct mm_node *n)
         step = mm_notify_take(n->notify) ? 1 : step * 2 > LOOK_MS ? LOOK_MS : step * 2;
     }
     n->active_ms = 0;
+    n->rested = false;
     n->offered = false;
     n->r.reload_needed = true;
     return open_again(n);

@@ -19,7 +19,7 @@ bool mm_keep_due(const struct mm_keep *k, const struct mm_manifest *newest, cons
     for (int n = 0; n < k->nshard && err->rc == SQLITE_OK; n++) {
         struct mm_stream_info info;
         int64_t moved = k->position[n] - newest->shard[n].seq;
-        if (k->max_entries > 0 && moved >= k->max_entries / 2) {
+        if ((k->max_entries > 0 && moved >= k->max_entries / 2) || (k->rest && moved > 0)) {
             return true;
         }
         bool helps = moved > 0 || older == NULL || newest->shard[n].seq > older->shard[n].seq;

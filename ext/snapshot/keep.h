@@ -12,6 +12,7 @@ struct mm_keep {
     int64_t max_entries; /* of a stream; <= 0: nothing is ever removed from the log */
     int64_t max_bytes;   /* <= 0: no limit */
     int64_t interval_ms; /* 0: only by growth */
+    bool rest;           /* the node is going to sleep: whatever is new is worth a snapshot */
     int64_t tables;      /* on the cluster's list, as this node has it */
     int64_t position[MM_SNAPSHOT_SHARDS];
     const char *bucket; /* of the leases */

@@ -1,8 +1,10 @@
 """sleep_timeout: a node without activity disconnects and stops its child server;
-the next commit of any process wakes it; marmot_run returns instead.
+the next commit of any process wakes it; marmot_run returns instead. What is new
+is in a snapshot before it sleeps.
 marmot-test: parallel
 """
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,12 +17,20 @@ SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v);"
 TIMEOUT = 700  # ms
 
 
+def newest(folder):
+    """The furthest position that a stored snapshot has; a manifest's name carries it."""
+    sums = [re.match(r"[0-9a-f]+-\d+-(\d+)-", name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
+    return max([int(m.group(1)) for m in sums if m], default=0)
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
-        b = Node(ws, "b", urls=nats.url, schema=SCHEMA)
+        store = os.path.join(ws.dir, "snapshots")
+        config = {"nats": {"urls": [nats.url]}, "snapshot": {"store": "file", "file": {"path": store}}}
+        b = Node(ws, "b", config=config, schema=SCHEMA)
         b.sync()
-        a = Node(ws, "a", config={"nats": {"urls": [nats.url]}, "sleep_timeout": TIMEOUT}, schema=SCHEMA)
+        a = Node(ws, "a", config=dict(config, sleep_timeout=TIMEOUT), schema=SCHEMA)
         check("the key has its effect", not any("sleep_timeout" in w for w in a.status()["warnings"]), a.status())
         a.sync()
         start = time.monotonic()
@@ -35,6 +45,8 @@ def main():
         wait_until(lambda: a.one("SELECT count(*) FROM t") == 2, 20, "what it missed arrives")
         ok("the next local commit wakes it")
         a.wait_state("sleeping")
+        position = a.status()["shards"][0]["position"]
+        check("a snapshot holds what came before the sleep", newest(store) >= position > 2, (newest(store), position))
         check("marmot_sync wakes it, too", a.sync() == 1, a.status())
         a.wait_state("sleeping")
         other = Node(ws, "other", config=False, db=a.db)
