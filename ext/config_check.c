@@ -308,10 +308,6 @@ static const char *const not_yet[] = {
 
 static void warn_not_yet(struct mm_config *c, struct mm_err *err)
 {
-    if (c->join == MM_JOIN_MERGE) {
-        mm_config_warn(c, err,
-                       "configuration key join: \"merge\" is not available in this version and is taken as \"strict\"");
-    }
     for (size_t i = 0; i < sizeof not_yet / sizeof *not_yet && err->rc == SQLITE_OK; i++) {
         const struct mm_config_key *k = mm_config_key_find(not_yet[i]);
         bool set = mm_config_key_is_text(k) ? k->text[0] != '+' && strcmp(mm_config_get_text(c, k), k->text) != 0

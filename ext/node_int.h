@@ -126,7 +126,8 @@ struct mm_node {
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
     struct mm_task *task;    /* node_task.c: long work under way, NULL = none */
-    enum mm_purpose purpose; /* of a copy that is brought */
+    enum mm_purpose purpose; /* of a copy that is brought, */
+    enum mm_join_mode how;   /* and what becomes of rows that differ from it */
     bool held;               /* the task compares: nothing is folded, followed or sent */
     struct mm_err bring_why; /* what made the copy necessary */
     int64_t next_bring_ms;
@@ -205,8 +206,11 @@ int mm_node_peers_timeout(const struct mm_node *n);
 void mm_node_peers_farewell(struct mm_node *n);
 
 /* node_task.c. A copy of the cluster's content is needed: begins to bring it, unless it
-** was tried a moment ago. True: under way. */
-bool mm_node_bring(struct mm_node *n, enum mm_purpose p, const struct mm_err *why);
+** was tried a moment ago. True: under way. `how`: STRICT refuses a copy that the rows
+** here differ from (of a node that has joined they may), ADOPT takes the cluster's,
+** MERGE keeps and sends those that exist only here; with these two a copy of a file
+** that differs is kept, unless it is of a member that only comes up to the log. */
+bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, const struct mm_err *why);
 void mm_node_task_step(struct mm_node *n);
 void mm_node_task_end(struct mm_node *n); /* whatever is under way; callers get an error */
 

@@ -134,7 +134,8 @@ static bool join(struct mm_node *n)
     n->nothing_watched = result == MM_JOIN_NOTHING;
     bool bring = result == MM_JOIN_BRING || result == MM_JOIN_LOST;
     enum mm_node_state sad = n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
-    bool brought = bring && mm_node_bring(n, result == MM_JOIN_BRING ? MM_FOR_JOIN : MM_FOR_LOST, &err);
+    bool brought = bring && mm_node_bring(n, result == MM_JOIN_BRING ? MM_FOR_JOIN : MM_FOR_LOST,
+                                          n->r.joined ? MM_JOIN_STRICT : n->config->join, &err);
     n->verdict = result == MM_JOIN_CONFLICT              ? MM_NODE_JOIN_CONFLICT
                  : result == MM_JOIN_DIVERGED            ? MM_NODE_DIVERGED
                  : bring && n->verdict != sad && brought ? MM_NODE_JOINING

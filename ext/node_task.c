@@ -143,7 +143,7 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
         .keep_log = mm_node_keep(n, err),
         .lost = lost,
         .need_snapshot = need_snapshot,
-        .keep = n->config->join == MM_JOIN_ADOPT && !n->r.joined,
+        .keep = n->how != MM_JOIN_STRICT,
         .wake = wake,
         .arg = n->self,
     };
@@ -153,6 +153,7 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
 
 bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err)
 {
+    n->how = MM_JOIN_STRICT;
     mm_node_flush(n, true); /* a snapshot is of the place that the database names */
     if (kind == MM_TASK_KEEP && (n->r.reload_needed || mm_repl_dirty(&n->r))) {
         mm_err_set(err, SQLITE_BUSY, "the database is locked by its application");
@@ -190,7 +191,7 @@ static void hold(struct mm_node *n)
     }
 }
 
-bool mm_node_bring(struct mm_node *n, enum mm_purpose p, const struct mm_err *why)
+bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, const struct mm_err *why)
 {
     struct mm_err err;
     mm_err_init(&err);
@@ -200,6 +201,7 @@ bool mm_node_bring(struct mm_node *n, enum mm_purpose p, const struct mm_err *wh
     if (mm_clock_mono_ms() < n->next_bring_ms) {
         return false;
     }
+    n->how = how;
     if (begin(n, MM_TASK_BRING, p == MM_FOR_LOST, false, &err) != SQLITE_OK) {
         mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, err.msg);
         return false;
@@ -229,12 +231,13 @@ static int judge(struct mm_node *n, struct mm_err *err)
         bool whole = n->r.joined ? mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED : d->captured;
         if (lacks && whole) {
             refuse(err, n, d, d->why);
-        } else if (!n->r.joined && d->captured && differs && d->rows > 0 && n->config->join != MM_JOIN_ADOPT) {
+        } else if (!n->r.joined && d->captured && differs && d->rows > 0 && n->how == MM_JOIN_STRICT) {
             char why[300];
             (void)snprintf(
                 why, sizeof why,
                 "its rows differ from the cluster's (%lld only here, %lld only there, %lld with other values):"
-                " set join to 'adopt' (the cluster's rows; a copy of this file is kept), or start from an empty table",
+                " set join to 'adopt' (the cluster's rows) or 'merge' (those only here are kept, too); a copy of this"
+                " file is kept",
                 (long long)d->here, (long long)d->there, (long long)d->both);
             refuse(err, n, d, why);
         }
@@ -287,6 +290,7 @@ static void ready(struct mm_node *n)
         .copy = mm_task_copy(n->task),
         .diff = mm_task_diff(n->task),
         .watch_all = n->watch_all,
+        .merge = n->how == MM_JOIN_MERGE,
         .cluster_id = n->r.cluster_id,
     };
     char cluster_id[sizeof n->r.cluster_id];

@@ -1,6 +1,6 @@
 /* What the files of apply share: apply.c maps columns and writes row after
 ** row, apply_unique.c tables with UNIQUE sets beyond the key, apply_keyless.c
-** rows without identity. Nobody else includes this. */
+** rows without identity. Beside them only merge.c includes this, for its conflicts. */
 #ifndef MM_REPL_APPLY_INT_H
 #define MM_REPL_APPLY_INT_H
 

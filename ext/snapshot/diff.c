@@ -207,6 +207,10 @@ static void compare_tables(struct mm_diff_side *c, int number, struct mm_err *er
         open_put(c, number, err);
         mm_diff_pending(c, err);
         merge(c, rows, rows + ncol, err);
+        if (c->out->mode == MM_DIFF_ALL) { /* a NULL among the keys */
+            c->out->here = c->out->there = c->out->both = 0;
+            mm_diff_sums(c, err);
+        }
     }
     mm_db_finalize(c->put);
     if (c->out->here == 0 && c->out->there == 0 && c->out->both == 0) {

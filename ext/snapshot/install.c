@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/log.h"
+#include "repl/merge.h"
 #include "snapshot/take.h"
 #include "store/meta.h"
 #include "store/policy.h"
@@ -57,6 +58,77 @@ static void write_rows(struct mm_repl *r, const struct mm_diff_table *d, int num
     mm_buf_free(&cols);
     mm_buf_free(&keys);
     mm_buf_free(&marks);
+}
+
+/* --- merge: what stood here waits in the copy --- */
+
+static bool merges(struct mm_repl *r, const struct mm_install *in, const struct mm_diff_table *d, struct mm_err *err)
+{
+    return in->merge && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL) &&
+           mm_watch_captures(mm_watch_get(r->db, d->name, NULL, err));
+}
+
+/* Rows that the diff says are here, as they are visible. */
+static void set_aside(struct mm_repl *r, const struct mm_diff_table *d, int number, struct mm_err *err)
+{
+    struct mm_table *def = mm_table_load(r->db, d->name, err);
+    struct mm_buf cols;
+    struct mm_buf keys;
+    struct mm_buf names; /* without types: each value stays as it is */
+    struct mm_buf marks;
+    mm_buf_init(&cols, 1 << 20);
+    mm_buf_init(&keys, 1 << 20);
+    mm_buf_init(&names, 1 << 20);
+    mm_buf_init(&marks, 1 << 20);
+    if (def != NULL && mm_diff_columns(def, false, &cols, err) == SQLITE_OK &&
+        mm_diff_columns(def, true, &keys, err) == SQLITE_OK) {
+        for (int k = 0, n = 0; k < def->ncol; k++) {
+            mm_buf_printf(&names, "%sc%d", k > 0 ? ", " : "", k);
+            if (def->col[k].pk != 0) {
+                mm_buf_printf(&marks, "%sk%d", n > 0 ? ", " : "", n + 1);
+                n++;
+            }
+        }
+        mm_buf_byte(&names, 0);
+        mm_buf_byte(&marks, 0);
+        mm_buf_check(&names, err, "a statement");
+        mm_buf_check(&marks, err, "a statement");
+        mm_db_exec(r->db, err, "CREATE TABLE copy.__marmot__mine_%d(%s)", number, (const char *)names.data);
+        if (d->mode == MM_DIFF_KEYS) {
+            mm_db_exec(r->db, err,
+                       "INSERT INTO copy.__marmot__mine_%d SELECT %s FROM main.\"%w\" WHERE (%s) IN"
+                       " (SELECT %s FROM copy.__marmot__diff_%d WHERE here)",
+                       number, (const char *)cols.data, def->name, (const char *)keys.data, (const char *)marks.data,
+                       number);
+        } else {
+            mm_db_exec(r->db, err, "INSERT INTO copy.__marmot__mine_%d SELECT %s FROM main.\"%w\"", number,
+                       (const char *)cols.data, def->name);
+        }
+    }
+    mm_table_free(def);
+    mm_buf_free(&cols);
+    mm_buf_free(&keys);
+    mm_buf_free(&names);
+    mm_buf_free(&marks);
+}
+
+static void bring_back(struct mm_repl *r, const struct mm_diff_table *d, int number, struct mm_late *late,
+                       struct mm_err *err)
+{
+    struct mm_merge_count count = { 0 };
+    struct mm_target *t = mm_targets_get(r->targets, d->name, err);
+    if (t == NULL || t->def == NULL) {
+        return;
+    }
+    sqlite3_stmt *st = mm_db_prepare(r->db, err, 0, "SELECT * FROM copy.__marmot__mine_%d ORDER BY rowid", number);
+    mm_merge_rows(r, t, st, late, &count, err);
+    mm_db_finalize(st);
+    if (err->rc == SQLITE_OK && count.kept + count.differ + count.clashed > 0) {
+        mm_log(MM_LOG_INFO,
+               "table %s is merged: %lld rows that existed only here are sent; in marmot_conflicts are %lld that"
+               " differed and %lld whose UNIQUE value a row of the cluster holds",
+               d->name, (long long)count.kept, (long long)count.differ, (long long)count.clashed);
+    }
 }
 
 static void make_table(struct mm_repl *r, const char *name, struct mm_err *err)
@@ -144,6 +216,11 @@ static void replace_state(struct mm_repl *r, const struct mm_install *in, struct
 static void replace_all(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
 {
     mm_repl_read_outbox(r, err);
+    for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
+        if (merges(r, in, &in->diff->table[k], err)) {
+            set_aside(r, &in->diff->table[k], k, err);
+        }
+    }
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         mm_pending_undo(r->shard[k].pending, 0, err);
     }
@@ -156,14 +233,26 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, struct m
         mm_pending_all_undone(r->shard[k].pending);
         mm_pending_redo(r->shard[k].pending, err);
     }
+    struct mm_late late;
+    mm_late_init(&late, r->db);
+    for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
+        if (merges(r, in, &in->diff->table[k], err)) {
+            bring_back(r, &in->diff->table[k], k, &late, err);
+        }
+    }
+    mm_late_put(&late, err);
+    mm_late_free(&late);
+    mm_repl_read_outbox(r, err);
     r->rekey_due = false;
 }
 
 int mm_install_run(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
 {
     int64_t began = mm_clock_mono_ms();
-    mm_db_exec(r->db, err, "ATTACH %Q AS copy", in->copy);
+    mm_db_exec(r->db, err, "ATTACH %Q AS copy; PRAGMA copy.journal_mode = MEMORY; PRAGMA copy.synchronous = OFF",
+               in->copy);
     if (err->rc != SQLITE_OK) {
+        sqlite3_exec(r->db, "DETACH copy", NULL, NULL, NULL);
         return err->rc;
     }
     sqlite3_busy_timeout(r->db, BUSY_MS);

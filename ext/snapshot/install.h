@@ -3,7 +3,9 @@
 **
 ** Threads: the replication thread; the gate is held by the caller. What is
 ** pending stays on top: undone first, done again at the end, but for what the
-** copy has accepted. Tables that are not watched are left alone. */
+** copy has accepted. Tables that are not watched are left alone. With `merge` the
+** transactions that hold the rows of this node alone come after what is pending:
+** they are of rows as they are visible, with that on top. */
 #ifndef MM_SNAPSHOT_INSTALL_H
 #define MM_SNAPSHOT_INSTALL_H
 
@@ -15,6 +17,7 @@ struct mm_install {
     const struct mm_diff *diff;
     bool watch_all; /* tables that are missing here are made */
     bool fresh;     /* everybody takes a new incarnation: the epoch is a new one */
+    bool merge;     /* rows that exist only here stay and are captured (repl/merge.h) */
     const char *cluster_id;
 };
 
