@@ -412,6 +412,7 @@ struct mm_node *mm_node_open(const char *path, const char *vfs, struct mm_config
     n->lock_fd = -1;
     n->state = MM_NODE_STARTING;
     n->verdict = MM_NODE_LIVE;
+    mm_err_init(&n->bring_failed);
     n->since_ms = mm_clock_wall_ms();
     n->path = strdup(path);
     n->vfs = vfs != NULL ? strdup(vfs) : NULL;

@@ -132,6 +132,8 @@ struct mm_node {
     struct mm_err bring_why; /* what made the copy necessary */
     int64_t next_bring_ms;
     int bring_wait_ms;
+    struct mm_err bring_failed; /* of the last attempt, until one succeeds */
+    bool bring_hopeless;        /* it ends by itself no more */
     struct mm_bus_options task_bus;
     struct mm_store_options task_store;
     /* node_keep.c: what is known of the newest snapshot, and when to look again. */

@@ -134,13 +134,16 @@ static bool join(struct mm_node *n)
     n->nothing_watched = result == MM_JOIN_NOTHING;
     bool bring = result == MM_JOIN_BRING || result == MM_JOIN_LOST;
     enum mm_node_state sad = n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
-    bool brought = bring && mm_node_bring(n, result == MM_JOIN_BRING ? MM_FOR_JOIN : MM_FOR_LOST,
-                                          n->r.joined ? MM_JOIN_STRICT : n->config->join, &err);
-    n->verdict = result == MM_JOIN_CONFLICT              ? MM_NODE_JOIN_CONFLICT
-                 : result == MM_JOIN_DIVERGED            ? MM_NODE_DIVERGED
-                 : bring && n->verdict != sad && brought ? MM_NODE_JOINING
-                 : bring                                 ? sad
-                                                         : MM_NODE_LIVE;
+    if (bring) {
+        mm_node_bring(n, result == MM_JOIN_BRING ? MM_FOR_JOIN : MM_FOR_LOST,
+                      n->r.joined ? MM_JOIN_STRICT : n->config->join, &err);
+        err = n->bring_failed.rc != SQLITE_OK ? n->bring_failed : err;
+    }
+    n->verdict = result == MM_JOIN_CONFLICT   ? MM_NODE_JOIN_CONFLICT
+                 : result == MM_JOIN_DIVERGED ? MM_NODE_DIVERGED
+                 : bring && n->bring_hopeless ? sad
+                 : bring                      ? MM_NODE_JOINING
+                                              : MM_NODE_LIVE;
     n->linked = result == MM_JOIN_DONE;
     n->next_join_ms = mm_clock_mono_ms() + (result == MM_JOIN_DONE      ? 0
                                             : result == MM_JOIN_NOTHING ? MM_TICK_MS
@@ -149,7 +152,7 @@ static bool join(struct mm_node *n)
     if (result == MM_JOIN_DONE || result == MM_JOIN_NOTHING) {
         mm_err_init(&n->problem);
     } else {
-        if (strcmp(n->problem.msg, err.msg) != 0) {
+        if (!bring && strcmp(n->problem.msg, err.msg) != 0) {
             mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, err.msg);
         }
         n->problem = err;

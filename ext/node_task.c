@@ -10,7 +10,7 @@
 #include "node_int.h"
 #include "snapshot/install.h"
 
-enum { BRING_MS = 1000, BRING_MOST_MS = 60000, ANSWER_MAX = 1 << 20 };
+enum { BRING_MS = 1000, BRING_MOST_MS = 60000, WAIT_MS = 250, WAIT_MOST_MS = 2000, ANSWER_MAX = 1 << 20 };
 
 /* --- callers of SQL functions --- */
 
@@ -144,6 +144,8 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
         .lost = lost,
         .need_snapshot = need_snapshot,
         .keep = n->how != MM_JOIN_STRICT,
+        .newcomer = !n->r.joined,
+        .watch_all = n->watch_all,
         .wake = wake,
         .arg = n->self,
     };
@@ -204,9 +206,12 @@ bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, 
     n->how = how;
     if (begin(n, MM_TASK_BRING, p == MM_FOR_LOST, false, &err) != SQLITE_OK) {
         mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, err.msg);
+        n->bring_hopeless = true;
         return false;
     }
-    mm_log(MM_LOG_INFO, "node %lld brings in the cluster's content: %s", (long long)n->config->node_id, why->msg);
+    if (n->bring_wait_ms == 0) {
+        mm_log(MM_LOG_INFO, "node %lld brings in the cluster's content: %s", (long long)n->config->node_id, why->msg);
+    }
     n->purpose = p;
     n->bring_why = *why;
     hold(n);
@@ -252,7 +257,9 @@ static void installed(struct mm_node *n)
     n->verdict = MM_NODE_LIVE;
     n->bring_wait_ms = 0;
     n->next_bring_ms = 0;
+    n->bring_hopeless = false;
     mm_err_init(&n->problem);
+    mm_err_init(&n->bring_failed);
 }
 
 static bool hopeless(const struct mm_err *err)
@@ -264,11 +271,15 @@ static bool hopeless(const struct mm_err *err)
 
 static void failed(struct mm_node *n, const struct mm_err *err)
 {
-    n->bring_wait_ms = n->bring_wait_ms == 0 ? BRING_MS : n->bring_wait_ms * 2;
-    n->bring_wait_ms = n->bring_wait_ms > BRING_MOST_MS ? BRING_MOST_MS : n->bring_wait_ms;
+    bool waits = err->rc == SQLITE_EMPTY;
+    int most = waits ? WAIT_MOST_MS : BRING_MOST_MS;
+    n->bring_wait_ms = n->bring_wait_ms == 0 ? (waits ? WAIT_MS : BRING_MS) : n->bring_wait_ms * 2;
+    n->bring_wait_ms = n->bring_wait_ms > most ? most : n->bring_wait_ms;
     n->next_bring_ms = mm_clock_mono_ms() + n->bring_wait_ms;
-    mm_log(MM_LOG_WARN, "node %lld: the cluster's content could not be brought in: %s", (long long)n->config->node_id,
-           err->msg);
+    if (strcmp(n->bring_failed.msg, err->msg) != 0) {
+        mm_log(MM_LOG_WARN, "node %lld: the cluster's content could not be brought in: %s",
+               (long long)n->config->node_id, err->msg);
+    }
     if (!n->held) {
         return; /* a call of marmot_restore: the node goes on as it was */
     }
@@ -279,7 +290,9 @@ static void failed(struct mm_node *n, const struct mm_err *err)
         mm_node_unlink(n, err->msg);
     }
     n->problem = err->rc == SQLITE_NOTFOUND && n->bring_why.rc != SQLITE_OK ? n->bring_why : *err;
-    n->verdict = !hopeless(err) ? MM_NODE_JOINING : n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
+    n->bring_failed = n->problem;
+    n->bring_hopeless = hopeless(err);
+    n->verdict = !n->bring_hopeless ? MM_NODE_JOINING : n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
 }
 
 static void ready(struct mm_node *n)

@@ -313,6 +313,7 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
         result = MM_JOIN_CONFLICT;
     } else {
         bool founder = m.node == r->node && m.incarnation == mm_head_incarnation(r->db, err);
+        r->founder = r->founder || founder;
         result = founder ? MM_JOIN_DONE : compare(r, o, &m, table, n, err);
         if (result == MM_JOIN_DONE && adopt(r, &m, data, len, table, n, err) != SQLITE_OK) {
             result = MM_JOIN_LATER;

@@ -90,6 +90,7 @@ struct mm_repl {
     bool compress;
     bool all_columns; /* conflict = "row": every column of a change counts as changed */
     bool joined;
+    bool founder;           /* the log began with this node's tables, in this process's time */
     int64_t outbox_read;    /* highest outbox id among the pending ones read */
     int64_t echoed_written; /* watermark that the database holds */
     int64_t kept_bytes;     /* estimate of echoed rows still in the outbox */

@@ -232,7 +232,9 @@ static void one_table(struct mm_diff *d, int number, const struct mm_diff_option
         return;
     }
     out->captured = mm_watch_captures(ours->state);
+    out->unknown = ours->state == MM_WATCH_NONE;
     if (theirs->def == NULL || theirs->state != MM_WATCHED) {
+        out->waits = theirs->state != MM_STALE || theirs->joined_seq == 0;
         char *why = mm_watch_why(s->r.db, out->name, err);
         out->mode = MM_DIFF_ABSENT;
         (void)snprintf(out->why, sizeof out->why, "%s",

@@ -1,6 +1,7 @@
 #include "snapshot/keep.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -56,7 +57,14 @@ bool mm_keep_lease(const struct mm_keep *k, const struct mm_manifest *newest, in
     key_of(newest, key);
     (void)snprintf(value, sizeof value, "%lld", (long long)node);
     mm_bus_kv_open(bus, k->bucket, k->replicas, MM_KEEP_LEASE_MS * 1000000LL, REQUEST_MS, err);
-    return err->rc == SQLITE_OK && mm_bus_kv_create(bus, k->bucket, key, value, strlen(value), REQUEST_MS, err) == 1;
+    if (err->rc != SQLITE_OK || mm_bus_kv_create(bus, k->bucket, key, value, strlen(value), REQUEST_MS, err) == 1) {
+        return err->rc == SQLITE_OK;
+    }
+    char *holder = NULL; /* this node itself, when it was killed at it */
+    size_t len = 0;
+    bool mine = mm_bus_kv_get(bus, k->bucket, key, &holder, &len, REQUEST_MS, err) && strcmp(holder, value) == 0;
+    free(holder);
+    return mine;
 }
 
 int mm_keep_purge(const struct mm_keep *k, const struct mm_manifest *older, struct mm_bus *bus, struct mm_err *err)

@@ -211,6 +211,10 @@ static bool newest(struct mm_task *t, struct mm_scratch *s, struct mm_err *first
         return false;
     }
     int n = mm_repository_newest(&r, list, first, err);
+    if (err->rc != SQLITE_OK && !t->o.need_snapshot) { /* without the store the log may still do */
+        *first = *err;
+        mm_err_init(err);
+    }
     for (int k = 0; k < n && !found && err->rc == SQLITE_OK; k++) {
         found = try_snapshot(t, &r, &list[k], s, err);
         if (!found && useless(err)) {
@@ -263,6 +267,23 @@ static void keep_file(struct mm_task *t, struct mm_err *err)
     mm_gate_leave();
 }
 
+/* A cluster that began with rows is joined with them: its first snapshot is under way,
+** or waits for a node that has them. */
+static int nothing_waits(struct mm_task *t, const struct mm_err *first, struct mm_err *err)
+{
+    for (int k = 0; k < t->diff.n && t->o.newcomer && t->o.store != NULL && err->rc == SQLITE_OK; k++) {
+        const struct mm_diff_table *d = &t->diff.table[k];
+        if (d->mode == MM_DIFF_ABSENT && d->waits && (d->captured || (d->unknown && t->o.watch_all))) {
+            mm_err_set(
+                err, SQLITE_EMPTY,
+                "no snapshot of the cluster holds table %.80s yet: the first node that has its rows stores one by "
+                "itself, see marmot_status() there%s%.200s",
+                d->name, first->rc != SQLITE_OK ? "; here: " : "", first->rc != SQLITE_OK ? first->msg : "");
+        }
+    }
+    return err->rc;
+}
+
 static void bring(struct mm_task *t, struct mm_err *err)
 {
     struct mm_scratch s = { 0 };
@@ -278,6 +299,9 @@ static void bring(struct mm_task *t, struct mm_err *err)
     } else if (!found && err->rc == SQLITE_OK) {
         remove_copy(t);
         mm_begin_empty(&s, &so, t->o.path, t->o.cluster_id, &first, err);
+        if ((err->rc & 0xff) == SQLITE_NOTFOUND && first.rc != SQLITE_OK && !useless(&first)) {
+            *err = first; /* passing: the store may answer again */
+        }
     } else if (err->rc == SQLITE_OK) {
         mm_begin_tables(&s, t->o.path, t->o.vfs, err);
     }
@@ -289,6 +313,7 @@ static void bring(struct mm_task *t, struct mm_err *err)
         }
         mm_scratch_replay(&s, end, err);
         mm_diff_run(&t->diff, &d, &s, err);
+        nothing_waits(t, &first, err);
         keep_file(t, err);
     }
     mm_scratch_close(&s);

@@ -44,6 +44,8 @@ struct mm_task_options { /* all borrowed until close */
     bool need_snapshot;      /* an empty beginning will not do */
     bool keep;               /* a copy of the file is made when the rows here differ */
     bool lost;               /* what this node folded last is not in the log any more: its position is no aim */
+    bool newcomer;           /* it takes all that is wanted here, or waits (SQLITE_EMPTY) for a snapshot that has it */
+    bool watch_all;          /* tables that nobody has named here are wanted, too */
     void (*wake)(void *arg); /* its state has changed */
     void *arg;
 };

@@ -46,9 +46,11 @@ def fill(a):
 
 def taken(ws, nats):
     a = Node(ws, "a", config=config(ws, nats), schema=SCHEMA)
+    place = os.path.join(ws.dir, "snapshots")
+    wait_until(lambda: os.path.isdir(place) and len(os.listdir(place)) == 2, 10, "the founder's first snapshot")
     fill(a)
     answer = snapshot(a)
-    files = sorted(os.listdir(os.path.join(ws.dir, "snapshots")))
+    files = sorted(f for f in os.listdir(place) if f.startswith(answer["id"]))
     check("a snapshot is two objects, its answer says where it stands",
           len(files) == 2 and answer["shards"][0]["position"] > 0 and answer["bytes"] > 0, "%s %s" % (answer, files))
     check("nothing else is left beside the database",
