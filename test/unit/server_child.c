@@ -75,7 +75,7 @@ static int strange_descriptors(int pid, const char *canary, char *names, size_t 
         (void)snprintf(path, sizeof path, "%.512s/%s", dir, e->d_name);
         if (readlink(path, target, sizeof target - 1) > 0 && strcmp(target, canary) == 0) {
             n++;
-            (void)snprintf(names + strlen(names), size - strlen(names), " %s", target);
+            (void)snprintf(names + strlen(names), size - strlen(names), " %s", e->d_name);
         }
     }
     if (d != NULL) {
