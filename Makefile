@@ -235,7 +235,7 @@ NOT_VALGRIND := %/attack_faults %/value_keys %/bus_restart
 VALGRIND := valgrind -q --error-exitcode=99
 check-valgrind-run: build/release/libmarmot.so $(UNIT_release)
 	@MARMOT_SO=$(CURDIR)/build/release/libmarmot.so MARMOT_WRAP='$(VALGRIND) --exit-on-first-error=yes --fair-sched=yes' \
-	    MARMOT_TEST_SLOW=10 MARMOT_TEST_ROUNDS=5 PYTHONMALLOC=malloc \
+	    MARMOT_TEST_ROUNDS=5 PYTHONMALLOC=malloc \
 	    ./test/run --slow 20 --wrap '$(VALGRIND) --leak-check=full --errors-for-leak-kinds=definite' \
 	    $(filter-out $(NOT_VALGRIND),$(UNIT_release)) test/cluster/kill_rounds.py test/cluster/both_ways.py
 

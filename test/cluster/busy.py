@@ -48,7 +48,7 @@ db.close()
 
 
 def start(node, first, timeout, seconds, rows):
-    return subprocess.Popen([PYTHON, "-c", WRITER, node.db, EXTENSION, str(first), str(timeout), str(seconds), str(rows)],
+    return subprocess.Popen([PYTHON, "-c", WRITER, node.db, EXTENSION, str(first), str(timeout * SLOW), str(seconds), str(rows)],
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=node.env,
                             preexec_fn=die_with_parent)
 
@@ -68,7 +68,7 @@ def main():
         for r in runs:
             r.stdin.write("end\n")
             r.stdin.close()
-        codes = [r.wait(60) for r in runs]
+        codes = [r.wait(60 * SLOW) for r in runs]
         for r in runs:
             r.stdout.close()
         for s in seen:
@@ -91,7 +91,7 @@ def main():
         seen = [json.loads(r.stdout.readline()) for r in runs]
         for r in runs:
             r.stdin.close()
-            r.wait(60)
+            r.wait(60 * SLOW)
             r.stdout.close()
         note("without a timeout: %d written, %d times busy" % (seen[1]["written"], seen[1]["busy"]))
         check("without a busy_timeout writes get in between", seen[1]["written"] > 100, seen)

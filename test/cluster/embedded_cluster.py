@@ -37,7 +37,7 @@ def members(ws, nats):
 
 def together(nodes, seconds=90):
     for n in nodes + nodes:
-        if n.sync(int(seconds * 1000 * SLOW)) != 1:
+        if n.sync(seconds * 1000) != 1:
             raise Timeout("%s did not sync: %s" % (n.name, n.status()))
     wait_equal(nodes)
 
@@ -120,7 +120,7 @@ def waits_for_dns(ws):
     check("too few addresses are waited for", "localhost has" in why and "of 99 addresses" in why, why)
     began = time.monotonic()
     n.quit()
-    check("and hold no end up", time.monotonic() - began < 5 * SLOW, time.monotonic() - began)
+    bar("and hold no end up", time.monotonic() - began < 5, time.monotonic() - began)
 
 
 def main():

@@ -127,7 +127,7 @@ def taken_over(ws, rng):
                 owner_of(rest)
             owner.start()
     note("taken over within %.1f s" % longest)
-    check("taken over within seconds", longest < 8, "%.1f s" % longest)
+    bar("taken over within seconds", longest < 8, "%.1f s" % longest)
     for n in nodes:
         check("%s is in step after all" % n.name, n.sync(20000) == 1, n.status())
     common = everywhere(nodes)

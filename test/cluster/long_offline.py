@@ -22,7 +22,7 @@ WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 6000) I
 PENDING = int(os.environ.get("PENDING", 5000))
 ROWS = 400  # that both write
 # With windows of 256 messages each node undid and redid everything 20 times.
-LONGEST = 4 if "MARMOT_PRELOAD" not in os.environ and not WRAP else 60
+LONGEST = 4
 
 
 def write(node, who, rng):
@@ -104,7 +104,7 @@ def main():
         note("equal %.2f s after the server; others waited %s s at most" % (
             time.monotonic() - start, " and ".join("%.2f" % w for w in waits)))
         ok("equal after a long time offline")
-        check("nobody waits long for the lock", max(waits) < LONGEST, waits)
+        bar("nobody waits long for the lock", max(waits) < LONGEST, waits)
         rows = everything["acc"][1]
         check("transfers of both nodes add up", sum(r[3][1] for r in rows) == 0, [r for r in rows if r[3][1]][:3])
         check("every new row is there", len(everything["bag"][1]) > PENDING // 10, len(everything["bag"][1]))

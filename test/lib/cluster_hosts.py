@@ -88,7 +88,7 @@ class Console(Node):
         return lines[0] if lines else None
 
     def sync(self, ms=10000):
-        return int(self.one("SELECT marmot_sync(%d)" % ms))
+        return int(self.one("SELECT marmot_sync(%d)" % (ms * SLOW)))
 
     def quit(self):
         self.process.stdin.write(".quit\n")

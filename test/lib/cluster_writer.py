@@ -35,7 +35,8 @@ def write_once(db, rng, name, n):
 def main():
     path, extension, config, name, counter, seed, pause = sys.argv[1:]
     rng = random.Random(int(seed))
-    db = sqlite3.connect(path, isolation_level=None, timeout=10)
+    slow = float(os.environ.get("MARMOT_TEST_SLOW") or 1)
+    db = sqlite3.connect(path, isolation_level=None, timeout=10 * slow)
     db.enable_load_extension(True)
     db.load_extension(extension)
     db.execute("SELECT marmot_init(?)", (config,)).fetchone()

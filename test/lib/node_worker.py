@@ -33,7 +33,8 @@ def decode(value):
 
 
 def connect(path, extension):
-    db = sqlite3.connect(path, isolation_level=None, timeout=5)
+    slow = float(os.environ.get("MARMOT_TEST_SLOW") or 1)
+    db = sqlite3.connect(path, isolation_level=None, timeout=5 * slow)
     if extension:
         db.enable_load_extension(True)
         db.load_extension(extension)
