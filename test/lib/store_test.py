@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 
-from marmot_test import EXTENSION, TOP, WRAP, check, die_with_parent, plain_env
+from marmot_test import EXTENSION, TOP, WRAP, bar, check, die_with_parent, plain_env
 
 AUTH, BUSY, IOERR, CORRUPT, FULL, CANTOPEN, TOOBIG, MISUSE, INTERRUPT = 23, 5, 10, 11, 13, 14, 18, 21, 9
 MB = 1024 * 1024
@@ -208,7 +208,8 @@ def the_usual(s, ws, label, big=30 * MB):
     s.remove("empty")
     s.put("large", large)
     rss = int(s.ask("get", "large", back, 1 << 40).split("rss=")[1])
-    check(label + ": memory stays small", same(large, back) and (WRAP or rss < 24000), "%d KiB" % rss)
+    check(label + ": what comes back is the same", same(large, back), "it differs")
+    bar(label + ": memory stays small", rss < 24000, "%d KiB" % rss)
     s.remove("large")
 
 
@@ -245,8 +246,16 @@ class CutProxy:
                 server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 return
-            for pair in ((client, server), (server, client)):
-                threading.Thread(target=self.relay, args=pair, daemon=True).start()
+            threading.Thread(target=self.both, args=(client, server), daemon=True).start()
+
+    def both(self, client, server):
+        """A socket is closed when nobody reads it any more: its number may be another's then."""
+        back = threading.Thread(target=self.relay, args=(server, client), daemon=True)
+        back.start()
+        self.relay(client, server)
+        back.join()
+        client.close()
+        server.close()
 
     def over(self, n):
         with self.lock:
@@ -272,12 +281,11 @@ class CutProxy:
                     for s in (a, b):
                         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         s.shutdown(socket.SHUT_RDWR)
-                        s.close()
                     return
                 b.sendall(data)
         except OSError:
             for s in (a, b):
                 try:
-                    s.close()
+                    s.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
