@@ -31,7 +31,7 @@ from storm_proxy import Proxy  # noqa: E402
 
 STORM_SECONDS = 13
 STORMS = 3
-SYNC_SECONDS = 60
+SYNC_SECONDS = 60 * SLOW
 totals = {}
 
 
