@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from marmot_test import *  # noqa: E402,F403
 from cluster_hosts import *  # noqa: E402,F403
 
-BOOKS = "CREATE TABLE Books(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO Books VALUES (1, 'first');"
+BOOKS = "CREATE TABLE Books(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO Books VALUES (1, 'first'), (3, 'third');"
 OTHERS = {
     "no common table": "CREATE TABLE Songs(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO Songs VALUES (1, 'la');",
     "another schema": "CREATE TABLE Books(id INTEGER PRIMARY KEY, title TEXT, price REAL);"
@@ -18,7 +18,7 @@ OTHERS = {
     "another key": "CREATE TABLE Books(id INTEGER NOT NULL, title TEXT NOT NULL PRIMARY KEY);"
                    "INSERT INTO Books VALUES (1, 'first');",
     "other rows": "CREATE TABLE Books(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO Books VALUES (1, 'mine');",
-    "fewer rows": "CREATE TABLE Books(id INTEGER PRIMARY KEY, title TEXT);",
+    "fewer rows": "CREATE TABLE Books(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO Books VALUES (1, 'first');",
 }
 
 
