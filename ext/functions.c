@@ -186,7 +186,7 @@ static void body_run(struct call *c)
     }
 }
 
-/* Both wait for the replication thread, which writes: not inside a transaction. */
+/* They wait for the replication thread, which writes: not inside a transaction. */
 static void long_work(struct call *c, int (*work)(struct mm_node *, struct mm_buf *, struct mm_err *))
 {
     struct mm_buf b;
@@ -210,6 +210,11 @@ static void body_snapshot(struct call *c)
 static void body_restore(struct call *c)
 {
     long_work(c, mm_node_restore);
+}
+
+static void body_reconcile(struct call *c)
+{
+    long_work(c, mm_node_reconcile);
 }
 
 static void body_verify(struct call *c)
@@ -364,6 +369,7 @@ static const struct mm_function functions[] = {
     { "marmot_verify", "marmot_verify([timeout_ms])", 0, 1, { SQLITE_INTEGER }, SQLITE_DIRECTONLY, body_verify },
     { "marmot_snapshot", "marmot_snapshot()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_snapshot },
     { "marmot_restore", "marmot_restore()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_restore },
+    { "marmot_reconcile", "marmot_reconcile()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_reconcile },
     { "marmot_retry", "marmot_retry(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_retry },
     { "marmot_skip", "marmot_skip(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_skip },
     { "marmot_status", "marmot_status()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_status },

@@ -66,10 +66,11 @@ int mm_node_sync(struct mm_node *n, int64_t up_to_outbox_id, int timeout_ms, str
 int mm_node_retry(struct mm_node *n, int shard, int64_t seq, struct mm_err *err);
 int mm_node_skip(struct mm_node *n, int shard, int64_t seq, struct mm_err *err);
 
-/* marmot_snapshot and marmot_restore: append their answers. Wait as long as it
+/* marmot_snapshot, marmot_restore and marmot_reconcile: append their answers. Wait as long as it
 ** takes, on the application's thread, outside a transaction. */
 int mm_node_snapshot(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
 int mm_node_restore(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
+int mm_node_reconcile(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
 
 /* Appends the JSON object of marmot_status(); `brief`: the fields that
 ** marmot_init returns. */

@@ -16,6 +16,7 @@
 #include "repl/join.h"
 #include "repl/open.h"
 #include "repl/publisher.h"
+#include "snapshot/reconcile.h"
 #include "snapshot/task.h"
 
 enum {
@@ -125,11 +126,12 @@ struct mm_node {
     bool watch_due; /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
-    struct mm_task *task;    /* node_task.c: long work under way, NULL = none */
-    enum mm_purpose purpose; /* of a copy that is brought, */
-    enum mm_join_mode how;   /* and what becomes of rows that differ from it */
-    bool held;               /* the task compares: nothing is folded, followed or sent */
-    struct mm_err bring_why; /* what made the copy necessary */
+    struct mm_task *task;           /* node_task.c: long work under way, NULL = none */
+    enum mm_purpose purpose;        /* of a copy that is brought, */
+    enum mm_join_mode how;          /* and what becomes of rows that differ from it */
+    struct mm_reconcile *reconcile; /* node_reconcile.c: once the task is ready */
+    bool held;                      /* the task compares: nothing is folded, followed or sent */
+    struct mm_err bring_why;        /* what made the copy necessary */
     int64_t next_bring_ms;
     int bring_wait_ms;
     struct mm_err bring_failed; /* of the last attempt, until one succeeds */
@@ -216,7 +218,12 @@ bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, 
 void mm_node_task_step(struct mm_node *n);
 void mm_node_task_end(struct mm_node *n); /* whatever is under way; callers get an error */
 
+int mm_node_judge(struct mm_node *n, struct mm_err *err); /* the task's copy */
 bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err);
+
+/* node_reconcile.c. A task of that kind is ready: the next step of publishing what it
+** found. True when it is over, with err set or without. */
+bool mm_node_reconcile_step(struct mm_node *n, struct mm_err *err);
 
 /* node_keep.c. Snapshots that nobody asks for. */
 struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err);

@@ -60,6 +60,11 @@ int mm_node_restore(struct mm_node *n, struct mm_buf *out, struct mm_err *err)
     return call(n, MM_TASK_BRING, out, err);
 }
 
+int mm_node_reconcile(struct mm_node *n, struct mm_buf *out, struct mm_err *err)
+{
+    return call(n, MM_TASK_RECONCILE, out, err);
+}
+
 /* Answers those who wait for what has ended; `all`: those who have not begun, too. */
 static void answer(struct mm_node *n, bool all, enum mm_task_kind kind, const struct mm_err *err)
 {
@@ -70,6 +75,8 @@ static void answer(struct mm_node *n, bool all, enum mm_task_kind kind, const st
         }
         if (err->rc != SQLITE_OK) {
             c->err = *err;
+        } else if (kind == MM_TASK_RECONCILE) {
+            mm_reconcile_answer(n->reconcile, &c->answer);
         } else {
             mm_manifest_answer(mm_task_manifest(n->task), mm_task_ms(n->task), &c->answer);
         }
@@ -127,7 +134,8 @@ static struct mm_store_options store_options(struct mm_node *n)
 
 static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need_snapshot, struct mm_err *err)
 {
-    if (!n->config->snapshot.enabled && (kind != MM_TASK_BRING || need_snapshot)) {
+    bool may_do_without = kind == MM_TASK_RECONCILE || (kind == MM_TASK_BRING && !need_snapshot);
+    if (!n->config->snapshot.enabled && !may_do_without) {
         return mm_err_set(err, SQLITE_ERROR, "snapshot.enabled is false in the configuration");
     }
     n->task_bus = mm_node_bus_options(n);
@@ -175,6 +183,10 @@ static void go_on(struct mm_node *n)
 
 static void close_task(struct mm_node *n)
 {
+    mm_gate_enter();
+    mm_reconcile_close(n->reconcile);
+    n->reconcile = NULL;
+    mm_gate_leave();
     mm_task_close(n->task);
     n->task = NULL;
     go_on(n);
@@ -188,7 +200,7 @@ static void hold(struct mm_node *n)
         mm_applier_drop(n->applier, 0);
         for (int k = 0; k < n->r.nshard; k++) {
             n->r.shard[k].following = n->r.shard[k].checked = false;
-            mm_publisher_back(&n->r.shard[k], "the cluster's content is brought in", false);
+            mm_publisher_back(&n->r.shard[k], "a copy of the cluster's content is compared", false);
         }
     }
 }
@@ -222,11 +234,15 @@ bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, 
 
 static void refuse(struct mm_err *err, const struct mm_node *n, const struct mm_diff_table *d, const char *why)
 {
+    if (n->task != NULL && mm_task_kind(n->task) == MM_TASK_RECONCILE) {
+        mm_err_set(err, SQLITE_MISMATCH, "table %s cannot be compared with the cluster's: %s", d->name, why);
+        return;
+    }
     mm_err_set(err, SQLITE_MISMATCH, "table %s cannot join cluster %s: %s", d->name, n->config->cluster, why);
 }
 
-/* Whether it may take the place of what is here. */
-static int judge(struct mm_node *n, struct mm_err *err)
+/* Whether it may take the place of what is here, or be compared with it. */
+int mm_node_judge(struct mm_node *n, struct mm_err *err)
 {
     const struct mm_diff *diff = mm_task_diff(n->task);
     for (int k = 0; k < diff->n && err->rc == SQLITE_OK; k++) {
@@ -310,7 +326,7 @@ static void ready(struct mm_node *n)
     memcpy(cluster_id, n->r.cluster_id, sizeof cluster_id);
     in.cluster_id = cluster_id;
     mm_gate_enter();
-    if (judge(n, &err) == SQLITE_OK) {
+    if (mm_node_judge(n, &err) == SQLITE_OK) {
         mm_install_run(&n->r, &in, &err);
     }
     mm_gate_leave();
@@ -354,13 +370,18 @@ static void begin_wanted(struct mm_node *n)
     if (!n->r.joined || n->verdict != MM_NODE_LIVE) {
         mm_err_set(&err, SQLITE_ERROR, "the node is not part of its cluster at the moment: see marmot_status()");
     }
-    for (int k = 0; k < n->r.nshard && kind == MM_TASK_SNAPSHOT; k++) {
+    bool sends = kind == MM_TASK_SNAPSHOT || kind == MM_TASK_RECONCILE;
+    for (int k = 0; k < n->r.nshard && sends; k++) {
         if (n->r.shard[k].blocked_seq != 0) {
             mm_err_set(&err, SQLITE_ERROR, "a message blocks this node: see marmot_status()");
         }
     }
-    if (kind == MM_TASK_SNAPSHOT && !(n->config->publish && n->config->replicate)) {
-        mm_err_set(&err, SQLITE_ERROR, "a node with publish or replicate false may not take snapshots");
+    if (sends && !(n->config->publish && n->config->replicate)) {
+        mm_err_set(&err, SQLITE_ERROR, "a node with publish or replicate false may not %s",
+                   kind == MM_TASK_SNAPSHOT ? "take snapshots" : "publish what it finds");
+    }
+    if (kind == MM_TASK_RECONCILE && n->r.move_due != 0) {
+        mm_err_set(&err, SQLITE_BUSY, "this database was set back and is being brought up to the log: try again");
     }
     if (err.rc == SQLITE_OK) {
         n->purpose = MM_FOR_RESTORE;
@@ -390,7 +411,12 @@ void mm_node_task_step(struct mm_node *n)
         stand(n);
         break;
     case MM_TASK_READY:
-        ready(n);
+        if (kind != MM_TASK_RECONCILE) {
+            ready(n);
+        } else if (mm_node_reconcile_step(n, &err)) {
+            answer(n, false, kind, &err);
+            close_task(n);
+        }
         break;
     case MM_TASK_DONE:
         mm_node_kept(n, &err);
@@ -404,7 +430,8 @@ void mm_node_task_step(struct mm_node *n)
         } else if (kind == MM_TASK_KEEP) {
             mm_node_kept(n, &err);
         } else {
-            mm_log(MM_LOG_WARN, "node %lld: the snapshot failed: %s", (long long)n->config->node_id, err.msg);
+            mm_log(MM_LOG_WARN, "node %lld: %s failed: %s", (long long)n->config->node_id,
+                   kind == MM_TASK_RECONCILE ? "marmot_reconcile" : "the snapshot", err.msg);
         }
         if (n->task != NULL) {
             close_task(n);

@@ -95,6 +95,11 @@ uint64_t mm_target_hash(const struct mm_value *row, int ncol); /* equal rows, eq
 /* All rows, the columns in local order; finalize with mm_db_finalize. */
 sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err);
 
+/* The same with the rowid before the columns; and the row of a rowid: 1 with
+** out[] borrowed until mm_target_holder_done, or 0. Of tables that have one. */
+sqlite3_stmt *mm_target_scan_rowids(const struct mm_target *t, sqlite3 *db, struct mm_err *err);
+int mm_target_read_rowid(struct mm_target *t, sqlite3 *db, int64_t rowid, struct mm_value *out, struct mm_err *err);
+
 /* Calls f for each watch row's target; stops at an error. */
 int mm_targets_each(struct mm_targets *s, int (*f)(void *arg, struct mm_target *t, struct mm_err *err), void *arg,
                     struct mm_err *err);

@@ -119,6 +119,18 @@ void mm_target_holder_done(struct mm_target *t)
     }
 }
 
+int mm_target_read_rowid(struct mm_target *t, sqlite3 *db, int64_t rowid, struct mm_value *out, struct mm_err *err)
+{
+    const char *name = rowid_name(t);
+    if (t->by_rowid == NULL && name != NULL && err->rc == SQLITE_OK) {
+        t->by_rowid = make_by_rowid(t, name, db, err);
+    }
+    if (t->by_rowid != NULL) {
+        sqlite3_bind_int64(t->by_rowid, 1, rowid);
+    }
+    return t->by_rowid != NULL && mm_db_step(t->by_rowid, err) && borrow_row(t, t->by_rowid, out, err);
+}
+
 int mm_target_evict(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err)
 {
     const char *rowid = t->def->without_rowid ? NULL : rowid_name(t);

@@ -27,8 +27,6 @@ int mm_target_run_new(struct mm_target *t, sqlite3 *db, sqlite3_stmt **kept, con
 
 /* True when an index answers this SELECT. */
 bool mm_target_searches(sqlite3 *db, const char *sql);
-/* SELECT rowid and all columns of all rows. */
-sqlite3_stmt *mm_target_scan_rowids(const struct mm_target *t, sqlite3 *db, struct mm_err *err);
 /* The next place that was found for the row; it may be another row's of the same hash. */
 bool mm_target_many_next(struct mm_target *t, const struct mm_value *row, int64_t *rowid);
 

@@ -7,6 +7,7 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "base/seen.h"
+#include "repl/shadow.h"
 #include "snapshot/diff_int.h"
 
 enum { BUSY_MS = 5000 };
@@ -54,8 +55,7 @@ static sqlite3_stmt *scan(const struct mm_diff_side *c, sqlite3 *db, struct mm_e
     return st;
 }
 
-/* The next row; false at the end, or with err set. */
-static bool next_row(const struct mm_table *def, sqlite3_stmt *st, struct mm_value *row, struct mm_err *err)
+bool mm_diff_next(const struct mm_table *def, sqlite3_stmt *st, struct mm_value *row, struct mm_err *err)
 {
     if (!mm_db_step(st, err)) {
         return false;
@@ -80,7 +80,7 @@ static int compare_keys(const struct mm_diff_side *c, const struct mm_value *a, 
     return 0;
 }
 
-static bool has_null_key(const struct mm_diff_side *c, const struct mm_value *row)
+bool mm_diff_null_key(const struct mm_diff_side *c, const struct mm_value *row)
 {
     for (int place = 0; place < c->nkey; place++) {
         if (row[c->key[place]].type == SQLITE_NULL) {
@@ -119,42 +119,42 @@ int mm_diff_note(struct mm_diff_side *c, const struct mm_value *row, bool here, 
     return err->rc;
 }
 
-/* Both are read in the order of their keys. Keys that something pending has
-** touched are left out: mm_diff_pending has looked at them. */
-static void merge(struct mm_diff_side *c, struct mm_value *a, struct mm_value *b, struct mm_err *err)
+/* Keys that something pending has touched are left out: mm_diff_pending has
+** looked at them. */
+void mm_diff_merge(struct mm_diff_side *c, struct mm_value *a, struct mm_value *b, struct mm_err *err)
 {
     sqlite3_stmt *ours = scan(c, c->live->db, err);
     sqlite3_stmt *theirs = scan(c, c->s->r.db, err);
-    bool more_a = next_row(c->def, ours, a, err);
-    bool more_b = next_row(c->def, theirs, b, err);
+    bool more_a = mm_diff_next(c->def, ours, a, err);
+    bool more_b = mm_diff_next(c->def, theirs, b, err);
     while ((more_a || more_b) && mm_work_go_on(c->work, err)) {
-        if ((more_a && has_null_key(c, a)) || (more_b && has_null_key(c, b))) {
+        if ((more_a && mm_diff_null_key(c, a)) || (more_b && mm_diff_null_key(c, b))) {
             c->out->mode = MM_DIFF_ALL; /* rows without identity */
             break;
         }
         int order = !more_b ? -1 : !more_a ? 1 : compare_keys(c, a, b);
         if (more_a && order <= 0 && mm_diff_touched(c, a, err)) {
-            more_b = order == 0 ? next_row(c->def, theirs, b, err) : more_b;
-            more_a = next_row(c->def, ours, a, err);
+            more_b = order == 0 ? mm_diff_next(c->def, theirs, b, err) : more_b;
+            more_a = mm_diff_next(c->def, ours, a, err);
             continue;
         }
         if (order > 0 && mm_diff_touched(c, b, err)) {
-            more_b = next_row(c->def, theirs, b, err);
+            more_b = mm_diff_next(c->def, theirs, b, err);
             continue;
         }
         c->out->rows += order <= 0;
         if (order != 0 || !mm_diff_same(c->def, a, b)) {
             mm_diff_note(c, order <= 0 ? a : b, order <= 0, order >= 0, err);
         }
-        more_a = order <= 0 ? next_row(c->def, ours, a, err) : more_a;
-        more_b = order >= 0 ? next_row(c->def, theirs, b, err) : more_b;
+        more_a = order <= 0 ? mm_diff_next(c->def, ours, a, err) : more_a;
+        more_b = order >= 0 ? mm_diff_next(c->def, theirs, b, err) : more_b;
         c->work->done++;
     }
     mm_db_finalize(ours);
     mm_db_finalize(theirs);
 }
 
-static void open_put(struct mm_diff_side *c, int number, struct mm_err *err)
+int mm_diff_open_put(struct mm_diff_side *c, int number, struct mm_err *err)
 {
     struct mm_buf names;
     struct mm_buf marks;
@@ -175,6 +175,12 @@ static void open_put(struct mm_diff_side *c, int number, struct mm_err *err)
     }
     mm_buf_free(&names);
     mm_buf_free(&marks);
+    return err->rc;
+}
+
+bool mm_diff_wide(const struct mm_diff_side *c, struct mm_err *err)
+{
+    return mm_db_int(c->live->db, err, 0, "SELECT encoding <> 'UTF-8' FROM pragma_encoding") != 0;
 }
 
 /* Both sides have the table, with the same definition. */
@@ -182,19 +188,10 @@ static void compare_tables(struct mm_diff_side *c, int number, struct mm_err *er
 {
     size_t ncol = (size_t)c->def->ncol;
     struct mm_value *rows = calloc(2 * ncol, sizeof *rows);
-    c->key = calloc(ncol, sizeof *c->key);
-    if (rows == NULL || c->key == NULL) {
+    if (rows == NULL) {
         mm_err_nomem(err);
     }
-    for (int k = 0; c->key != NULL && k < c->def->ncol; k++) {
-        if (c->def->col[k].pk != 0) {
-            c->key[c->def->col[k].pk - 1] = k;
-            c->nkey++;
-        }
-    }
-    /* In UTF-16 the order of texts is another than that of mm_value_compare. */
-    bool wide = mm_db_int(c->live->db, err, 0, "SELECT encoding <> 'UTF-8' FROM pragma_encoding") != 0;
-    bool keyless = c->def->keyless || c->nkey == 0 || wide;
+    bool keyless = c->def->keyless || c->nkey == 0 || mm_diff_wide(c, err);
     c->out->mode = keyless ? MM_DIFF_ALL : MM_DIFF_KEYS;
     bool any = mm_db_int(c->live->db, err, 0, "SELECT 1 FROM main.\"%w\" LIMIT 1", c->def->name) != 0;
     bool pending = mm_diff_any_pending(c, err);
@@ -204,22 +201,43 @@ static void compare_tables(struct mm_diff_side *c, int number, struct mm_err *er
     } else if (keyless) {
         mm_diff_sums(c, err);
     } else if (err->rc == SQLITE_OK) {
-        open_put(c, number, err);
+        mm_diff_open_put(c, number, err);
         mm_diff_pending(c, err);
-        merge(c, rows, rows + ncol, err);
+        mm_diff_merge(c, rows, rows + ncol, err);
         if (c->out->mode == MM_DIFF_ALL) { /* a NULL among the keys */
             c->out->here = c->out->there = c->out->both = 0;
             mm_diff_sums(c, err);
         }
     }
-    mm_db_finalize(c->put);
     if (c->out->here == 0 && c->out->there == 0 && c->out->both == 0) {
         c->out->mode = MM_DIFF_SAME;
     }
+    free(rows);
+}
+
+static void compare(struct mm_diff_side *c, int number, bool visible, struct mm_err *err)
+{
+    mm_buf_init(&c->scratch, (size_t)1 << 30);
+    c->key = calloc((size_t)c->def->ncol, sizeof *c->key);
+    if (c->key == NULL) {
+        mm_err_nomem(err);
+        return;
+    }
+    for (int k = 0; k < c->def->ncol; k++) {
+        if (c->def->col[k].pk != 0) {
+            c->key[c->def->col[k].pk - 1] = k;
+            c->nkey++;
+        }
+    }
+    if (visible) {
+        mm_diff_visible(c, number, err);
+    } else {
+        compare_tables(c, number, err);
+    }
+    mm_db_finalize(c->put);
     mm_seen_free(&c->touched);
     mm_buf_free(&c->scratch);
     free(c->key);
-    free(rows);
 }
 
 static void one_table(struct mm_diff *d, int number, const struct mm_diff_options *o, struct mm_scratch *s,
@@ -240,6 +258,9 @@ static void one_table(struct mm_diff *d, int number, const struct mm_diff_option
         (void)snprintf(out->why, sizeof out->why, "%s",
                        why != NULL ? why : "no snapshot holds its rows yet: it joins with the next one");
         sqlite3_free(why);
+    } else if (o->visible && ours->state != MM_WATCHED) {
+        out->mode = MM_DIFF_ABSENT;
+        (void)snprintf(out->why, sizeof out->why, "it is %s here", mm_watch_state_name(ours->state));
     } else if (ours->def == NULL) {
         out->mode = MM_DIFF_CREATE;
         out->there = 1;
@@ -249,8 +270,7 @@ static void one_table(struct mm_diff *d, int number, const struct mm_diff_option
                        "its columns, types, key or UNIQUE sets differ from the cluster's table: make them the same");
     } else {
         struct mm_diff_side c = { .s = s, .live = live, .t = ours, .def = ours->def, .out = out, .work = o->work };
-        mm_buf_init(&c.scratch, (size_t)1 << 30);
-        compare_tables(&c, number, err);
+        compare(&c, number, o->visible, err);
     }
 }
 
@@ -267,6 +287,9 @@ int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_sc
         mm_db_exec(live.db, err, "BEGIN");
         mm_repl_open(&live, &o->repl, err);
         mm_db_exec(s->r.db, err, "BEGIN");
+        if (o->visible) {
+            mm_shadow_follow(&s->r, &live, d->upto, 0, err);
+        }
         struct mm_watch_entry *list = mm_watchlist_all(s->r.db, &n, err);
         d->table = calloc((size_t)n + 1, sizeof *d->table);
         for (int k = 0; d->table != NULL && k < n && err->rc == SQLITE_OK; k++) {

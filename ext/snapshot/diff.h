@@ -4,7 +4,12 @@
 ** connection, without a lock. Its base must stand still meanwhile (the node is
 ** held: what the application commits is pending and does not belong to it).
 ** Keys that differ are written into the copy, into tables __marmot__diff_<i>
-** of the key's columns k1, k2, .. and two flags: here, there. */
+** of the key's columns k1, k2, .. and two flags: here, there.
+**
+** `visible`: not the base is compared but what the application sees, with the
+** copy on which all that is pending was done as well (repl/shadow.h). Then rows
+** without identity are in __marmot__rows_<i>: those only here with their rowid r
+** (else NULL), all columns as c0, c1, .. */
 #ifndef MM_SNAPSHOT_DIFF_H
 #define MM_SNAPSHOT_DIFF_H
 
@@ -33,12 +38,14 @@ struct mm_diff_table {
 struct mm_diff {
     struct mm_diff_table *table; /* every table of the cluster's list; number i is its place here */
     int n;
+    int64_t upto[MM_SNAPSHOT_SHARDS]; /* visible: outbox id up to which the copy has what is pending */
 };
 
 struct mm_diff_options {
     const char *path, *vfs;      /* the node's */
     struct mm_repl_options repl; /* the node's */
     struct mm_work *work;
+    bool visible;
 };
 
 int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_scratch *s, struct mm_err *err);

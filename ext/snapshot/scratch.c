@@ -1,5 +1,6 @@
 #include "snapshot/scratch.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "snapshot/take.h"
 #include "store/meta.h"
 
-enum { SILENT_MS = 30000, WAIT_MS = 200 };
+enum { SILENT_MS = 30000, WAIT_MS = 200, NODE_MS = 50 };
 
 static void check_file(struct mm_scratch *s, const struct mm_manifest *m, struct mm_err *err)
 {
@@ -67,6 +68,7 @@ int mm_scratch_open(struct mm_scratch *s, const struct mm_scratch_options *o, co
     struct mm_repl_options ro = o->repl;
     memset(s, 0, sizeof *s);
     s->work = o->work;
+    s->exact = o->exact;
     ro.node = 0;
     mm_gate_enter();
     s->r.db = mm_repl_connect(o->path, o->vfs, 0, err);
@@ -153,7 +155,7 @@ static void take_from_bus(struct mm_scratch *s, struct mm_err *err)
         if (d.kind == MM_DELIVERY_LOST) {
             mm_applier_drop(s->applier, d.shard);
             sh->following = sh->checked = false;
-        } else if (!sh->following) {
+        } else if (!sh->following || (s->target != NULL && d.seq > s->target[d.shard - 1])) {
             mm_bus_release(&d);
         } else {
             mm_applier_put(s->applier, &d, err);
@@ -216,6 +218,11 @@ int mm_scratch_replay(struct mm_scratch *s, const int64_t *target, struct mm_err
     int64_t left = first;
     int64_t moved_ms = mm_clock_mono_ms();
     mm_work_step(s->work, "reading the log", first);
+    s->target = s->exact ? target : NULL;
+    for (int k = 0; k < s->r.nshard && s->exact; k++) { /* what lay behind an earlier target was let go */
+        struct mm_shard *sh = &s->r.shard[k];
+        sh->following = sh->following && target[k] <= sh->pos.seq;
+    }
     while (left > 0 && err->rc == SQLITE_OK) {
         for (int k = 0; k < s->r.nshard && err->rc == SQLITE_OK; k++) {
             if (!s->r.shard[k].following && (s->r.shard[k].pos.seq > 0 || target[k] > 0)) {
@@ -245,5 +252,46 @@ int mm_scratch_replay(struct mm_scratch *s, const int64_t *target, struct mm_err
         }
     }
     flush(s, err);
+    s->target = NULL;
+    return err->rc;
+}
+
+/* What the node's database says; true when the copy is nowhere ahead of it. */
+static bool node_position(struct mm_scratch *s, sqlite3 *node, int64_t *at, struct mm_err *err)
+{
+    bool reached = true;
+    mm_gate_enter();
+    for (int k = 0; k < s->r.nshard && err->rc == SQLITE_OK; k++) {
+        struct mm_position pos;
+        mm_position_get(node, k + 1, &pos, err);
+        at[k] = pos.seq;
+        reached = reached && pos.seq >= s->r.shard[k].pos.seq;
+    }
+    mm_gate_leave();
+    return reached;
+}
+
+int mm_scratch_approach(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err)
+{
+    int64_t at[MM_SNAPSHOT_SHARDS] = { 0 };
+    int64_t until = mm_clock_mono_ms() + SILENT_MS;
+    mm_gate_enter();
+    sqlite3 *node = mm_repl_connect(node_path, vfs, 0, err);
+    mm_gate_leave();
+    for (int round = 0; round < 2 && err->rc == SQLITE_OK; round++) { /* the second one is short */
+        while (!node_position(s, node, at, err) && err->rc == SQLITE_OK) {
+            if (s->work->stop) {
+                mm_err_set(err, SQLITE_INTERRUPT, "the work on a snapshot was ended");
+            } else if (mm_clock_mono_ms() > until) {
+                mm_err_set(err, SQLITE_BUSY,
+                           "this node is behind the newest snapshot: try again when it has caught up");
+            }
+            (void)poll(NULL, 0, NODE_MS);
+        }
+        mm_scratch_replay(s, at, err);
+    }
+    mm_gate_enter();
+    sqlite3_close(node);
+    mm_gate_leave();
     return err->rc;
 }

@@ -14,6 +14,8 @@ struct mm_scratch {
     struct mm_repl r;
     struct mm_applier *applier;
     struct mm_work *work;
+    bool exact;
+    const int64_t *target; /* during an exact replay */
     char cluster_id[40];
 };
 
@@ -22,6 +24,7 @@ struct mm_scratch_options {
     struct mm_repl_options repl; /* as the node's; the node's id is not used */
     const struct mm_bus_options *bus;
     struct mm_work *work;
+    bool exact; /* nothing beyond a replay's target is folded */
 };
 
 /* Checks the file (SQLITE_CORRUPT) and that it is of this cluster, epoch and
@@ -34,6 +37,10 @@ void mm_scratch_close(struct mm_scratch *s);
 ** last folded message of each shard in its stream again, byte for byte.
 ** SQLITE_NOTFOUND: the streams do not hold it, or no longer reach back to it. */
 int mm_scratch_replay(struct mm_scratch *s, const int64_t *target, struct mm_err *err);
+
+/* Exact: folds as far as the node's database says that it has, which goes on
+** meanwhile; waits for it where the snapshot is ahead of it. */
+int mm_scratch_approach(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err);
 
 /* The streams' ends as the server tells them now. */
 int mm_scratch_ends(struct mm_scratch *s, int64_t *end, struct mm_err *err);

@@ -167,11 +167,17 @@ static void snapshot(struct mm_task *t, struct mm_err *err)
     mm_bus_close(bus);
 }
 
+static struct mm_scratch_options scratch_options(struct mm_task *t)
+{
+    return (
+        struct mm_scratch_options){ t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work, t->o.kind == MM_TASK_RECONCILE };
+}
+
 /* One snapshot, unpacked, checked, at its place in the log. */
 static bool try_snapshot(struct mm_task *t, struct mm_repository *r, const struct mm_manifest *m, struct mm_scratch *s,
                          struct mm_err *err)
 {
-    struct mm_scratch_options so = { t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work };
+    struct mm_scratch_options so = scratch_options(t);
     int64_t at[MM_SNAPSHOT_SHARDS];
     remove_copy(t);
     int raw = open_copy(t, O_RDWR | O_CREAT | O_TRUNC, err);
@@ -284,27 +290,35 @@ static int nothing_waits(struct mm_task *t, const struct mm_err *first, struct m
     return err->rc;
 }
 
+/* The newest snapshot, or an empty beginning; it stands where that was taken. `first`
+** gets what speaks against the newest one. */
+static int start_copy(struct mm_task *t, struct mm_scratch *s, struct mm_err *first, struct mm_err *err)
+{
+    struct mm_scratch_options so = scratch_options(t);
+    mm_err_init(first);
+    bool found = newest(t, s, first, err);
+    if (!found && err->rc == SQLITE_OK && t->o.need_snapshot) {
+        mm_err_set(err, SQLITE_NOTFOUND, "there is no snapshot of the cluster: call marmot_snapshot() first");
+        *err = first->rc != SQLITE_OK ? *first : *err;
+    } else if (!found && err->rc == SQLITE_OK) {
+        remove_copy(t);
+        mm_begin_empty(s, &so, t->o.path, t->o.cluster_id, first, err);
+        if ((err->rc & 0xff) == SQLITE_NOTFOUND && first->rc != SQLITE_OK && !useless(first)) {
+            *err = *first; /* passing: the store may answer again */
+        }
+    } else if (err->rc == SQLITE_OK) {
+        mm_begin_tables(s, t->o.path, t->o.vfs, err);
+    }
+    return err->rc;
+}
+
 static void bring(struct mm_task *t, struct mm_err *err)
 {
     struct mm_scratch s = { 0 };
-    struct mm_scratch_options so = { t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work };
-    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work };
-    struct mm_err first;
+    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work, false };
     int64_t end[MM_SNAPSHOT_SHARDS];
-    mm_err_init(&first);
-    bool found = newest(t, &s, &first, err);
-    if (!found && err->rc == SQLITE_OK && t->o.need_snapshot) {
-        mm_err_set(err, SQLITE_NOTFOUND, "there is no snapshot of the cluster: call marmot_snapshot() first");
-        *err = first.rc != SQLITE_OK ? first : *err;
-    } else if (!found && err->rc == SQLITE_OK) {
-        remove_copy(t);
-        mm_begin_empty(&s, &so, t->o.path, t->o.cluster_id, &first, err);
-        if ((err->rc & 0xff) == SQLITE_NOTFOUND && first.rc != SQLITE_OK && !useless(&first)) {
-            *err = first; /* passing: the store may answer again */
-        }
-    } else if (err->rc == SQLITE_OK) {
-        mm_begin_tables(&s, t->o.path, t->o.vfs, err);
-    }
+    struct mm_err first;
+    start_copy(t, &s, &first, err);
     if (err->rc == SQLITE_OK && mm_scratch_ends(&s, end, err) == SQLITE_OK &&
         mm_scratch_replay(&s, end, err) == SQLITE_OK && wait_until_held(t, err)) {
         mm_scratch_ends(&s, end, err);
@@ -319,6 +333,25 @@ static void bring(struct mm_task *t, struct mm_err *err)
     mm_scratch_close(&s);
 }
 
+static void reconcile(struct mm_task *t, struct mm_err *err)
+{
+    struct mm_scratch s = { 0 };
+    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work, true };
+    int64_t end[MM_SNAPSHOT_SHARDS];
+    struct mm_err first;
+    if (start_copy(t, &s, &first, err) == SQLITE_OK && mm_scratch_approach(&s, t->o.path, t->o.vfs, err) == SQLITE_OK &&
+        wait_until_held(t, err) && mm_scratch_ends(&s, end, err) == SQLITE_OK) {
+        for (int k = 0; k < t->o.repl.nshard; k++) {
+            if (t->position[k] > end[k]) {
+                mm_err_set(err, SQLITE_NOTFOUND, "the server has lost messages that this node has folded");
+            }
+        }
+        mm_scratch_replay(&s, t->position, err);
+        mm_diff_run(&t->diff, &d, &s, err);
+    }
+    mm_scratch_close(&s);
+}
+
 static void body(struct mm_worker *w, void *arg)
 {
     struct mm_task *t = arg;
@@ -326,18 +359,17 @@ static void body(struct mm_worker *w, void *arg)
     (void)w;
     mm_err_init(&err);
     remove_copy(t);
+    bool copy = t->o.kind == MM_TASK_BRING || t->o.kind == MM_TASK_RECONCILE;
     if (t->o.kind == MM_TASK_BRING) {
         bring(t, &err);
+    } else if (t->o.kind == MM_TASK_RECONCILE) {
+        reconcile(t, &err);
     } else {
         snapshot(t, &err);
     }
     t->ended_ms = mm_clock_mono_ms();
     mm_work_step(&t->work, NULL, 0);
-    set_state(t,
-              err.rc != SQLITE_OK          ? MM_TASK_FAILED
-              : t->o.kind != MM_TASK_BRING ? MM_TASK_DONE
-                                           : MM_TASK_READY,
-              &err);
+    set_state(t, err.rc != SQLITE_OK ? MM_TASK_FAILED : !copy ? MM_TASK_DONE : MM_TASK_READY, &err);
 }
 
 struct mm_task *mm_task_open(const struct mm_task_options *o, struct mm_err *err)

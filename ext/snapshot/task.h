@@ -10,7 +10,11 @@
 ** held: it stores its position, folds nothing, and answers with mm_task_held.
 ** The copy reads on to that place at least, the difference is computed, and the
 ** task is READY: the replication thread looks at the difference and calls
-** mm_install_run, or does not. */
+** mm_install_run, or does not.
+**
+** Finding what was never captured (RECONCILE): the copy stops at exactly the
+** place of the held node, what is pending there is done on it, too, and what the
+** application sees is compared with that. READY: mm_reconcile_open goes on. */
 #ifndef MM_SNAPSHOT_TASK_H
 #define MM_SNAPSHOT_TASK_H
 
@@ -24,6 +28,7 @@ enum mm_task_kind {
     MM_TASK_SNAPSHOT,
     MM_TASK_BRING,
     MM_TASK_KEEP, /* a snapshot if one is due, by one node alone */
+    MM_TASK_RECONCILE,
 };
 enum mm_task_state {
     MM_TASK_WORKING,
