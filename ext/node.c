@@ -300,6 +300,7 @@ static bool loop(struct mm_worker *w, struct mm_node *n)
             mm_node_task_step(n);
         }
         tell(n);
+        mm_node_warn_step(n);
         mm_node_peers_step(n);
         mm_node_http_step(n);
         wait = smaller(wait, mm_node_peers_timeout(n));

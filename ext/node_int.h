@@ -94,11 +94,14 @@ struct mm_node {
     int64_t incarnation, epoch, pending_rows, pending_bytes;
     char url[256];
     int server_pid;
-    struct mm_peers peers;    /* the other nodes, as they told */
-    char hello_cluster[40];   /* the cluster's id, "" before joining */
-    int64_t caught_up_ms;     /* monotonic: last at the end of every shard; 0 = not looked yet */
-    atomic_llong connections; /* made so far */
-    atomic_bool ask_peers;    /* somebody wants to hear from all of them now */
+    struct mm_peers peers;          /* the other nodes, as they told */
+    char hello_cluster[40];         /* the cluster's id, "" before joining */
+    int64_t caught_up_ms;           /* monotonic: last at the end of every shard; 0 = not looked yet */
+    atomic_llong connections;       /* made so far */
+    atomic_bool ask_peers;          /* somebody wants to hear from all of them now */
+    char no_snapshot[MM_HELLO_WHY]; /* node_warn.c: why this node takes none, "" = it may */
+    char log_warning[400];          /* "" = there is room */
+    bool warn_snapshot;            /* the last attempt did, and none was made since */
 
     /* The thread's own. */
     struct mm_worker *self;
@@ -141,7 +144,8 @@ struct mm_node {
     /* node_keep.c: what is known of the newest snapshot, and when to look again. */
     int64_t snap_seq[MM_SHARDS_MAX], older_seq[MM_SHARDS_MAX], snap_tables, snap_at_ms, next_keep_ms;
     int keep_wait_ms;
-    bool snap_known;
+    bool snap_known, snapshot_fails;
+    int64_t next_warn_ms, next_full_ms, full_moved; /* node_warn.c */
     char keep_error[512], lease_bucket[256];
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
@@ -245,6 +249,10 @@ void mm_node_http_each_fd(const struct mm_node *n, void (*f)(int fd));
 
 /* node_repair.c */
 void mm_node_repair_step(struct mm_node *n);
+
+/* node_warn.c. What the status warns of; warnings: its JSON array, mu held. */
+void mm_node_warn_step(struct mm_node *n);
+void mm_node_warnings(struct mm_node *n, struct mm_buf *out);
 
 /* node_status.c */
 void mm_node_tell(struct mm_node *n, enum mm_node_state s, const char *why);

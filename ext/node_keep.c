@@ -108,6 +108,8 @@ void mm_node_kept(struct mm_node *n, const struct mm_err *err)
     if (err->rc == SQLITE_OK) {
         const struct mm_manifest *m = mm_task_manifest(n->task);
         n->keep_wait_ms = 0;
+        n->keep_error[0] = '\0';
+        n->snapshot_fails = false;
         if (m->id[0] != '\0') { /* this node's, or the one that made its own unnecessary */
             n->snap_known = true;
             n->snap_tables = m->tables;
@@ -120,6 +122,7 @@ void mm_node_kept(struct mm_node *n, const struct mm_err *err)
         return;
     }
     bool busy = (err->rc & 0xff) == SQLITE_BUSY;
+    n->snapshot_fails = n->snapshot_fails || !busy;
     n->keep_wait_ms = n->keep_wait_ms == 0 || busy ? AGAIN_MS : n->keep_wait_ms * 2;
     n->keep_wait_ms = n->keep_wait_ms > MOST_MS ? MOST_MS : n->keep_wait_ms;
     n->next_keep_ms = mm_clock_mono_ms() + n->keep_wait_ms;

@@ -29,6 +29,7 @@ static void describe(const struct mm_node *n, struct mm_hello *h)
         h->position[k] = n->shards[k].position;
     }
     h->behind_ms = mm_clock_mono_ms() - n->caught_up_ms;
+    (void)snprintf(h->no_snapshot, sizeof h->no_snapshot, "%s", n->no_snapshot);
 }
 
 static void tell(struct mm_node *n, bool ask, bool stopping)

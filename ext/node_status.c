@@ -209,14 +209,19 @@ int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_
     mm_buf_check(&urls, err, "nats.urls");
     (void)pthread_mutex_lock(&n->mu);
     head_json(n, out);
-    const char *warnings = n->config->warnings != NULL ? n->config->warnings : "[]";
+    struct mm_buf warnings;
+    mm_buf_init(&warnings, 1 << 20);
+    mm_node_warnings(n, &warnings);
+    mm_buf_byte(&warnings, 0);
+    mm_buf_check(&warnings, err, "warnings");
+    const char *w = warnings.rc == SQLITE_OK ? (const char *)warnings.data : "[]";
     const char *url = n->url[0] != '\0' ? n->url : err->rc == SQLITE_OK ? (const char *)urls.data : "";
     if (brief) {
         mm_buf_str(out, ",\"db\":");
         mm_buf_json(out, n->path);
         mm_buf_str(out, ",\"url\":");
         mm_buf_json(out, url);
-        mm_buf_printf(out, ",\"warnings\":%s}", warnings);
+        mm_buf_printf(out, ",\"warnings\":%s}", w);
     } else {
         mm_buf_str(out, ",\"remedy\":");
         mm_buf_json(out, states[n->state].remedy);
@@ -226,11 +231,12 @@ int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_
         mm_buf_printf(out, ",\"tables\":%s", n->tables_json != NULL ? n->tables_json : "[]");
         mm_buf_str(out, ",\"url\":");
         mm_buf_json(out, url);
-        mm_buf_printf(out, ",\"server_pid\":%d,\"warnings\":%s,\"last_error\":", n->server_pid, warnings);
+        mm_buf_printf(out, ",\"server_pid\":%d,\"warnings\":%s,\"last_error\":", n->server_pid, w);
         mm_buf_json(out, n->last_error[0] != '\0' ? n->last_error : NULL);
         mm_buf_byte(out, '}');
     }
     (void)pthread_mutex_unlock(&n->mu);
     mm_buf_free(&urls);
+    mm_buf_free(&warnings);
     return mm_buf_check(out, err, "the status");
 }

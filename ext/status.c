@@ -26,8 +26,8 @@ static const struct view views[] = {
       "iiiitttttt", mm_status_conflicts },
     { "marmot_nodes",
       "CREATE TABLE x(id INTEGER, name TEXT, host TEXT, state TEXT, positions TEXT, lag_messages INTEGER,"
-      " lag_seconds INTEGER, last_seen TEXT, self INTEGER)",
-      "ittttiiti", mm_status_nodes },
+      " lag_seconds INTEGER, last_seen TEXT, self INTEGER, no_snapshot TEXT)",
+      "ittttiitit", mm_status_nodes },
     { "marmot_metrics", "CREATE TABLE x(name TEXT, labels TEXT, value INTEGER, help TEXT)", "ttit", mm_status_metrics },
 };
 

@@ -58,8 +58,8 @@ static int add_peer(struct mm_status_rows *r, const struct mm_peer *p, const str
     (void)snprintf(seconds, sizeof seconds, "%lld", (long long)(behind / 1000));
     mm_clock_format(p->heard_wall_ms, seen);
     const char *text[] = {
-        id,      h->name, h->host,         self || mm_peer_alive(p) ? h->state : "silent", positions, messages,
-        seconds, seen,    self ? "1" : "0"
+        id,      h->name, h->host,          self || mm_peer_alive(p) ? h->state : "silent",   positions, messages,
+        seconds, seen,    self ? "1" : "0", h->no_snapshot[0] != '\0' ? h->no_snapshot : NULL
     };
     if (positions == NULL) {
         mm_err_nomem(err);
@@ -77,7 +77,7 @@ static int add_silent(sqlite3 *db, struct mm_status_rows *r, const struct mm_pee
     while (st != NULL && mm_db_step(st, err)) {
         char id[NUMBER];
         int64_t node = sqlite3_column_int64(st, 0);
-        const char *text[] = { id, NULL, NULL, "silent", NULL, NULL, NULL, NULL, "0" };
+        const char *text[] = { id, NULL, NULL, "silent", NULL, NULL, NULL, NULL, "0", NULL };
         (void)snprintf(id, sizeof id, "%lld", (long long)node);
         if (mm_peers_find(peers, node) == NULL) {
             mm_status_add(r, text, err);

@@ -12,7 +12,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-enum { MM_HELLO_SHARDS = 64, MM_HELLO_TEXT = 128, MM_HELLO_MAX = 4096 /* bytes of one */ };
+enum { MM_HELLO_SHARDS = 64, MM_HELLO_TEXT = 128, MM_HELLO_WHY = 520, MM_HELLO_MAX = 4096 /* bytes of one */ };
 
 struct mm_hello {
     char cluster_id[40];
@@ -21,6 +21,7 @@ struct mm_hello {
     int nshard;
     int64_t position[MM_HELLO_SHARDS];
     int64_t behind_ms;
+    char no_snapshot[MM_HELLO_WHY]; /* why it takes none, "" = it may */
     bool ask;
 };
 
