@@ -101,7 +101,7 @@ struct mm_node {
     atomic_bool ask_peers;          /* somebody wants to hear from all of them now */
     char no_snapshot[MM_HELLO_WHY]; /* node_warn.c: why this node takes none, "" = it may */
     char log_warning[400];          /* "" = there is room */
-    bool warn_snapshot;            /* the last attempt did, and none was made since */
+    bool warn_snapshot;             /* the last attempt did, and none was made since */
 
     /* The thread's own. */
     struct mm_worker *self;

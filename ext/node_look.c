@@ -82,8 +82,11 @@ void mm_node_look(struct mm_node *n)
     mm_err_init(&err);
     mm_gate_enter();
     if (mm_targets_refresh(r->targets, &err)) {
-        r->tables_changed = n->watch_due = r->schema_moved = n->triggers_due = true;
+        r->schema_moved = true;
         mm_repl_rekey(r, &err);
+    }
+    if (r->schema_moved) { /* seen here, while folding or while joining */
+        r->tables_changed = n->watch_due = n->triggers_due = true;
     }
     if (n->watch_due || r->tables_changed || n->nothing_watched) {
         n->watch_due = true;

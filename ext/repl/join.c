@@ -93,7 +93,10 @@ static struct mm_msg_table *gather(struct mm_repl *r, size_t *n, struct mm_err *
         }
     }
     mm_db_exec(r->db, err, "BEGIN");
-    mm_targets_refresh(r->targets, err);
+    if (mm_targets_refresh(r->targets, err)) { /* whoever looks next shall know */
+        r->tables_changed = r->schema_moved = true;
+        mm_repl_rekey(r, err);
+    }
     mm_targets_each(r->targets, gather_table, &g, err);
     if (!sqlite3_get_autocommit(r->db)) {
         struct mm_err end;
