@@ -72,6 +72,16 @@ static enum mm_purpose lost_how(struct mm_node *n)
     return p;
 }
 
+/* Changes when anything is folded. */
+static int64_t moved(const struct mm_node *n)
+{
+    int64_t sum = 0;
+    for (int k = 0; k < n->r.nshard; k++) {
+        sum += n->r.shard[k].pos.seq;
+    }
+    return sum;
+}
+
 /* Folds one batch. Returns how long to wait before the next, -1 = until
 ** something comes. */
 static int apply(struct mm_node *n)
@@ -82,14 +92,16 @@ static int apply(struct mm_node *n)
         return mm_applier_due(n->applier) ? 2 : -1;
     }
     mm_gate_enter();
+    int64_t before = moved(n);
     enum mm_applier_result result = mm_applier_run(n->applier, &err);
     if (result == MM_APPLY_RELOAD) {
         if (err.rc != SQLITE_OK) {
-            mm_log(MM_LOG_WARN, "folding will be tried again: %s", err.msg);
             remember(n, &err);
         }
         n->r.reload_needed = true;
-        follow_again(n, err.rc != SQLITE_OK ? 200 : 0);
+        follow_again(n, err.rc != SQLITE_OK ? mm_node_not_stored(n, "folding", &err) : 0);
+    } else if (result == MM_APPLIED && !mm_repl_dirty(&n->r) && moved(n) != before) {
+        mm_node_stored(n);
     }
     mm_gate_leave();
     switch (result) {
@@ -155,8 +167,8 @@ void mm_node_flush(struct mm_node *n, bool now)
 {
     struct mm_repl *r = &n->r;
     int64_t ms = mm_clock_mono_ms();
-    if (!now && ms < n->next_flush_ms) {
-        return;
+    if (r->reload_needed || (!now && ms < n->next_flush_ms)) {
+        return; /* positions of a batch that was rolled back must never be stored */
     }
     n->next_flush_ms = ms + MM_FLUSH_MS;
     struct mm_err err;
@@ -166,12 +178,12 @@ void mm_node_flush(struct mm_node *n, bool now)
     bool trim = ms >= n->next_trim_ms;
     bool due = trim && mm_outbox_trim_due(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms, &err);
     bool over = r->kept_bytes > n->config->outbox_keep_bytes;
-    bool moved = false;
+    bool left = false;
     bool settle = r->move_due != 0 && mm_repl_caught_up(r);
     if (mm_repl_dirty(r) || due || over || settle) {
         mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
         bool begun = err.rc == SQLITE_OK;
-        mm_repl_settle_move(r, &moved, &err);
+        mm_repl_settle_move(r, &left, &err);
         mm_repl_flush(r, &err);
         if (trim || over) {
             mm_outbox_trim(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms,
@@ -180,89 +192,23 @@ void mm_node_flush(struct mm_node *n, bool now)
         mm_db_exec(r->db, &err, "COMMIT");
         if (err.rc == SQLITE_OK) {
             mm_repl_flushed(r);
+            mm_node_stored(n);
             n->next_trim_ms = trim && !more ? ms + n->config->cleanup_interval_ms : n->next_trim_ms;
-            r->reload_needed = r->reload_needed || moved;
+            r->reload_needed = r->reload_needed || left;
             r->kept_bytes = over && !more ? 0 : r->kept_bytes;
         } else if (begun) { /* SQLite may have rolled back by itself, on a full disk for one */
             if (!sqlite3_get_autocommit(r->db)) {
                 sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
             }
-            mm_log(MM_LOG_WARN, "storing the position will be tried again: %s", err.msg);
             r->reload_needed = true;
-            follow_again(n, 200);
+            follow_again(n, mm_node_not_stored(n, "storing the position", &err));
+        } else if ((err.rc & 0xff) != SQLITE_BUSY) {
+            mm_node_not_stored(n, "storing the position", &err);
         }
     }
     mm_gate_leave();
     if (more || (err.rc & 0xff) == SQLITE_BUSY) {
         n->next_flush_ms = ms + 20;
-    }
-}
-
-static enum mm_node_state current_state(struct mm_node *n)
-{
-    bool caught_up = true;
-    bool full = false;
-    for (int k = 0; k < n->r.nshard; k++) {
-        const struct mm_shard *s = &n->r.shard[k];
-        caught_up = caught_up && s->following && s->checked && s->replay == NULL && s->pos.seq >= s->sync_seq;
-        full = full || s->full;
-    }
-    for (int k = 0; k < n->r.nshard; k++) {
-        if (n->r.shard[k].blocked_seq != 0) {
-            return MM_NODE_BLOCKED;
-        }
-    }
-    if (n->outbox_problem.rc != SQLITE_OK || n->publish_problem.rc != SQLITE_OK) {
-        return MM_NODE_BLOCKED;
-    }
-    if (n->verdict != MM_NODE_LIVE) {
-        return n->verdict;
-    }
-    if (!mm_bus_connected(n->r.bus)) {
-        return n->offered ? MM_NODE_OFFLINE : MM_NODE_STARTING;
-    }
-    if (n->nothing_watched) {
-        return MM_NODE_STARTING;
-    }
-    return !n->linked || !caught_up ? MM_NODE_JOINING : full ? MM_NODE_LOG_FULL : MM_NODE_LIVE;
-}
-
-static void tell(struct mm_node *n)
-{
-    enum mm_node_state s = current_state(n);
-    const char *why = n->problem.rc != SQLITE_OK ? n->problem.msg : "";
-    for (int k = 0; s == MM_NODE_BLOCKED && k < n->r.nshard; k++) {
-        why = n->r.shard[k].blocked_seq != 0 ? n->r.shard[k].why : why;
-    }
-    if (s == MM_NODE_BLOCKED && n->publish_problem.rc != SQLITE_OK) {
-        why = n->publish_problem.msg;
-    }
-    if (s == MM_NODE_BLOCKED && n->outbox_problem.rc != SQLITE_OK) {
-        why = n->outbox_problem.msg;
-    }
-    if (s == MM_NODE_STARTING && n->nothing_watched) {
-        why = "no table is watched: call marmot_watch_all() or marmot_watch(table)";
-    } else if (s == MM_NODE_LOG_FULL) {
-        why = "the stream is full: nothing is lost, local changes wait in the outbox until there is room";
-    } else if (s == MM_NODE_LIVE) {
-        why = "";
-    }
-    mm_node_tell(n, s, why);
-    /* Building the answer costs more than folding a message: not every turn. */
-    int64_t now = mm_clock_mono_ms();
-    int64_t moved = n->r.shard[0].pos.seq;
-    int64_t waiting = n->unread_rows;
-    for (int k = 0; k < n->r.nshard; k++) {
-        moved += n->r.shard[k].folded;
-        waiting += (int64_t)mm_pending_count(n->r.shard[k].pending);
-    }
-    bool news = moved != n->told_moved || waiting != n->told_waiting || s != n->told_state || n->r.tables_changed;
-    if (news && (now >= n->next_status_ms || waiting == 0 || s != n->told_state)) {
-        n->told_moved = moved;
-        n->told_waiting = waiting;
-        n->told_state = s;
-        n->next_status_ms = now + MM_STATUS_MS;
-        mm_node_publish_status(n);
     }
 }
 
@@ -294,12 +240,13 @@ static bool loop(struct mm_worker *w, struct mm_node *n)
                 wait = smaller(wait, mm_publisher_timeout(&n->r.shard[k]));
             }
         }
+        sound = !n->r.reload_needed; /* what a failed batch left in memory is of no place */
         wait = smaller(wait, mm_node_link_timeout(n));
         mm_node_repair_step(n);
         if (sound) {
             mm_node_task_step(n);
         }
-        tell(n);
+        mm_node_tell_state(n);
         mm_node_warn_step(n);
         mm_node_peers_step(n);
         mm_node_http_step(n);
@@ -326,9 +273,7 @@ static bool loop(struct mm_worker *w, struct mm_node *n)
         mm_node_wait(n, smaller(wait, awake));
     }
     mm_node_task_end(n);
-    if (!n->r.reload_needed) {
-        mm_node_flush(n, true);
-    }
+    mm_node_flush(n, true);
     mm_node_peers_farewell(n);
     return sleeps;
 }

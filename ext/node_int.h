@@ -1,6 +1,6 @@
 /* What the files of the node share. node.c owns the thread and its loop,
 ** node_open.c what it opens and closes, node_look.c what the application did, node_link.c the server, the connection and the joining, node_sync.c the
-** waiting callers, node_wake.c what it waits for, node_repair.c blocked shards, node_status.c what is told, node_view.c copies of it. Nobody else includes this. */
+** waiting callers, node_wake.c what it waits for, node_repair.c blocked shards, node_tell.c the state and its words, node_status.c all that is told, node_view.c copies of it. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
 
@@ -81,7 +81,7 @@ struct mm_node {
     pthread_mutex_t mu;
     pthread_cond_t told;
     enum mm_node_state state; /* mu, as all below it */
-    char why[512];
+    char why[1024];
     int64_t since_ms;
     struct mm_sync *syncs;
     uint64_t next_sync;
@@ -124,9 +124,14 @@ struct mm_node {
     struct mm_err problem;         /* why not live */
     struct mm_err publish_problem; /* something pending can never be sent as it is */
     struct mm_err outbox_problem;  /* the outbox cannot be read: nothing is published until it can */
-    bool triggers_due;             /* they may be of an older schema */
+    struct mm_err store_problem;   /* what is folded cannot be written here, at the last attempt */
+    char store_error[512];         /* the last such error, of any kind */
+    int store_wait_ms;
+    bool silent;       /* the server is there, its JetStream gives no answer: see problem */
+    bool triggers_due; /* they may be of an older schema */
     int64_t next_move_ms;
-    bool watch_due; /* new tables are still to be watched */
+    bool replay_due; /* a table may wait for the log to be read again */
+    bool watch_due;  /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
     int connect_wait_ms;
     struct mm_task *task;           /* node_task.c: long work under way, NULL = none */
@@ -253,6 +258,12 @@ void mm_node_repair_step(struct mm_node *n);
 /* node_warn.c. What the status warns of; warnings: its JSON array, mu held. */
 void mm_node_warn_step(struct mm_node *n);
 void mm_node_warnings(struct mm_node *n, struct mm_buf *out);
+
+/* node_tell.c. What was folded could not be written: the state says so; returns
+** how long to leave the disk alone, ms. And it could again. */
+int mm_node_not_stored(struct mm_node *n, const char *what, const struct mm_err *err);
+void mm_node_stored(struct mm_node *n);
+void mm_node_tell_state(struct mm_node *n); /* and, when there is news, all else of the status */
 
 /* node_status.c */
 void mm_node_tell(struct mm_node *n, enum mm_node_state s, const char *why);

@@ -24,7 +24,8 @@ void mm_node_unlink(struct mm_node *n, const char *why)
     mm_applier_drop(n->applier, 0);
     for (int k = 0; k < n->r.nshard; k++) {
         struct mm_shard *s = &n->r.shard[k];
-        s->following = s->checked = false;
+        s->following = s->checked = s->full = false;
+        s->refusal[0] = '\0';
         mm_publisher_back(s, why, false);
     }
 }
@@ -113,6 +114,7 @@ static bool join(struct mm_node *n)
     if (err.rc == SQLITE_OK) {
         result = n->r.joined ? mm_join_check(&n->r, &o, &err) : mm_join_run(&n->r, &o, &err);
     }
+    n->silent = n->r.joined && result == MM_JOIN_LATER;
     if (result == MM_JOIN_DONE) {
         struct mm_err again;
         mm_err_init(&again);
@@ -164,19 +166,22 @@ static bool join(struct mm_node *n)
 static void begin_replays(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
-    struct mm_err err;
-    mm_err_init(&err);
-    if (!r->tables_changed) {
+    n->replay_due = n->replay_due || r->tables_changed;
+    if (!n->replay_due) {
         return;
     }
+    n->replay_due = false;
     mm_gate_enter();
     for (int k = 0; k < r->nshard; k++) {
         struct mm_shard *s = &r->shard[k];
+        struct mm_err err;
+        mm_err_init(&err);
         if (s->replay == NULL && s->pos.seq > 0 && mm_join_replay_wanted(r, s, &err)) {
             mm_applier_drop(n->applier, s->n);
             mm_join_replay_begin(r, s, &err);
             s->following = s->checked = false;
         }
+        n->replay_due = n->replay_due || err.rc != SQLITE_OK; /* the database was busy, mostly: next turn */
     }
     mm_gate_leave();
 }
@@ -196,13 +201,19 @@ static void follow(struct mm_node *n)
             mm_accept_close(s->replay);
             s->replay = NULL;
             mm_join_replay_begin(r, s, &err);
+            if (err.rc != SQLITE_OK) {
+                n->replay_due = true;
+                continue;
+            }
         }
         int64_t start = s->replay != NULL || s->pos.seq == 0 ? 1 : s->pos.seq;
         if (mm_bus_follow(r->bus, s->stream, s->n, start, MM_REQUEST_MS, &err) != SQLITE_OK) {
             n->problem = err;
+            n->silent = true;
             n->next_follow_ms = mm_clock_mono_ms() + 200;
             return;
         }
+        n->silent = false;
         s->following = true;
         s->checked = s->pos.seq == 0; /* nothing folded: nothing to compare */
     }

@@ -271,6 +271,7 @@ static void installed(struct mm_node *n)
     mm_log(MM_LOG_INFO, "node %lld has the cluster's content of position %lld", (long long)n->config->node_id,
            (long long)n->r.shard[0].pos.seq);
     n->verdict = MM_NODE_LIVE;
+    mm_node_stored(n);
     n->bring_wait_ms = 0;
     n->next_bring_ms = 0;
     n->bring_hopeless = false;

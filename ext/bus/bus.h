@@ -132,7 +132,7 @@ int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *
 enum mm_ack_kind {
     MM_ACK_STORED,    /* seq is valid */
     MM_ACK_DUPLICATE, /* the server had the Nats-Msg-Id: not stored again */
-    MM_ACK_FULL,      /* 10077: the stream is full (discard new) */
+    MM_ACK_FULL,      /* 10077, 10023, 10047: the stream (discard new), or the server's store, is full */
     MM_ACK_EXPECTED,  /* 10071: wrong last sequence */
     MM_ACK_REFUSED,   /* any other error: code, text. 503 (no stream, no leader) carries the token of
                       ** the oldest message without ack, whichever was meant: go back to that one */

@@ -255,7 +255,8 @@ void mm_bus_read_ack(const struct mm_bus *b, natsMsg *m, struct mm_ack *ack)
     if (root == NULL) {
         (void)snprintf(ack->text, sizeof ack->text, "the acknowledgement is not a JSON object");
     } else if (read_error(root, &ack->code, ack->text, sizeof ack->text)) {
-        ack->kind = ack->code == 10077 ? MM_ACK_FULL : ack->code == 10071 ? MM_ACK_EXPECTED : MM_ACK_REFUSED;
+        bool full = ack->code == 10077 || ack->code == 10023 || ack->code == 10047;
+        ack->kind = full ? MM_ACK_FULL : ack->code == 10071 ? MM_ACK_EXPECTED : MM_ACK_REFUSED;
     } else if (mm_json_int(root, "seq") <= 0) {
         (void)snprintf(ack->text, sizeof ack->text, "the acknowledgement has no sequence");
     } else {

@@ -243,7 +243,11 @@ void mm_publisher_ack(struct mm_repl *r, const struct mm_ack *ack)
         return; /* of an attempt that was given up */
     }
     s->full = ack->kind == MM_ACK_FULL;
+    s->refusal[0] = '\0';
     if (ack->kind != MM_ACK_STORED) {
+        if (ack->kind != MM_ACK_DUPLICATE) {
+            (void)snprintf(s->refusal, sizeof s->refusal, "%s (%d)", ack->text, ack->code);
+        }
         mm_log(MM_LOG_DEBUG, "shard %d: not stored: %d %s", n, ack->code, ack->text);
         mm_publisher_back(s, "a message was not stored", true);
         return;
@@ -263,6 +267,8 @@ void mm_publisher_check(struct mm_repl *r, struct mm_shard *s)
 {
     (void)r;
     if (mm_pending_count(s->pending) == 0) {
+        s->full = false;
+        s->refusal[0] = '\0';
         s->flight = 0; /* acknowledgements that never came are of no use any more */
         return;
     }
@@ -273,7 +279,15 @@ void mm_publisher_check(struct mm_repl *r, struct mm_shard *s)
     if (oldest->acked_seq > 0 && oldest->acked_seq <= s->pos.seq) {
         mm_publisher_back(s, "an own message was ignored by the fold", true);
     } else if (oldest->acked_seq == 0 && mm_clock_mono_ms() - s->progress_ms > MM_ACK_MS) {
+        s->full = false;
+        (void)snprintf(s->refusal, sizeof s->refusal, "what is sent is not acknowledged within %d ms", MM_ACK_MS);
         mm_publisher_back(s, "no acknowledgement in time", true);
+    } else if (oldest->acked_seq > s->pos.seq && s->following && s->end_seq <= s->pos.seq &&
+               mm_clock_mono_ms() - s->progress_ms > MM_ACK_MS) {
+        mm_log(MM_LOG_DEBUG, "shard %d: message %lld is stored and does not come: the log is followed anew", s->n,
+               (long long)oldest->acked_seq);
+        s->following = s->checked = false;
+        s->progress_ms = mm_clock_mono_ms();
     }
 }
 

@@ -56,7 +56,8 @@ struct mm_shard {
     int64_t progress_ms;
     int64_t wait_until_ms;
     int backoff;
-    bool full; /* the server answered: stream is full */
+    bool full;         /* the server answered: stream is full */
+    char refusal[160]; /* why it stores nothing, "" = it does */
     struct {   /* a large transaction that is being sent in parts */
         struct mm_buf body;
         uint8_t sha256[32];
