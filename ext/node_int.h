@@ -132,7 +132,7 @@ struct mm_node {
     int64_t next_move_ms;
     bool replay_due; /* a table may wait for the log to be read again */
     bool watch_due;  /* new tables are still to be watched */
-    int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, not_before_ms;
+    int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, next_replay_ms, not_before_ms;
     int connect_wait_ms;
     struct mm_task *task;           /* node_task.c: long work under way, NULL = none */
     enum mm_purpose purpose;        /* of a copy that is brought, */

@@ -167,19 +167,22 @@ static void begin_replays(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
     n->replay_due = n->replay_due || r->tables_changed;
-    if (!n->replay_due) {
+    if (!n->replay_due || mm_clock_mono_ms() < n->next_replay_ms) {
         return;
     }
     n->replay_due = false;
+    n->next_replay_ms = mm_clock_mono_ms() + MM_TICK_MS;
     mm_gate_enter();
     for (int k = 0; k < r->nshard; k++) {
         struct mm_shard *s = &r->shard[k];
         struct mm_err err;
         mm_err_init(&err);
         if (s->replay == NULL && s->pos.seq > 0 && mm_join_replay_wanted(r, s, &err)) {
-            mm_applier_drop(n->applier, s->n);
             mm_join_replay_begin(r, s, &err);
-            s->following = s->checked = false;
+            if (err.rc == SQLITE_OK) {
+                mm_applier_drop(n->applier, s->n);
+                s->following = s->checked = false;
+            }
         }
         n->replay_due = n->replay_due || err.rc != SQLITE_OK; /* the database was busy, mostly: next turn */
     }

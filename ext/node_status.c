@@ -163,6 +163,7 @@ void mm_node_publish_status(struct mm_node *n)
     mm_gate_leave();
     if (tables != NULL) {
         r->tables_changed = false;
+        n->replay_due = true; /* a batch may have raised it after the look for such tables */
     }
     for (int k = 0; r->shard != NULL && k < r->nshard; k++) {
         rows += (int64_t)mm_pending_count(r->shard[k].pending);

@@ -92,10 +92,11 @@ static const char *blocked_why(const struct mm_node *n, char *room, size_t size)
         why = n->r.shard[k].blocked_seq != 0 ? n->r.shard[k].why : why;
     }
     if ((e->rc & 0xff) == SQLITE_FULL) {
-        (void)snprintf(room, size,
-                       "%.250s: make room on the disk of %.500s; nothing is lost, what other nodes wrote waits in the log and "
-                       "is applied by itself when there is room",
-                       e->msg, n->path);
+        (void)snprintf(
+            room, size,
+            "%.250s: make room on the disk of %.500s; nothing is lost, what other nodes wrote waits in the log and "
+            "is applied by itself when there is room",
+            e->msg, n->path);
         return room;
     }
     return e->rc != SQLITE_OK ? e->msg : why;
@@ -148,4 +149,3 @@ void mm_node_tell_state(struct mm_node *n)
         mm_node_publish_status(n);
     }
 }
-

@@ -58,7 +58,7 @@ struct mm_shard {
     int backoff;
     bool full;         /* the server answered: stream is full */
     char refusal[160]; /* why it stores nothing, "" = it does */
-    struct {   /* a large transaction that is being sent in parts */
+    struct {           /* a large transaction that is being sent in parts */
         struct mm_buf body;
         uint8_t sha256[32];
         int number, count;

@@ -174,7 +174,7 @@ int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *e
         replay_founding(r, s, err);
     }
     mm_part_drop_shard(r->db, part_shard(s), err);
-    s->replay = mm_accept_open(r->db, s->n, true, err);
+    s->replay = err->rc == SQLITE_OK ? mm_accept_open(r->db, s->n, true, err) : NULL;
     s->replay_seq = 0;
     return err->rc;
 }

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
@@ -152,6 +153,37 @@ def foreign_stream(ws, name, case):
     old.kill()
 
 
+def watched_under_load(a, b):
+    """Tables are watched while the thread folds without pause: it may learn of them anywhere in its turn."""
+    tables = ["load%d" % k for k in range(25)]
+    for name in tables:
+        a.sql("CREATE TABLE %s(id INTEGER PRIMARY KEY, v)" % name)
+        a.sql("SELECT marmot_watch('%s')" % name)
+        a.sql("INSERT INTO %s VALUES (1, 'before')" % name)
+    check("more tables are watched at a", a.sync() == 1 and b.sync() == 1, a.status())
+    done = threading.Event()
+
+    def write():
+        k = 1000000
+        while not done.is_set():
+            k += 1
+            a.sql("INSERT INTO t VALUES (?, 'load')", k)
+    writing = threading.Thread(target=write)
+    writing.start()
+    for name in tables:
+        b.sql("CREATE TABLE %s(id INTEGER PRIMARY KEY, v)" % name)
+        b.sql("SELECT marmot_watch('%s')" % name)
+    done.set()
+    writing.join()
+
+    def joined():
+        states = dict(b.sql("SELECT name, state FROM marmot_tables"))
+        return all(states[name] == "watched" for name in tables)
+    wait_until(joined, 20, "all of them have joined at b")
+    check("all join", b.sync() == 1 and a.sync() == 1, b.status())
+    everywhere([a, b])
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -159,6 +191,7 @@ def main():
         different_content(ws, nats)
         other_settings(ws, nats)
         watched_later(ws, nats, a, b)
+        watched_under_load(a, b)
         another_cluster(ws, a)
         foreign_stream(ws, "marmot-changes-c-1", "a stream of Marmot v0.8")
         foreign_stream(ws, "marmot-changes-1", "one of Marmot v0.8 without compression")

@@ -82,6 +82,7 @@ def main():
         b.sync()
         b.restart()
         b.sync(20000)
+        wait_until(lambda: all(s[0] != "joining" for s in states(b).values()), 20, "the log was read again")
         check("a restart alone mends nothing", all(states(b)[t][0] == "stale" for t in TABLES), states(b))
         write(a, rng, 40)
         b.sql("DROP TABLE gone")
