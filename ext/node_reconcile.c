@@ -19,7 +19,7 @@ bool mm_node_reconcile_step(struct mm_node *n, struct mm_err *err)
     mm_gate_enter();
     if (n->reconcile == NULL && mm_node_judge(n, err) == SQLITE_OK) {
         struct mm_repl_options o = mm_node_repl_options(n);
-        n->reconcile = mm_reconcile_open(mm_task_copy(n->task), n->vfs, &o, mm_task_diff(n->task), err);
+        n->reconcile = mm_reconcile_open(mm_task_copy(n->task), n->vfs, &o, mm_task_diff(n->task), 0, err);
     }
     if (n->reconcile != NULL) {
         done = mm_reconcile_step(n->reconcile, &n->r, err);

@@ -13,6 +13,7 @@ void mm_late_init(struct mm_late *l, sqlite3 *db)
 {
     memset(l, 0, sizeof *l);
     l->db = db;
+    l->rows_most = ROWS_MOST;
     mm_buf_init(&l->names, ROW_MAX);
     mm_buf_init(&l->data, ROW_MAX);
 }
@@ -88,7 +89,7 @@ int mm_late_add(struct mm_late *l, const struct mm_table *def, const struct mm_v
 
 bool mm_late_full(const struct mm_late *l)
 {
-    return l->rows >= ROWS_MOST || l->data.len >= BYTES_MOST;
+    return l->rows >= l->rows_most || l->data.len >= BYTES_MOST;
 }
 
 int mm_late_put(struct mm_late *l, struct mm_err *err)

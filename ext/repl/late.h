@@ -10,8 +10,8 @@
 struct mm_late {
     sqlite3 *db; /* borrowed */
     struct mm_buf names, data;
-    char *group; /* the table whose rows were added last */
-    int64_t rows;
+    char *group;             /* the table whose rows were added last */
+    int64_t rows, rows_most; /* the latter may be set lower */
 };
 
 void mm_late_init(struct mm_late *l, sqlite3 *db);

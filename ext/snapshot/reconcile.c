@@ -18,6 +18,7 @@ struct progress {
 struct mm_reconcile {
     struct mm_repl copy;
     const struct mm_diff *diff;
+    int64_t rows;                 /* of a step, 0 = no limit of its own */
     struct progress *now, *saved; /* diff->n each; as of the last COMMIT */
     int at;                       /* tables before it are done */
     int64_t upto[MM_SNAPSHOT_SHARDS], imaged[MM_SNAPSHOT_SHARDS];
@@ -34,7 +35,7 @@ struct mm_reconcile {
 };
 
 struct mm_reconcile *mm_reconcile_open(const char *copy, const char *vfs, const struct mm_repl_options *repl,
-                                       const struct mm_diff *diff, struct mm_err *err)
+                                       const struct mm_diff *diff, int64_t rows, struct mm_err *err)
 {
     struct mm_reconcile *x = calloc(1, sizeof *x);
     struct mm_repl_options o = *repl;
@@ -45,6 +46,7 @@ struct mm_reconcile *mm_reconcile_open(const char *copy, const char *vfs, const 
     }
     o.node = 0;
     x->diff = diff;
+    x->rows = rows;
     x->now = calloc(n, sizeof *x->now);
     x->saved = calloc(n, sizeof *x->saved);
     memcpy(x->upto, diff->upto, sizeof x->upto);
@@ -311,6 +313,7 @@ bool mm_reconcile_step(struct mm_reconcile *x, struct mm_repl *live, struct mm_e
     x->looked = 0;
     x->found = x->evicts = false;
     mm_late_init(&x->late, live->db);
+    x->late.rows_most = x->rows > 0 ? x->rows : x->late.rows_most;
     mm_db_exec(x->copy.db, err, "BEGIN");
     work(x, err);
     mm_db_exec(live->db, err, "COMMIT");

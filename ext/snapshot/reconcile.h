@@ -20,9 +20,10 @@
 
 struct mm_reconcile;
 
-/* `copy`: the path of a copy that mm_diff_run (visible) has filled; diff is borrowed. */
+/* `copy`: the path of a copy that mm_diff_run (visible) has filled; diff is borrowed.
+** `rows`: of a step, at most; 0: as many as it has time for. */
 struct mm_reconcile *mm_reconcile_open(const char *copy, const char *vfs, const struct mm_repl_options *repl,
-                                       const struct mm_diff *diff, struct mm_err *err);
+                                       const struct mm_diff *diff, int64_t rows, struct mm_err *err);
 void mm_reconcile_close(struct mm_reconcile *x);
 
 /* True when all is done; false with SQLITE_BUSY: try again, with another error: it ends. */
