@@ -148,6 +148,16 @@ def pending(ws, nats, a, b):
     check("pending: nothing is left", reconcile(a)["rows"] == 0 and reconcile(b)["rows"] == 0, reconcile(a))
 
 
+def beside_triggers(ws, nats):
+    """In mode 'auto' triggers have noted what a plain shell did, but for tables without a key."""
+    a, b = pair_of(ws, nats, "auto", cluster="auto", capture="auto")
+    foreign(a.db, "INSERT INTO t VALUES (1, 'noted', 1, NULL); INSERT INTO bag VALUES (1, 'not noted'), (1, 'not noted')")
+    answer = reconcile(a)
+    check("beside triggers: only what they cannot note", found(answer)["bag"] == 2 and answer["rows"] == 2, answer)
+    common = both_synced(a, b)
+    check("beside triggers: nothing twice", len(common["t"][1]) == 1 and len(common["bag"][1]) == 2, common["bag"])
+
+
 def captured(node, rng, stop, base):
     k = base
     while not stop.is_set():
@@ -287,6 +297,7 @@ def main():
         a, b = quiet(ws, nats)
         pending(ws, nats, a, b)
         beside_writers(ws, nats, a, b, rng)
+        beside_triggers(ws, nats)
         killed(ws, nats)
         refused(ws, nats)
     finish()

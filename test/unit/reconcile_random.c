@@ -2,7 +2,7 @@
 ** them past the hook, over tables of all shapes; then the rules that hold
 ** whatever they were. What is visible stays; undone, all that is pending leaves
 ** exactly the cluster's content, done again what was visible; folded elsewhere
-** it gives the same; a second look finds nothing.
+** it gives the same; a second look finds nothing; a step that fails leaves nothing.
 **
 **    reconcile_random [--seed N] [--seconds N]
 ** marmot-test: parallel */
@@ -35,6 +35,7 @@ static const char *const tables[] = { "t", "word", "uniq", "bag", "hole", "pair"
 
 static uint64_t seed, state;
 static char problem[1000];
+static int faults;
 
 static int dice(int n)
 {
@@ -204,13 +205,24 @@ static int64_t pass(struct rig *r, sqlite3 *other, struct mm_repl *live, const c
     struct mm_reconcile *x =
         err.rc == SQLITE_OK ? mm_reconcile_open(copy, NULL, &options, &diff, 1 + dice(3), &err) : NULL;
     bool done = false;
+    bool failed = false;
     for (int k = 0; x != NULL && !done && err.rc == SQLITE_OK && k < 1000; k++) {
         if (beside && k < 5) {
             transactions(r, other, 2);
         }
+        bool fails = beside && dice(6) == 0;
+        test_sqlite_fail_at(fails ? 1 + dice(400) : 0, false);
         done = mm_reconcile_step(x, live, &err);
+        failed = failed || (fails && test_sqlite_failed() && err.rc != SQLITE_OK);
+        test_sqlite_fail_at(0, false);
     }
-    if (need(done, "a pass", &err)) {
+    if (failed) { /* out of memory in the middle: what was done before stays, the rest is found again */
+        faults++;
+        mm_err_init(&err);
+        mm_repl_reload(live, &err);
+        need(err.rc == SQLITE_OK, "reading again after a failure", &err);
+        rows = 0;
+    } else if (need(done, "a pass", &err)) {
         rows = mm_reconcile_rows(x);
     }
     mm_reconcile_close(x);
@@ -343,7 +355,7 @@ int main(int argc, char **argv)
     if (getenv("SHOW_LOG") == NULL) {
         mm_log_silence();
     }
-    test_sqlite_start();
+    test_sqlite_start_with_faults();
     if (access("/dev/shm", W_OK) == 0) {
         (void)setenv("TMPDIR", "/dev/shm", 0); /* what it is about is not the disk */
     }
@@ -360,7 +372,7 @@ int main(int argc, char **argv)
         }
         seed++;
     } while (!once && time(NULL) < until);
-    printf("ok reconcile_random: %d schedules from seed %llu on, %lld rows found\n", n, (unsigned long long)first,
-           (long long)found);
+    printf("ok reconcile_random: %d schedules from seed %llu on, %lld rows found, %d steps out of memory\n", n,
+           (unsigned long long)first, (long long)found, faults);
     return found > 0 || once ? rig_done() : 1;
 }
