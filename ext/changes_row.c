@@ -146,6 +146,8 @@ static const char *control_name(enum mm_msg_kind kind)
     switch (kind) {
     case MM_MSG_FOUNDED:
         return "founded";
+    case MM_MSG_SEEDED:
+        return "seeded";
     case MM_MSG_WATCH:
         return "watch";
     case MM_MSG_VERIFY:
@@ -169,7 +171,7 @@ static bool next_control(struct mm_changes_cursor *c, struct mm_changes_row *row
     }
     if (head && at == 0) {
         row->op = control_name(m->kind);
-        row->new = m->kind == MM_MSG_FOUNDED ? m->control.settings : NULL;
+        row->new = m->kind == MM_MSG_FOUNDED || m->kind == MM_MSG_SEEDED ? m->control.settings : NULL;
         return true;
     }
     at -= head;

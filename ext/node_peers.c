@@ -28,6 +28,7 @@ static void describe(const struct mm_node *n, struct mm_hello *h)
     for (int k = 0; k < h->nshard; k++) {
         h->position[k] = n->shards[k].position;
     }
+    h->epoch = n->epoch;
     h->behind_ms = mm_clock_mono_ms() - n->caught_up_ms;
     (void)snprintf(h->no_snapshot, sizeof h->no_snapshot, "%s", n->no_snapshot);
 }

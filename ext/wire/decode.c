@@ -132,6 +132,16 @@ static void read_tables(struct mm_msg *m, Marmot__V1__TableState *const *t, size
     m->control.ntable = n;
 }
 
+static void read_cluster(struct mm_msg *m, char *cluster_id, char *settings, struct mm_err *err)
+{
+    if (strlen(cluster_id) != 32 || strspn(cluster_id, "0123456789abcdef") != 32) {
+        corrupt(err, "cluster_id is not 32 hex digits");
+        return;
+    }
+    m->control.cluster_id = cluster_id;
+    m->control.settings = settings;
+}
+
 static void read_founded(struct mm_msg *m, const Marmot__V1__Founded *f, struct mm_arena *arena, struct mm_err *err)
 {
     m->kind = MM_MSG_FOUNDED;
@@ -139,13 +149,37 @@ static void read_founded(struct mm_msg *m, const Marmot__V1__Founded *f, struct 
         newer(err, "founded");
         return;
     }
-    if (strlen(f->cluster_id) != 32 || strspn(f->cluster_id, "0123456789abcdef") != 32) {
-        corrupt(err, "cluster_id is not 32 hex digits");
+    read_cluster(m, f->cluster_id, f->settings, err);
+    if (err->rc == SQLITE_OK) {
+        read_tables(m, f->table, f->n_table, arena, err);
+    }
+}
+
+static void read_seeded(struct mm_msg *m, const Marmot__V1__Seeded *s, struct mm_arena *arena, struct mm_err *err)
+{
+    m->kind = MM_MSG_SEEDED;
+    if (s->base.n_unknown_fields > 0) {
+        newer(err, "seeded");
         return;
     }
-    m->control.cluster_id = f->cluster_id;
-    m->control.settings = f->settings;
-    read_tables(m, f->table, f->n_table, arena, err);
+    read_cluster(m, s->cluster_id, s->settings, err);
+    m->control.from_epoch = read_id(s->from_epoch, "epoch out of range", err);
+    if (s->n_place < 1 || s->n_place > MM_WIRE_SHARDS_MAX) {
+        corrupt(err, "a seeded message of no shard, or of too many");
+    }
+    m->control.place = mm_pack_alloc(arena, s->n_place, sizeof *m->control.place, err);
+    for (size_t k = 0; k < s->n_place && err->rc == SQLITE_OK; k++) {
+        struct mm_msg_place *to = &m->control.place[k];
+        if (s->place[k]->base.n_unknown_fields > 0) {
+            newer(err, "place");
+        } else if (s->place[k]->digest.len != sizeof to->digest) {
+            corrupt(err, "digest of a place is not 16 bytes");
+        } else {
+            to->seq = read_id(s->place[k]->position, "position out of range", err);
+            memcpy(to->digest, s->place[k]->digest.data, sizeof to->digest);
+        }
+    }
+    m->control.nplace = s->n_place;
 }
 
 static bool name_ok(const char *name, struct mm_err *err)
@@ -235,6 +269,9 @@ static void read_body(struct mm_msg *m, const Marmot__V1__Message *w, struct mm_
         break;
     case MARMOT__V1__MESSAGE__BODY_VERIFIED:
         read_verified(m, w->verified, arena, err);
+        break;
+    case MARMOT__V1__MESSAGE__BODY_SEEDED:
+        read_seeded(m, w->seeded, arena, err);
         break;
     default:
         corrupt(err, "no body");

@@ -74,15 +74,30 @@ static bool is_cluster_id(const char *s)
     return s != NULL && strlen(s) == 32 && strspn(s, "0123456789abcdef") == 32;
 }
 
-static void put_founded(struct mm_buf *b, const struct mm_msg *m, struct mm_err *err)
+static void put_cluster(struct mm_buf *b, const struct mm_msg *m, struct mm_err *err)
 {
     if (!is_cluster_id(m->control.cluster_id) || m->control.settings == NULL) {
-        mm_err_set(err, SQLITE_MISUSE, "message to encode: founded without cluster id or settings");
+        mm_err_set(err, SQLITE_MISUSE, "message to encode: founded or seeded without cluster id or settings");
         return;
     }
     mm_put_bytes(b, 1, m->control.cluster_id, strlen(m->control.cluster_id));
     mm_put_bytes(b, 2, m->control.settings, strlen(m->control.settings));
-    put_tables(b, 3, m, err);
+}
+
+static void put_seeded(struct mm_buf *b, const struct mm_msg *m, struct mm_err *err)
+{
+    put_cluster(b, m, err);
+    put_id(b, 3, m->control.from_epoch, "epoch before", err);
+    if (m->control.nplace < 1 || m->control.nplace > MM_WIRE_SHARDS_MAX) {
+        mm_err_set(err, SQLITE_MISUSE, "message to encode: %zu places", m->control.nplace);
+        return;
+    }
+    for (size_t k = 0; k < m->control.nplace; k++) {
+        size_t mark = mm_put_begin(b, 4);
+        put_id(b, 1, m->control.place[k].seq, "position", err);
+        mm_put_bytes(b, 2, m->control.place[k].digest, sizeof m->control.place[k].digest);
+        mm_put_end(b, mark);
+    }
 }
 
 static void put_name(struct mm_buf *b, unsigned field, const char *name, const char *what, struct mm_err *err)
@@ -119,7 +134,7 @@ static unsigned body_field(enum mm_msg_kind kind)
 {
     static const unsigned field[] = {
         [MM_MSG_TXN] = 14,    [MM_MSG_PART] = 15,   [MM_MSG_FOUNDED] = 16,  [MM_MSG_WATCH] = 17,
-        [MM_MSG_POLICY] = 19, [MM_MSG_VERIFY] = 20, [MM_MSG_VERIFIED] = 22,
+        [MM_MSG_POLICY] = 19, [MM_MSG_VERIFY] = 20, [MM_MSG_VERIFIED] = 22, [MM_MSG_SEEDED] = 23,
     };
     return (size_t)kind < sizeof field / sizeof *field ? field[kind] : 0;
 }
@@ -135,7 +150,11 @@ static void put_body(struct mm_buf *b, const struct mm_msg *m, struct mm_err *er
         put_part(b, m, err);
         break;
     case MM_MSG_FOUNDED:
-        put_founded(b, m, err);
+        put_cluster(b, m, err);
+        put_tables(b, 3, m, err);
+        break;
+    case MM_MSG_SEEDED:
+        put_seeded(b, m, err);
         break;
     case MM_MSG_WATCH:
         put_tables(b, 1, m, err);

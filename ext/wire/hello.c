@@ -35,6 +35,7 @@ int mm_hello_encode(struct mm_buf *out, const struct mm_hello *h, struct mm_err 
     mm_put_end(out, mark);
     mm_put_uint(out, 8, (uint64_t)h->behind_ms);
     mm_put_uint(out, 9, h->ask);
+    mm_put_uint(out, 10, (uint64_t)h->epoch);
     mm_put_bytes(out, 11, h->no_snapshot, cut(h->no_snapshot, sizeof h->no_snapshot - 1));
     return mm_buf_check(out, err, "a hello");
 }
@@ -73,7 +74,7 @@ bool mm_hello_decode(struct mm_hello *h, const void *data, size_t len)
     memset(h, 0, sizeof *h);
     Marmot__V1__Hello *w = len <= MM_HELLO_MAX && data != NULL ? marmot__v1__hello__unpack(&pool, len, data) : NULL;
     bool good = w != NULL && (w->node != 0 || w->ask) && w->n_position <= MM_HELLO_SHARDS &&
-                w->behind_ms <= INT64_MAX && text(h->cluster_id, sizeof h->cluster_id, w->cluster_id) &&
+                w->behind_ms <= INT64_MAX && w->epoch <= INT64_MAX && text(h->cluster_id, sizeof h->cluster_id, w->cluster_id) &&
                 text(h->name, sizeof h->name, w->name) && text(h->host, sizeof h->host, w->host) &&
                 text(h->state, sizeof h->state, w->state) &&
                 text(h->no_snapshot, sizeof h->no_snapshot, w->no_snapshot);
@@ -87,6 +88,7 @@ bool mm_hello_decode(struct mm_hello *h, const void *data, size_t len)
         h->incarnation = w->incarnation;
         h->behind_ms = (int64_t)w->behind_ms;
         h->ask = w->ask;
+        h->epoch = (int64_t)w->epoch;
     }
     mm_arena_free(&a);
     return good;

@@ -23,6 +23,7 @@ struct mm_hello {
     int64_t behind_ms;
     char no_snapshot[MM_HELLO_WHY]; /* why it takes none, "" = it may */
     bool ask;
+    int64_t epoch; /* that the positions are of; 0 = not told */
 };
 
 /* Appends the bytes; texts that are too long are cut, at a character. */

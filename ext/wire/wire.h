@@ -21,6 +21,7 @@ enum {
     MM_WIRE_COLUMNS_MAX = 32767, /* SQLite's own upper bound */
     MM_WIRE_TABLES_MAX = 10000,  /* a message */
     MM_WIRE_NAME_MAX = 4096,     /* bytes of a table or column name */
+    MM_WIRE_SHARDS_MAX = 64,
 };
 #define MM_WIRE_TXN_MAX ((size_t)1 << 30)      /* decoded bytes of one transaction: SQLite's own blob limit */
 #define MM_WIRE_MESSAGE_MAX ((size_t)64 << 20) /* one message on the wire, decompressed */
@@ -33,6 +34,7 @@ enum mm_msg_kind {
     MM_MSG_POLICY = 5,   /* control: how concurrent changes of a column meet, from here on */
     MM_MSG_VERIFY = 6,   /* control: every node sums its tables of this shard at this place */
     MM_MSG_VERIFIED = 7, /* control: one node's answer */
+    MM_MSG_SEEDED = 8,   /* control: a new epoch begins, from one node's state */
 };
 
 struct mm_msg_table { /* in FOUNDED and WATCH */
@@ -40,6 +42,11 @@ struct mm_msg_table { /* in FOUNDED and WATCH */
     uint64_t schema_hash;
     uint8_t content[16]; /* sum of row hashes modulo 2^128 */
     int64_t rows;
+};
+
+struct mm_msg_place { /* in SEEDED */
+    int64_t seq;
+    uint8_t digest[16];
 };
 
 struct mm_msg {
@@ -65,7 +72,7 @@ struct mm_msg {
         size_t len;
     } part;
 
-    struct {                    /* FOUNDED: settings of the cluster; and WATCH: tables */
+    struct {                    /* FOUNDED and SEEDED: settings of the cluster; and WATCH: tables */
         const char *cluster_id; /* 32 hex digits */
         const char *settings;   /* canonical JSON */
         struct mm_msg_table *table;
@@ -77,6 +84,10 @@ struct mm_msg {
         ** message, and `table` */
         uint8_t verify_id[16];
         int64_t verify_seq;
+        /* SEEDED, with cluster_id and settings: where the seed stood, a place a shard */
+        int64_t from_epoch;
+        struct mm_msg_place *place;
+        size_t nplace;
     } control;
 };
 

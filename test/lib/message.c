@@ -255,11 +255,26 @@ static void make_verified(struct mm_msg *m, struct mm_arena *a)
     tables(m, a, 2);
 }
 
+static void make_seeded(struct mm_msg *m, struct mm_arena *a)
+{
+    head(m, MM_MSG_SEEDED);
+    m->epoch = 2;
+    m->control.cluster_id = "0123456789abcdef0123456789abcdef";
+    m->control.settings = "{\"fold\":1}";
+    m->control.from_epoch = 1;
+    m->control.nplace = 2;
+    m->control.place = must(mm_arena_array(a, 2, sizeof *m->control.place));
+    for (size_t k = 0; k < 2; k++) {
+        m->control.place[k].seq = (int64_t)k * 300;
+        memset(m->control.place[k].digest, 0xD0 + (int)k, sizeof m->control.place[k].digest);
+    }
+}
+
 const struct message_sample message_samples[] = {
-    { "insert", make_insert },     { "first", make_first }, { "update", make_update }, { "types", make_types },
-    { "keyless", make_keyless },   { "long", make_long },   { "empty", make_empty },   { "part", make_part },
-    { "founded", make_founded },   { "watch", make_watch }, { "policy", make_policy }, { "verify", make_verify },
-    { "verified", make_verified },
+    { "insert", make_insert },     { "first", make_first },   { "update", make_update }, { "types", make_types },
+    { "keyless", make_keyless },   { "long", make_long },     { "empty", make_empty },   { "part", make_part },
+    { "founded", make_founded },   { "watch", make_watch },   { "policy", make_policy }, { "verify", make_verify },
+    { "verified", make_verified }, { "seeded", make_seeded },
 };
 const size_t message_nsamples = sizeof message_samples / sizeof *message_samples;
 

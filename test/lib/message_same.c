@@ -97,9 +97,9 @@ bool message_txn_same(const struct mm_txn *sent, const struct mm_txn *got, bool 
 
 static bool control_same(const struct mm_msg *a, const struct mm_msg *b)
 {
-    if (a->control.ntable != b->control.ntable ||
-        (a->kind == MM_MSG_FOUNDED && (strcmp(a->control.cluster_id, b->control.cluster_id) != 0 ||
-                                       strcmp(a->control.settings, b->control.settings) != 0))) {
+    if (a->control.ntable != b->control.ntable || ((a->kind == MM_MSG_FOUNDED || a->kind == MM_MSG_SEEDED) &&
+                                                   (strcmp(a->control.cluster_id, b->control.cluster_id) != 0 ||
+                                                    strcmp(a->control.settings, b->control.settings) != 0))) {
         return false;
     }
     if (a->kind == MM_MSG_POLICY &&
@@ -108,8 +108,16 @@ static bool control_same(const struct mm_msg *a, const struct mm_msg *b)
         return false;
     }
     if (memcmp(a->control.verify_id, b->control.verify_id, sizeof a->control.verify_id) != 0 ||
-        a->control.verify_seq != b->control.verify_seq) {
+        a->control.verify_seq != b->control.verify_seq || a->control.from_epoch != b->control.from_epoch ||
+        a->control.nplace != b->control.nplace) {
         return false;
+    }
+    for (size_t k = 0; k < a->control.nplace; k++) {
+        const struct mm_msg_place *x = &a->control.place[k];
+        const struct mm_msg_place *y = &b->control.place[k];
+        if (x->seq != y->seq || memcmp(x->digest, y->digest, sizeof x->digest) != 0) {
+            return false;
+        }
     }
     for (size_t k = 0; k < a->control.ntable; k++) {
         const struct mm_msg_table *x = &a->control.table[k];
@@ -186,7 +194,10 @@ uint64_t message_touch(const struct mm_msg *m)
     if (m->kind == MM_MSG_POLICY) {
         sum += strlen(m->control.policy_table) + strlen(m->control.policy_column);
     }
-    if (m->kind == MM_MSG_FOUNDED) {
+    for (size_t k = 0; k < m->control.nplace; k++) {
+        sum += (size_t)m->control.place[k].seq;
+    }
+    if (m->kind == MM_MSG_FOUNDED || m->kind == MM_MSG_SEEDED) {
         sum += strlen(m->control.cluster_id) + strlen(m->control.settings);
     }
     return sum;

@@ -440,12 +440,15 @@ void naive_message(struct naive *s, int64_t seq, const void *data, size_t len, b
     struct mm_msg m;
     mm_arena_init(&a, (size_t)1 << 30);
     mm_err_init(&err);
-    s->seq = seq;
-    if (mm_wire_decode(&m, data, len, zstd, &a, &err) == SQLITE_OK && m.kind != MM_MSG_FOUNDED) {
+    int64_t epoch = s->epoch > 0 ? s->epoch : 1;
+    bool readable = !s->over && mm_wire_decode(&m, data, len, zstd, &a, &err) == SQLITE_OK;
+    s->over = s->over || (readable && m.kind == MM_MSG_SEEDED && m.epoch > epoch);
+    s->seq = s->over ? s->seq : seq;
+    if (readable && m.kind != MM_MSG_FOUNDED && m.kind != MM_MSG_SEEDED) {
         struct naive_origin *o = origin_of(s, m.node, m.incarnation);
         struct mm_txn joined = { .arena = &a };
         uint8_t sha[32];
-        bool good = m.epoch == 1 && m.origin_seq == o->seq + 1 && memcmp(m.prev, o->txid, sizeof m.prev) == 0;
+        bool good = m.epoch == epoch && m.origin_seq == o->seq + 1 && memcmp(m.prev, o->txid, sizeof m.prev) == 0;
         if (good && m.kind == MM_MSG_PART) {
             good = take_part(o, &m);
             if (good) {

@@ -62,7 +62,9 @@ struct naive {
     size_t norigin;
     uint8_t (*accepted)[MM_TXID_SIZE]; /* of every accepted transaction, in order */
     size_t naccepted;
-    int64_t seq; /* last message taken */
+    int64_t seq;   /* last message taken */
+    int64_t epoch; /* 0 stands for 1 */
+    bool over;     /* a newer epoch began: nothing from there on counts */
 };
 
 void naive_init(struct naive *s, const struct naive_def *def, int n);

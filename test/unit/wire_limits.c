@@ -373,12 +373,47 @@ static void controls(void)
     expect_body("an answer about too many tables", MARMOT__V1__MESSAGE__BODY_VERIFIED, &a, SQLITE_TOOBIG, "tables");
 }
 
+static void seeded(void)
+{
+    static char id[] = "0123456789abcdef0123456789abcdef";
+    static char settings[] = "{}";
+    Marmot__V1__Place place = MARMOT__V1__PLACE__INIT;
+    Marmot__V1__Place *list[MM_WIRE_SHARDS_MAX + 1];
+    Marmot__V1__Seeded ok = MARMOT__V1__SEEDED__INIT;
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++) {
+        list[k] = &place;
+    }
+    place.digest = bin("0123456789abcdef", 16);
+    ok.cluster_id = id;
+    ok.settings = settings;
+    ok.n_place = MM_WIRE_SHARDS_MAX;
+    ok.place = list;
+    expect_body("an epoch made by hand", MARMOT__V1__MESSAGE__BODY_SEEDED, &ok, SQLITE_OK, "");
+    Marmot__V1__Seeded s = ok;
+    s.n_place++;
+    expect_body("an epoch of too many shards", MARMOT__V1__MESSAGE__BODY_SEEDED, &s, SQLITE_CORRUPT, "too many");
+    s.n_place = 0;
+    expect_body("an epoch of no shard", MARMOT__V1__MESSAGE__BODY_SEEDED, &s, SQLITE_CORRUPT, "no shard");
+    s = ok;
+    s.cluster_id = settings;
+    expect_body("an epoch of no cluster", MARMOT__V1__MESSAGE__BODY_SEEDED, &s, SQLITE_CORRUPT, "cluster_id");
+    s = ok;
+    s.from_epoch = (uint64_t)1 << 63;
+    expect_body("an epoch beyond all numbers", MARMOT__V1__MESSAGE__BODY_SEEDED, &s, SQLITE_CORRUPT, "epoch");
+    place.position = (uint64_t)1 << 63;
+    expect_body("a place beyond all numbers", MARMOT__V1__MESSAGE__BODY_SEEDED, &ok, SQLITE_CORRUPT, "position");
+    place.position = 1;
+    place.digest.len = 15;
+    expect_body("a digest that is too short", MARMOT__V1__MESSAGE__BODY_SEEDED, &ok, SQLITE_CORRUPT, "digest");
+}
+
 int main(void)
 {
     compressed();
     versions();
     tables();
     controls();
+    seeded();
     encoding();
     return check_failures() != 0;
 }
