@@ -217,6 +217,21 @@ static void body_reconcile(struct call *c)
     long_work(c, mm_node_reconcile);
 }
 
+static void body_rejoin(struct call *c)
+{
+    static const struct {
+        const char *how;
+        int (*work)(struct mm_node *, struct mm_buf *, struct mm_err *);
+    } ways[] = { { "seed", mm_node_seed }, { "adopt", mm_node_adopt }, { "merge", mm_node_merge } };
+    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
+        if (strcmp(text_arg(c, 0), ways[k].how) == 0) {
+            long_work(c, ways[k].work);
+            return;
+        }
+    }
+    mm_err_set(&c->err, SQLITE_ERROR, "unknown way '%.40s': give 'seed', 'adopt' or 'merge'", text_arg(c, 0));
+}
+
 static void body_verify(struct call *c)
 {
     int timeout = timeout_arg(c, VERIFY_DEFAULT_MS);
@@ -370,6 +385,7 @@ static const struct mm_function functions[] = {
     { "marmot_snapshot", "marmot_snapshot()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_snapshot },
     { "marmot_restore", "marmot_restore()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_restore },
     { "marmot_reconcile", "marmot_reconcile()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_reconcile },
+    { "marmot_rejoin", "marmot_rejoin(how)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_rejoin },
     { "marmot_retry", "marmot_retry(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_retry },
     { "marmot_skip", "marmot_skip(id)", 1, 1, { SQLITE_TEXT }, SQLITE_DIRECTONLY, body_skip },
     { "marmot_status", "marmot_status()", 0, 0, { 0 }, SQLITE_DIRECTONLY, body_status },

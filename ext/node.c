@@ -116,6 +116,11 @@ static int apply(struct mm_node *n)
             }
         }
         break;
+    case MM_APPLY_EPOCH: /* asks the server whether it counts already */
+        n->linked = false;
+        n->next_join_ms = 0;
+        follow_again(n, 0);
+        break;
     case MM_APPLY_LOST:
         n->verdict = mm_node_bring(n, lost_how(n), MM_JOIN_STRICT, &err) ? MM_NODE_JOINING : MM_NODE_DIVERGED;
         n->problem = err;

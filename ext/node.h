@@ -72,6 +72,11 @@ int mm_node_snapshot(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
 int mm_node_restore(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
 int mm_node_reconcile(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
 
+/* marmot_rejoin('seed' | 'adopt' | 'merge'). As those two. */
+int mm_node_seed(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
+int mm_node_adopt(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
+int mm_node_merge(struct mm_node *n, struct mm_buf *out, struct mm_err *err);
+
 /* Appends the JSON object of marmot_status(); `brief`: the fields that
 ** marmot_init returns. */
 int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_err *err);

@@ -64,11 +64,22 @@ struct mm_call {
     struct mm_buf answer;
 };
 
+/* A call of marmot_rejoin, on its caller's stack; `mu` guards it. */
+enum mm_rejoin_how { MM_REJOIN_NOT, MM_REJOIN_SEED, MM_REJOIN_ADOPT, MM_REJOIN_MERGE };
+struct mm_rejoin {
+    enum mm_rejoin_how how;
+    bool begun, done;
+    int64_t since_ms;
+    struct mm_err err;
+    struct mm_buf answer;
+};
+
 /* What a copy of the cluster's content is brought for. */
 enum mm_purpose {
     MM_FOR_RESTORE, /* marmot_restore, or the log has dropped what was not read here */
     MM_FOR_JOIN,
-    MM_FOR_LOST, /* the server lost what was folded here */
+    MM_FOR_LOST,  /* the server lost what was folded here */
+    MM_FOR_EPOCH, /* the cluster goes on in a newer epoch */
 };
 
 struct mm_node {
@@ -87,6 +98,7 @@ struct mm_node {
     uint64_t next_sync;
     struct mm_repair *repair; /* one at a time: the caller's, NULL = none */
     struct mm_call *calls;    /* waiting for the long work, oldest first */
+    struct mm_rejoin *rejoin; /* one at a time: the caller's, NULL = none */
     char last_error[512];
     struct mm_node_shard *shards; /* nshards of them, NULL before the first look */
     int nshards;
@@ -98,6 +110,7 @@ struct mm_node {
     char hello_cluster[40];         /* the cluster's id, "" before joining */
     int64_t caught_up_ms;           /* monotonic: last at the end of every shard; 0 = not looked yet */
     atomic_llong connections;       /* made so far */
+    atomic_llong connected_ms;      /* monotonic: the last one was made */
     atomic_bool ask_peers;          /* somebody wants to hear from all of them now */
     char no_snapshot[MM_HELLO_WHY]; /* node_warn.c: why this node takes none, "" = it may */
     char log_warning[400];          /* "" = there is room */
@@ -134,12 +147,14 @@ struct mm_node {
     bool watch_due;  /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, next_replay_ms, not_before_ms;
     int connect_wait_ms;
-    struct mm_task *task;           /* node_task.c: long work under way, NULL = none */
-    enum mm_purpose purpose;        /* of a copy that is brought, */
-    enum mm_join_mode how;          /* and what becomes of rows that differ from it */
-    struct mm_reconcile *reconcile; /* node_reconcile.c: once the task is ready */
-    bool held;                      /* the task compares: nothing is folded, followed or sent */
-    struct mm_err bring_why;        /* what made the copy necessary */
+    struct mm_task *task;             /* node_task.c: long work under way, NULL = none */
+    enum mm_purpose purpose;          /* of a copy that is brought, */
+    enum mm_join_mode how;            /* and what becomes of rows that differ from it */
+    struct mm_reconcile *reconcile;   /* node_reconcile.c: once the task is ready */
+    enum mm_rejoin_how rejoining;     /* the call that is being worked on */
+    struct mm_join_options task_join; /* of a seed */
+    bool held;                        /* the task compares: nothing is folded, followed or sent */
+    struct mm_err bring_why;          /* what made the copy necessary */
     int64_t next_bring_ms;
     int bring_wait_ms;
     struct mm_err bring_failed; /* of the last attempt, until one succeeds */
@@ -161,6 +176,7 @@ struct mm_node {
     enum mm_node_state told_state;
     bool listening, hello_due; /* what nodes tell; somebody asked */
     int64_t next_hello_ms;
+    int64_t heard_epoch; /* the newest that others told of */
     char hello_state[32];
     bool streams_checked;
     int failed_connects;  /* in a row */
@@ -207,6 +223,8 @@ bool mm_node_link(struct mm_node *n);
 void mm_node_unlink(struct mm_node *n, const char *why);
 int mm_node_link_timeout(const struct mm_node *n);
 
+struct mm_join_options mm_node_join_options(const struct mm_node *n);
+
 /* node_sync.c */
 void mm_node_sync_step(struct mm_node *n);    /* begins and ends what waits */
 void mm_node_sync_restart(struct mm_node *n); /* this process takes over: what waits begins anew */
@@ -226,6 +244,19 @@ void mm_node_peers_farewell(struct mm_node *n);
 bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, const struct mm_err *why);
 void mm_node_task_step(struct mm_node *n);
 void mm_node_task_end(struct mm_node *n); /* whatever is under way; callers get an error */
+
+/* An epoch of this node's own: held from here on. */
+bool mm_node_task_seed(struct mm_node *n, uint64_t token, struct mm_err *err);
+void mm_node_task_close(struct mm_node *n); /* it is over, and the node goes on */
+void mm_node_brought(struct mm_node *n);    /* the content is that of the cluster: live from here on */
+
+/* node_rejoin.c: marmot_rejoin. */
+void mm_node_rejoin_step(struct mm_node *n);  /* no task is under way */
+void mm_node_rejoin_ready(struct mm_node *n); /* a SEED task is */
+/* What it began came to its end, or could not be begun. */
+void mm_node_rejoin_failed(struct mm_node *n, const struct mm_err *err);
+void mm_node_rejoin_brought(struct mm_node *n, int64_t given_up);
+void mm_node_remedy(const struct mm_node *n, struct mm_buf *out); /* mu held; JSON string */
 
 int mm_node_judge(struct mm_node *n, struct mm_err *err); /* the task's copy */
 bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err);

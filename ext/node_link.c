@@ -53,6 +53,7 @@ static bool connect_bus(struct mm_node *n)
         n->connect_wait_ms = 0;
         n->offered = true;
         n->connections++;
+        n->connected_ms = mm_clock_mono_ms();
         n->failed_connects = 0;
         mm_err_init(&n->problem);
         n->verdict = MM_NODE_LIVE;
@@ -76,7 +77,7 @@ static bool connect_bus(struct mm_node *n)
     return false;
 }
 
-static struct mm_join_options join_options(const struct mm_node *n)
+struct mm_join_options mm_node_join_options(const struct mm_node *n)
 {
     return (struct mm_join_options){
         .cluster = n->config->cluster,
@@ -85,6 +86,7 @@ static struct mm_join_options join_options(const struct mm_node *n)
         .replicas = (int)n->config->log.replicas,
         .max_bytes = n->config->log.max_bytes,
         .max_entries = n->config->snapshot.enabled ? n->config->log.max_entries : -1,
+        .adopt = n->rejoining == MM_REJOIN_ADOPT || n->rejoining == MM_REJOIN_MERGE,
     };
 }
 
@@ -100,10 +102,23 @@ static bool parts_fit(const struct mm_node *n, struct mm_err *err)
     return err->rc == SQLITE_OK;
 }
 
+static enum mm_purpose purpose_of(enum mm_join_result result)
+{
+    return result == MM_JOIN_BRING ? MM_FOR_JOIN : result == MM_JOIN_LOST ? MM_FOR_LOST : MM_FOR_EPOCH;
+}
+
+static enum mm_join_mode how_to_bring(const struct mm_node *n)
+{
+    return n->rejoining == MM_REJOIN_ADOPT   ? MM_JOIN_ADOPT
+           : n->rejoining == MM_REJOIN_MERGE ? MM_JOIN_MERGE
+           : n->r.joined                     ? MM_JOIN_STRICT
+                                             : n->config->join;
+}
+
 /* Joins, or checks that the server is still the one that was joined. */
 static bool join(struct mm_node *n)
 {
-    struct mm_join_options o = join_options(n);
+    struct mm_join_options o = mm_node_join_options(n);
     struct mm_err err;
     mm_err_init(&err);
     if (mm_clock_mono_ms() < n->next_join_ms || n->held) {
@@ -134,12 +149,14 @@ static bool join(struct mm_node *n)
     mm_gate_leave();
     n->joins++;
     n->nothing_watched = result == MM_JOIN_NOTHING;
-    bool bring = result == MM_JOIN_BRING || result == MM_JOIN_LOST;
+    bool bring = result == MM_JOIN_BRING || result == MM_JOIN_LOST || result == MM_JOIN_EPOCH;
     enum mm_node_state sad = n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
-    if (bring) {
-        mm_node_bring(n, result == MM_JOIN_BRING ? MM_FOR_JOIN : MM_FOR_LOST,
-                      n->r.joined ? MM_JOIN_STRICT : n->config->join, &err);
-        err = n->bring_failed.rc != SQLITE_OK ? n->bring_failed : err;
+    bool begun = bring && mm_node_bring(n, purpose_of(result), how_to_bring(n), &err);
+    if (!begun && n->rejoining != MM_REJOIN_NOT) {
+        mm_node_rejoin_failed(n, &err);
+    }
+    if (bring && n->bring_failed.rc != SQLITE_OK) {
+        err = n->bring_failed;
     }
     n->verdict = result == MM_JOIN_CONFLICT   ? MM_NODE_JOIN_CONFLICT
                  : result == MM_JOIN_DIVERGED ? MM_NODE_DIVERGED

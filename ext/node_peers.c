@@ -72,6 +72,10 @@ static void listen(struct mm_node *n)
         if (h.node == 0) {
             continue;
         }
+        if (h.epoch > n->heard_epoch && strcmp(h.cluster_id, n->r.cluster_id) == 0) {
+            n->heard_epoch = h.epoch;
+            n->next_join_ms = h.epoch > n->r.epoch ? 0 : n->next_join_ms; /* the server tells whether it counts */
+        }
         (void)pthread_mutex_lock(&n->mu);
         (void)mm_peers_hear(&n->peers, &h, n->r.cluster_id);
         (void)pthread_mutex_unlock(&n->mu);

@@ -132,14 +132,18 @@ static struct mm_store_options store_options(struct mm_node *n)
     return o;
 }
 
-static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need_snapshot, struct mm_err *err)
+static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need_snapshot, uint64_t token,
+                 struct mm_err *err)
 {
     bool may_do_without = kind == MM_TASK_RECONCILE || (kind == MM_TASK_BRING && !need_snapshot);
     if (!n->config->snapshot.enabled && !may_do_without) {
         return mm_err_set(err, SQLITE_ERROR, "snapshot.enabled is false in the configuration");
     }
+    bool any = n->rejoining != MM_REJOIN_NOT; /* whatever the cluster has now */
+    int64_t epoch = n->r.joined && !any && n->r.epoch > n->r.newest_epoch ? n->r.epoch : n->r.newest_epoch;
     n->task_bus = mm_node_bus_options(n);
     n->task_store = store_options(n);
+    n->task_join = mm_node_join_options(n);
     struct mm_task_options o = {
         .kind = kind,
         .path = n->path,
@@ -150,8 +154,12 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
         .cluster_id = n->r.cluster_id,
         .keep_log = mm_node_keep(n, err),
         .lost = lost,
-        .need_snapshot = need_snapshot,
+        .need_snapshot = need_snapshot || epoch > 1,
+        .epoch = epoch,
         .keep = n->how != MM_JOIN_STRICT,
+        .keep_always = any,
+        .join = &n->task_join,
+        .token = token,
         .newcomer = !n->r.joined,
         .watch_all = n->watch_all,
         .wake = wake,
@@ -169,7 +177,13 @@ bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err
         mm_err_set(err, SQLITE_BUSY, "the database is locked by its application");
         return false;
     }
-    return begin(n, kind, false, kind == MM_TASK_BRING, err) == SQLITE_OK;
+    return begin(n, kind, false, kind == MM_TASK_BRING, 0, err) == SQLITE_OK;
+}
+
+bool mm_node_task_seed(struct mm_node *n, uint64_t token, struct mm_err *err)
+{
+    n->how = MM_JOIN_STRICT;
+    return begin(n, MM_TASK_SEED, false, true, token, err) == SQLITE_OK;
 }
 
 static void go_on(struct mm_node *n)
@@ -181,7 +195,7 @@ static void go_on(struct mm_node *n)
     }
 }
 
-static void close_task(struct mm_node *n)
+void mm_node_task_close(struct mm_node *n)
 {
     mm_gate_enter();
     mm_reconcile_close(n->reconcile);
@@ -216,7 +230,7 @@ bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, 
         return false;
     }
     n->how = how;
-    if (begin(n, MM_TASK_BRING, p == MM_FOR_LOST, false, &err) != SQLITE_OK) {
+    if (begin(n, MM_TASK_BRING, p == MM_FOR_LOST || p == MM_FOR_EPOCH, false, 0, &err) != SQLITE_OK) {
         mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, err.msg);
         n->bring_hopeless = true;
         return false;
@@ -266,7 +280,7 @@ int mm_node_judge(struct mm_node *n, struct mm_err *err)
     return err->rc;
 }
 
-static void installed(struct mm_node *n)
+void mm_node_brought(struct mm_node *n)
 {
     mm_log(MM_LOG_INFO, "node %lld has the cluster's content of position %lld", (long long)n->config->node_id,
            (long long)n->r.shard[0].pos.seq);
@@ -275,6 +289,7 @@ static void installed(struct mm_node *n)
     n->bring_wait_ms = 0;
     n->next_bring_ms = 0;
     n->bring_hopeless = false;
+    n->snap_known = false; /* they may be of another epoch */
     mm_err_init(&n->problem);
     mm_err_init(&n->bring_failed);
 }
@@ -300,9 +315,9 @@ static void failed(struct mm_node *n, const struct mm_err *err)
     if (!n->held) {
         return; /* a call of marmot_restore: the node goes on as it was */
     }
-    close_task(n);
+    mm_node_task_close(n);
     n->next_join_ms = n->next_bring_ms;
-    if (n->r.joined && n->purpose != MM_FOR_JOIN) {
+    if (n->r.joined && n->purpose != MM_FOR_JOIN && n->purpose != MM_FOR_EPOCH) {
         n->next_connect_ms = n->next_bring_ms;
         mm_node_unlink(n, err->msg);
     }
@@ -321,27 +336,32 @@ static void ready(struct mm_node *n)
         .diff = mm_task_diff(n->task),
         .watch_all = n->watch_all,
         .merge = n->how == MM_JOIN_MERGE,
+        .give_up = n->rejoining == MM_REJOIN_ADOPT,
+        .fresh = n->r.joined && (n->rejoining != MM_REJOIN_NOT || mm_task_manifest(n->task)->epoch > n->r.epoch),
         .cluster_id = n->r.cluster_id,
     };
+    int64_t given_up = 0;
     char cluster_id[sizeof n->r.cluster_id];
     memcpy(cluster_id, n->r.cluster_id, sizeof cluster_id);
     in.cluster_id = cluster_id;
     mm_gate_enter();
     if (mm_node_judge(n, &err) == SQLITE_OK) {
-        mm_install_run(&n->r, &in, &err);
+        mm_install_run(&n->r, &in, &given_up, &err);
     }
     mm_gate_leave();
     if ((err.rc & 0xff) == SQLITE_BUSY) {
         return; /* next turn */
     }
     if (err.rc == SQLITE_OK) {
-        installed(n);
+        mm_node_brought(n);
+        mm_node_rejoin_brought(n, given_up);
     } else {
         failed(n, &err);
+        mm_node_rejoin_failed(n, &err);
     }
     answer(n, false, MM_TASK_BRING, &err);
     if (n->task != NULL) {
-        close_task(n);
+        mm_node_task_close(n);
     }
 }
 
@@ -398,7 +418,10 @@ void mm_node_task_step(struct mm_node *n)
     struct mm_err err;
     mm_err_init(&err);
     if (n->task == NULL) {
-        begin_wanted(n);
+        mm_node_rejoin_step(n);
+        if (n->task == NULL) {
+            begin_wanted(n);
+        }
         if (n->task == NULL) {
             mm_node_keep_step(n);
         }
@@ -412,22 +435,27 @@ void mm_node_task_step(struct mm_node *n)
         stand(n);
         break;
     case MM_TASK_READY:
-        if (kind != MM_TASK_RECONCILE) {
+        if (kind == MM_TASK_SEED) {
+            mm_node_rejoin_ready(n);
+        } else if (kind != MM_TASK_RECONCILE) {
             ready(n);
         } else if (mm_node_reconcile_step(n, &err)) {
             answer(n, false, kind, &err);
-            close_task(n);
+            mm_node_task_close(n);
         }
         break;
     case MM_TASK_DONE:
         mm_node_kept(n, &err);
         answer(n, false, kind, &err);
-        close_task(n);
+        mm_node_task_close(n);
         break;
     case MM_TASK_FAILED:
         answer(n, false, kind, &err);
         if (kind == MM_TASK_BRING) {
             failed(n, &err);
+            mm_node_rejoin_failed(n, &err);
+        } else if (kind == MM_TASK_SEED) {
+            mm_node_rejoin_failed(n, &err);
         } else if (kind == MM_TASK_KEEP) {
             mm_node_kept(n, &err);
         } else {
@@ -435,7 +463,7 @@ void mm_node_task_step(struct mm_node *n)
                    kind == MM_TASK_RECONCILE ? "marmot_reconcile" : "the snapshot", err.msg);
         }
         if (n->task != NULL) {
-            close_task(n);
+            mm_node_task_close(n);
         }
         break;
     }
@@ -447,7 +475,8 @@ void mm_node_task_end(struct mm_node *n)
     mm_err_init(&err);
     mm_err_set(&err, SQLITE_INTERRUPT, "the node was stopped");
     answer(n, true, MM_TASK_SNAPSHOT, &err);
+    mm_node_rejoin_failed(n, &err);
     if (n->task != NULL) {
-        close_task(n);
+        mm_node_task_close(n);
     }
 }

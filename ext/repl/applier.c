@@ -61,8 +61,7 @@ static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct 
             s->behind = it->d.seq > s->pos.seq;
             mm_err_set(err, SQLITE_MISMATCH,
                        "stream %s no longer holds message %lld as this node folded it (it begins again at %lld): the "
-                       "server lost or replaced its log; stop the nodes, keep the databases, call "
-                       "marmot_cleanup('discard') and start anew from the best copy",
+                       "server lost or replaced its log",
                        s->stream, (long long)s->pos.seq, (long long)it->d.seq);
             return PLACE_LOST;
         }
@@ -73,9 +72,7 @@ static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct 
     }
     if (it->d.seq != s->pos.seq + 1) {
         s->behind = true;
-        mm_err_set(err, SQLITE_MISMATCH,
-                   "stream %s has dropped messages %lld to %lld before this node folded them: call "
-                   "marmot_cleanup('discard') and start anew from a copy of another node's database",
+        mm_err_set(err, SQLITE_MISMATCH, "stream %s has dropped messages %lld to %lld before this node folded them",
                    s->stream, (long long)s->pos.seq + 1, (long long)it->d.seq - 1);
         return PLACE_LOST;
     }
@@ -269,9 +266,13 @@ static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *
         advance(s, it);
         return true;
     }
-    if (m->kind == MM_MSG_FOUNDED) {
-        if (s->n != 1 || it->d.seq != 1) {
-            ignore(a, s, it, "a founded message in another place than the first of shard 1", err);
+    if (m->kind == MM_MSG_FOUNDED || m->kind == MM_MSG_SEEDED) {
+        const char *why = mm_control_unnumbered(a->r, s, m, it->d.seq);
+        if (a->r->met_epoch > a->r->epoch) {
+            return false;
+        }
+        if (why != NULL) {
+            ignore(a, s, it, why, err);
         }
         advance(s, it);
         return true;
@@ -411,7 +412,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
         bool folded = place != PLACE_NEXT || fold_item(a, s, a->head, err);
         until = longer(s, standing, before, until);
         if (!folded) {
-            result = err->rc == SQLITE_OK ? MM_APPLY_BLOCKED : MM_APPLIED;
+            result = err->rc != SQLITE_OK ? MM_APPLIED : r->met_epoch > r->epoch ? MM_APPLY_EPOCH : MM_APPLY_BLOCKED;
             break;
         }
         mm_item_free(mm_applier_take(a));

@@ -29,6 +29,7 @@ enum mm_applier_result {
     MM_APPLY_BUSY,    /* the database is locked, or more is worth waiting for: try again soon */
     MM_APPLY_RELOAD,  /* rolled back (err says why): mm_repl_reload, then follow again */
     MM_APPLY_BLOCKED, /* a shard cannot go on: its blocked_seq and why are set */
+    MM_APPLY_EPOCH,   /* a newer epoch begins here: r->met_epoch */
     MM_APPLY_LOST,    /* the stream is not the one that was folded (err says how) */
 };
 enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err);

@@ -164,6 +164,22 @@ static int fold_verified(struct mm_repl *r, struct mm_shard *s, const struct mm_
     return err->rc;
 }
 
+const char *mm_control_unnumbered(struct mm_repl *r, const struct mm_shard *s, const struct mm_msg *m, int64_t seq)
+{
+    if (m->kind == MM_MSG_FOUNDED) {
+        return s->n == 1 && seq == 1 ? NULL : "a founded message in another place than the first of shard 1";
+    }
+    if (strcmp(m->control.cluster_id, r->cluster_id) != 0) {
+        return "an epoch of another cluster";
+    }
+    if (m->epoch > r->epoch) {
+        r->met_epoch = m->epoch;
+        r->met_node = m->node;
+        return NULL;
+    }
+    return "the beginning of an epoch that is over, or was begun once more";
+}
+
 int mm_control_fold(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, bool own,
                     struct mm_err *err)
 {

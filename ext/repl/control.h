@@ -16,6 +16,10 @@ int mm_control_shard(struct mm_repl *r, const uint8_t *data, size_t len, struct 
 bool mm_control_message(struct mm_repl *r, const uint8_t *data, size_t len, struct mm_msg *m, struct mm_arena *a,
                         struct mm_err *err);
 
+/* A message that nobody numbers, `founded` or `seeded`: NULL when it stands in its
+** place, else why it is to be ignored. A newer epoch's: r->met_epoch is set. */
+const char *mm_control_unnumbered(struct mm_repl *r, const struct mm_shard *s, const struct mm_msg *m, int64_t seq);
+
 /* A control message in its place, inside the write transaction. */
 int mm_control_fold(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, bool own,
                     struct mm_err *err);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "capture/trigger.h"
 #include "store/log.h"
+#include "repl/epoch.h"
 #include "repl/record.h"
 #include "store/meta.h"
 
@@ -243,8 +244,13 @@ static int decode_founded(struct mm_repl *r, struct mm_msg *m, const uint8_t *da
 {
     struct mm_err bad;
     mm_err_init(&bad);
-    if (mm_wire_decode(m, data, len, false, a, &bad) != SQLITE_OK || m->kind != MM_MSG_FOUNDED ||
-        strcmp(m->control.cluster_id, r->cluster_id) != 0) {
+    bool good = mm_wire_decode(m, data, len, false, a, &bad) == SQLITE_OK &&
+                (m->kind == MM_MSG_FOUNDED || m->kind == MM_MSG_SEEDED) &&
+                strcmp(m->control.cluster_id, r->cluster_id) == 0;
+    if (good && m->kind == MM_MSG_SEEDED) {
+        mm_err_set(err, SQLITE_NOTFOUND, "the log of the cluster begins with epoch %lld, not with its founding",
+                   (long long)m->epoch);
+    } else if (!good) {
         mm_err_set(err, SQLITE_CORRUPT,
                    "the first message of %s is not the founding of this cluster: set another "
                    "cluster name",
@@ -313,7 +319,7 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
             result = MM_JOIN_BRING;
         }
     } else if (decode_founded(r, &m, data, len, &a, err) != SQLITE_OK) {
-        result = MM_JOIN_CONFLICT;
+        result = err->rc == SQLITE_NOTFOUND ? MM_JOIN_LATER : MM_JOIN_CONFLICT; /* an epoch that is being begun */
     } else {
         bool founder = m.node == r->node && m.incarnation == mm_head_incarnation(r->db, err);
         r->founder = r->founder || founder;
@@ -325,6 +331,31 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
     free(data);
     mm_arena_free(&a);
     return result;
+}
+
+static int begun(const struct mm_epoch *e, struct mm_err *err)
+{
+    return mm_err_set(err, SQLITE_BUSY,
+                      "node %lld has begun epoch %lld of the cluster and has not stored its snapshot yet: wait for it, "
+                      "call marmot_rejoin('seed') there once more, or, two minutes later, on another node",
+                      (long long)e->node, (long long)e->n);
+}
+
+/* Whether the cluster goes on in a newer epoch than `own`: EPOCH (SQLITE_NOTFOUND), else
+** DONE, LATER. */
+static enum mm_join_result look_at_epochs(struct mm_repl *r, const struct mm_join_options *o, int64_t own,
+                                          struct mm_epochs *epochs, struct mm_err *err)
+{
+    if (mm_epoch_look(r->bus, o->cluster, own, epochs, err) != SQLITE_OK) {
+        return MM_JOIN_LATER;
+    }
+    r->newest_epoch = epochs->done.n > r->newest_epoch ? epochs->done.n : r->newest_epoch;
+    if (epochs->done.n == 0) {
+        return MM_JOIN_DONE;
+    }
+    mm_err_set(err, SQLITE_NOTFOUND, "the cluster goes on in epoch %lld, which node %lld began",
+               (long long)epochs->done.n, (long long)epochs->done.node);
+    return MM_JOIN_EPOCH;
 }
 
 enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
@@ -344,7 +375,7 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
         return MM_JOIN_NOTHING;
     }
     if (err->rc == SQLITE_OK && !there) {
-        mm_record_make(r, o, err);
+        mm_record_make(r, o, NULL, err);
         if (err->rc == SQLITE_OK && !mm_record_read(r, o, &rec, err)) {
             mm_err_set(err, SQLITE_IOERR, "the record of cluster %s was made but cannot be read", o->cluster);
         }
@@ -352,6 +383,10 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
     if (err->rc == SQLITE_OK) {
         result = mm_record_check(r, o, &rec, err);
         free(rec.settings);
+    }
+    struct mm_epochs epochs = { 0 };
+    if (result == MM_JOIN_DONE && look_at_epochs(r, o, 1, &epochs, err) != MM_JOIN_DONE) {
+        result = err->rc == SQLITE_NOTFOUND ? MM_JOIN_BRING : MM_JOIN_LATER;
     }
     for (int k = 0; k < r->nshard && result == MM_JOIN_DONE; k++) {
         struct mm_stream_info info;
@@ -362,6 +397,9 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
     }
     if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0 && empty) {
         result = MM_JOIN_NOTHING;
+    } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0 && epochs.newest.n != 0) {
+        begun(&epochs.newest, err); /* nobody founds beside it */
+        result = MM_JOIN_LATER;
     } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0) {
         /* Whoever stores it first founds; a dead founder's place is taken so. */
         if (publish_founded(r, o, table, n, err) != SQLITE_OK) {
@@ -381,8 +419,8 @@ enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_option
     if (!mm_record_read(r, o, &rec, err)) {
         if (err->rc == SQLITE_OK) {
             mm_err_set(err, SQLITE_NOTFOUND,
-                       "the server knows no cluster %s, which this node took part in: bring back its store, or call "
-                       "marmot_cleanup('discard') and start anew",
+                       "the server knows no cluster %s, which this node took part in: bring back its store, or do as "
+                       "the remedy says",
                        o->cluster);
             return MM_JOIN_DIVERGED;
         }
@@ -397,16 +435,27 @@ enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_option
     }
     enum mm_join_result result = same ? mm_record_check(r, o, &rec, err) : MM_JOIN_DIVERGED;
     free(rec.settings);
+    struct mm_epochs epochs = { 0 };
+    if (result == MM_JOIN_DONE) {
+        result = look_at_epochs(r, o, r->epoch, &epochs, err);
+    }
+    if (result == MM_JOIN_DONE && r->met_epoch > r->epoch) {
+        begun(&(struct mm_epoch){ .n = r->met_epoch, .node = r->met_node }, err);
+        result = MM_JOIN_DIVERGED;
+    }
     for (int k = 0; k < r->nshard && result == MM_JOIN_DONE; k++) {
         struct mm_shard *s = &r->shard[k];
         struct mm_stream_info info;
         result = mm_record_stream(r, o, s, false, &info, err);
         bool same_stream = strcmp(info.created, s->pos.created) == 0;
+        if (result == MM_JOIN_DONE && !same_stream && o->adopt) {
+            mm_err_set(err, SQLITE_NOTFOUND, "stream %s is another one than before", s->stream);
+            return MM_JOIN_EPOCH;
+        }
         if (result == MM_JOIN_DONE && (!same_stream || info.last_seq < s->pos.seq)) {
             mm_err_set(err, SQLITE_MISMATCH,
                        "stream %s ends at %lld and was created %s; this node folded up to %lld of the one created %s: "
-                       "the server lost or replaced its log; bring back its store, or call marmot_cleanup('discard') "
-                       "on every node but the best and start anew",
+                       "the server lost or replaced its log; bring back its store, or do as the remedy says",
                        s->stream, (long long)info.last_seq, info.created, (long long)s->pos.seq, s->pos.created);
             result = same_stream ? MM_JOIN_LOST : MM_JOIN_DIVERGED;
         }

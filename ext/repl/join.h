@@ -15,6 +15,7 @@ struct mm_join_options {
     int replicas;
     int64_t max_bytes;
     int64_t max_entries; /* -1 = no limit: nobody makes room by snapshots */
+    bool adopt;          /* whatever the cluster holds now is to take the place of what is here */
 };
 
 enum mm_join_result {
@@ -25,6 +26,7 @@ enum mm_join_result {
     MM_JOIN_DIVERGED, /* the server's cluster is not the one this node was part of */
     MM_JOIN_BRING,    /* reading the log does not do: a copy of the cluster's content is needed (err says why) */
     MM_JOIN_LOST,     /* the server lost what this node has folded (err says what) */
+    MM_JOIN_EPOCH,    /* the cluster goes on in a newer epoch: a copy of that is needed */
 };
 
 /* One attempt, for a node that has not joined. */

@@ -44,17 +44,18 @@ int mm_record_read(struct mm_repl *r, const struct mm_join_options *o, struct mm
     return err->rc == SQLITE_OK;
 }
 
-int mm_record_make(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
+int mm_record_make(struct mm_repl *r, const struct mm_join_options *o, const char *id, struct mm_err *err)
 {
     char bucket[256];
-    uint8_t id[16];
+    uint8_t fresh[16];
     struct mm_buf b;
     bucket_name(o, bucket, sizeof bucket);
-    sqlite3_randomness(sizeof id, id);
+    sqlite3_randomness(sizeof fresh, fresh);
     mm_buf_init(&b, MESSAGE_MAX);
-    for (size_t k = 0; k < sizeof id; k++) {
-        mm_buf_printf(&b, "%02x", id[k]);
+    for (size_t k = 0; k < sizeof fresh && id == NULL; k++) {
+        mm_buf_printf(&b, "%02x", fresh[k]);
     }
+    mm_buf_str(&b, id != NULL ? id : "");
     mm_buf_printf(&b, "\n%s", o->settings);
     mm_bus_kv_open(r->bus, bucket, o->replicas, 0, MM_REQUEST_MS, err);
     if (mm_buf_check(&b, err, "the cluster's record") == SQLITE_OK) {
@@ -91,7 +92,7 @@ enum mm_join_result mm_record_stream(struct mm_repl *r, const struct mm_join_opt
     if (err->rc == SQLITE_OK && !found && !create) {
         mm_err_set(err, SQLITE_NOTFOUND,
                    "the server has no stream %s, which this node took part in: it was deleted or this is another "
-                   "server; bring back its store, or call marmot_cleanup('discard') and start anew",
+                   "server; bring back its store, or do as the remedy says",
                    s->stream);
         return MM_JOIN_DIVERGED;
     }

@@ -14,8 +14,8 @@ struct mm_record {
 
 /* 1 and the record, 0 when there is none or err is set. */
 int mm_record_read(struct mm_repl *r, const struct mm_join_options *o, struct mm_record *rec, struct mm_err *err);
-/* Makes it, under a new id; another node may be first. */
-int mm_record_make(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err);
+/* Makes it, under this id (NULL: a new one); another node may be first. */
+int mm_record_make(struct mm_repl *r, const struct mm_join_options *o, const char *id, struct mm_err *err);
 
 /* The settings are this node's as well; remembers the id. DONE or CONFLICT. */
 enum mm_join_result mm_record_check(struct mm_repl *r, const struct mm_join_options *o, const struct mm_record *rec,

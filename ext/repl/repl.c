@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/db.h"
 #include "base/log.h"
 #include "capture/trigger.h"
 #include "store/meta.h"
@@ -199,6 +200,19 @@ static struct pending_id *pending_ids(struct mm_repl *r, size_t *n, struct mm_er
     return list;
 }
 
+int64_t mm_repl_pending_transactions(struct mm_repl *r, struct mm_err *err)
+{
+    size_t n = 0;
+    int64_t count = 0;
+    struct pending_id *list = err->rc == SQLITE_OK ? pending_ids(r, &n, err) : NULL;
+    for (size_t k = 0; k < n; k++) {
+        struct mm_outbox_row row;
+        count += mm_outbox_get(r->outbox, list[k].id, &row, NULL, NULL, err) && row.kind == MM_OUTBOX_TXN;
+    }
+    free(list);
+    return count;
+}
+
 int mm_repl_rekey(struct mm_repl *r, struct mm_err *err)
 {
     struct mm_buf names;
@@ -278,6 +292,29 @@ int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err 
     return err->rc;
 }
 
+int mm_repl_fresh_incarnation(struct mm_repl *r, struct mm_err *err)
+{
+    int64_t fresh = 0;
+    sqlite3_randomness(sizeof fresh, &fresh);
+    r->tables_changed = true; /* the status tells it */
+    return mm_head_set_incarnation(r->db, (fresh & INT64_MAX) | 1, err);
+}
+
+int mm_repl_enter_epoch(struct mm_repl *r, const struct mm_position *pos, struct mm_err *err)
+{
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    for (int k = 0; k < r->nshard; k++) {
+        mm_position_set(r->db, &pos[k], err);
+    }
+    mm_repl_fresh_incarnation(r, err);
+    mm_meta_set_text(r->db, MM_META_SEED, NULL, err);
+    mm_db_exec(r->db, err, "COMMIT");
+    if (!sqlite3_get_autocommit(r->db)) {
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return err->rc == SQLITE_OK ? mm_repl_reload(r, err) : err->rc;
+}
+
 int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err)
 {
     if (r->move_due == 0 || !mm_repl_caught_up(r) || err->rc != SQLITE_OK) {
@@ -286,7 +323,6 @@ int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err)
     int64_t old = r->move_due;
     mm_repl_read_outbox(r, err);
     const struct mm_pend *first = NULL;
-    int64_t fresh = 0;
     for (int k = 0; k < r->nshard; k++) {
         struct mm_pending *p = r->shard[k].pending;
         for (size_t j = 0; (r->move_shards >> k & 1) != 0 && j < mm_pending_count(p); j++) {
@@ -297,14 +333,13 @@ int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err)
             }
         }
     }
-    sqlite3_randomness(sizeof fresh, &fresh);
     *moved = true;
     if (first != NULL) {
         mm_outbox_move(r->outbox, old, first->id, derive(old, first->txid), err);
     }
     mm_meta_set_int(r->db, MM_META_MOVED, 1, err);
     mm_meta_set_text(r->db, MM_META_MOVE_DUE, NULL, err);
-    return mm_head_set_incarnation(r->db, (fresh & INT64_MAX) | 1, err);
+    return mm_repl_fresh_incarnation(r, err);
 }
 
 bool mm_repl_dirty(const struct mm_repl *r)

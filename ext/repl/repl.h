@@ -89,7 +89,9 @@ struct mm_repl {
     struct mm_shard *shard; /* nshard of them, shard[0].n is 1 */
     int64_t part_size;
     bool compress;
-    bool all_columns; /* conflict = "row": every column of a change counts as changed */
+    bool all_columns;            /* conflict = "row": every column of a change counts as changed */
+    int64_t newest_epoch;        /* that was found on the server; may be ahead of `epoch` */
+    int64_t met_epoch, met_node; /* a newer epoch's first message was met: who began it */
     bool joined;
     bool founder;           /* the log began with this node's tables, in this process's time */
     int64_t outbox_read;    /* highest outbox id among the pending ones read */
@@ -121,6 +123,12 @@ void mm_repl_flushed(struct mm_repl *r); /* that transaction was committed */
 /* Every stream was read to the end that it had when this node connected. */
 bool mm_repl_caught_up(const struct mm_repl *r);
 
+/* The node's own state goes on as that of the epoch of these positions; what is
+** written from here on has a new incarnation. In a transaction of its own. */
+int mm_repl_enter_epoch(struct mm_repl *r, const struct mm_position *pos, struct mm_err *err);
+/* What is captured from here on has another incarnation; inside the caller's transaction. */
+int mm_repl_fresh_incarnation(struct mm_repl *r, struct mm_err *err);
+
 /* The log gives numbers of incarnation `old` to transactions that are not here:
 ** this file was set back. Remembered in the same transaction. */
 int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err *err);
@@ -130,6 +138,8 @@ int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err 
 ** later writes to a new random one. Inside the caller's transaction, after
 ** which *moved asks for mm_repl_reload. */
 int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err);
+/* How many transactions are pending in some shard. */
+int64_t mm_repl_pending_transactions(struct mm_repl *r, struct mm_err *err);
 bool mm_repl_dirty(const struct mm_repl *r);
 
 #endif

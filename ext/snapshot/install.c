@@ -186,34 +186,72 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     mm_watch_set(r->db, d->name, MM_WATCHED, NULL, err);
 }
 
+static bool must_hold_all(const struct mm_install *in)
+{
+    return in->fresh && !in->merge && !in->give_up;
+}
+
 /* Highest outbox ids that the log had of this node's incarnations, against what
 ** it has now: what lies between is sent again. */
-static void send_again(struct mm_repl *r, struct mm_err *err)
+static void send_again(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
 {
     int64_t from = mm_position_lost_outbox(r->db, "copy", r->node, err);
     int64_t gone = mm_outbox_gone(r->db, err);
-    if (from >= 0 && gone > from) {
+    if (from >= 0 && gone > from && must_hold_all(in)) {
+        mm_err_set(err, SQLITE_MISMATCH,
+                   "the new epoch lacks changes of this node that its outbox no longer holds (up to outbox id %lld, "
+                   "from %lld on)",
+                   (long long)gone, (long long)from + 1);
+    } else if (from >= 0 && gone > from && !in->give_up && !in->merge) {
         mm_err_set(err, SQLITE_MISMATCH,
                    "the log has lost changes of this node that its outbox no longer holds (up to outbox id %lld, from "
                    "%lld on): bring back the server's store, or make outbox_keep longer than the server may lose",
                    (long long)gone, (long long)from + 1);
     } else if (from >= 0) {
-        mm_log(MM_LOG_WARN, "the log has lost changes of this node: what the outbox kept of them is sent again");
+        if (!in->give_up) {
+            mm_log(MM_LOG_WARN, "the log has lost changes of this node: what the outbox kept of them is sent again");
+        }
         mm_outbox_unecho(r->db, from, err);
     }
 }
 
+/* Of a new epoch: what other nodes' changes it lacks nobody here could send again. */
+static void check_holds_all(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
+{
+    char *what = must_hold_all(in) ? mm_position_exceeds(r->db, "copy", r->node, err) : NULL;
+    if (what != NULL) {
+        mm_err_set(err, SQLITE_MISMATCH, "this node holds changes that the cluster's new epoch does not: %s", what);
+    }
+    sqlite3_free(what);
+}
+
 static void replace_state(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
 {
-    send_again(r, err);
+    check_holds_all(r, in, err);
+    send_again(r, in, err);
     mm_position_copy(r->db, "copy", "main", err);
     mm_watchlist_copy(r->db, "copy", "main", err);
     mm_policy_copy(r->db, "copy", "main", err);
     mm_meta_set_text(r->db, MM_META_CLUSTER, in->cluster_id, err);
     mm_meta_set_int(r->db, MM_META_JOINED, 1, err);
+    if (in->fresh || in->give_up) {
+        mm_repl_fresh_incarnation(r, err);
+        mm_meta_set_text(r->db, MM_META_SEED, NULL, err);
+    }
 }
 
-static void replace_all(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
+/* Its outbox ends here: nothing of it may be sent later. */
+static int64_t give_up(struct mm_repl *r, struct mm_err *err)
+{
+    int64_t n = mm_repl_pending_transactions(r, err);
+    mm_outbox_discard(r->outbox, err);
+    mm_watch_again(r->db, err);
+    mm_targets_forget(r->targets);
+    mm_repl_reload(r, err);
+    return n;
+}
+
+static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t *given_up, struct mm_err *err)
 {
     mm_repl_read_outbox(r, err);
     for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
@@ -229,6 +267,7 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, struct m
     }
     replace_state(r, in, err);
     mm_repl_reload(r, err);
+    *given_up = in->give_up ? give_up(r, err) : 0;
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         mm_pending_all_undone(r->shard[k].pending);
         mm_pending_redo(r->shard[k].pending, err);
@@ -246,8 +285,9 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, struct m
     r->rekey_due = false;
 }
 
-int mm_install_run(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
+int mm_install_run(struct mm_repl *r, const struct mm_install *in, int64_t *given_up, struct mm_err *err)
 {
+    *given_up = 0;
     int64_t began = mm_clock_mono_ms();
     mm_db_exec(r->db, err, "ATTACH %Q AS copy; PRAGMA copy.journal_mode = MEMORY; PRAGMA copy.synchronous = OFF",
                in->copy);
@@ -261,7 +301,7 @@ int mm_install_run(struct mm_repl *r, const struct mm_install *in, struct mm_err
     if (err->rc == SQLITE_OK) {
         r->reload_needed = true; /* until all of it is done */
         mm_targets_forget(r->targets);
-        replace_all(r, in, err);
+        replace_all(r, in, given_up, err);
         mm_db_exec(r->db, err, "COMMIT");
         if (!sqlite3_get_autocommit(r->db)) {
             sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);

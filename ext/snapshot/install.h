@@ -16,13 +16,15 @@ struct mm_install {
     const char *copy; /* its path */
     const struct mm_diff *diff;
     bool watch_all; /* tables that are missing here are made */
-    bool fresh;     /* everybody takes a new incarnation: the epoch is a new one */
+    bool fresh;     /* everybody takes a new incarnation: the epoch is a new one, which must hold all that is
+                    ** here, but for what the outbox still has (SQLITE_MISMATCH: it does not), unless: */
+    bool give_up;   /* what is here and not in the copy is given up: nothing stays pending */
     bool merge;     /* rows that exist only here stay and are captured (repl/merge.h) */
     const char *cluster_id;
 };
 
 /* SQLITE_BUSY: nothing was changed, try again. After any other error, or success, memory
-** is that of the database. */
-int mm_install_run(struct mm_repl *r, const struct mm_install *in, struct mm_err *err);
+** is that of the database. *given_up: transactions of the outbox that give_up has taken out. */
+int mm_install_run(struct mm_repl *r, const struct mm_install *in, int64_t *given_up, struct mm_err *err);
 
 #endif

@@ -177,6 +177,9 @@ static void fold(struct mm_scratch *s, struct mm_err *err)
             mm_applier_drop(s->applier, 0);
         } else if (result == MM_APPLY_LOST) {
             err->rc = SQLITE_NOTFOUND;
+        } else if (result == MM_APPLY_EPOCH) {
+            mm_err_set(err, SQLITE_NOTFOUND, "the log goes on in epoch %lld, whose snapshot is needed",
+                       (long long)r->met_epoch);
         }
         for (int k = 0; result == MM_APPLY_BLOCKED && k < r->nshard; k++) {
             if (r->shard[k].blocked_seq != 0) {

@@ -205,3 +205,21 @@ int mm_take_copy(const struct mm_take *t, struct mm_manifest *m, struct mm_err *
     mm_gate_leave();
     return err->rc;
 }
+
+int mm_take_to_epoch(const struct mm_take *t, const struct mm_position *pos, struct mm_manifest *m, struct mm_err *err)
+{
+    mm_gate_enter();
+    sqlite3 *db = err->rc == SQLITE_OK ? mm_repl_connect(t->to, t->vfs, 0, err) : NULL;
+    if (db != NULL) {
+        mm_db_exec(db, err, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN");
+        for (int k = 0; k < m->nshard; k++) {
+            mm_position_set(db, &pos[k], err);
+            m->shard[k] = pos[k];
+            m->epoch = pos[k].epoch;
+        }
+        mm_db_exec(db, err, "COMMIT");
+    }
+    sqlite3_close(db);
+    mm_gate_leave();
+    return err->rc;
+}

@@ -23,6 +23,9 @@ struct mm_take {
 ** take one (it is not joined, or does not hold all that the cluster watches). */
 int mm_take_copy(const struct mm_take *t, struct mm_manifest *m, struct mm_err *err);
 
+/* The copy becomes the state that an epoch begins with, at these places; `m` follows. */
+int mm_take_to_epoch(const struct mm_take *t, const struct mm_position *pos, struct mm_manifest *m, struct mm_err *err);
+
 /* A statement of a copy that makes an index or a trigger. */
 struct mm_take_statement {
     char *name, *table, *sql;

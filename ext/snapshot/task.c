@@ -16,7 +16,9 @@
 #include "base/worker.h"
 #include "repl/join.h"
 #include "snapshot/begin.h"
+#include "snapshot/kept.h"
 #include "snapshot/repository.h"
+#include "snapshot/seed.h"
 #include "snapshot/take.h"
 
 enum { CLOSE_MS = 5000 };
@@ -27,7 +29,7 @@ struct mm_task {
     struct mm_work work;
     const char *stream[MM_SNAPSHOT_SHARDS];
     char name[MM_SNAPSHOT_SHARDS][256], subject[256];
-    char *copy;
+    char *copy, *kept;
     int64_t began_ms, ended_ms;
 
     pthread_mutex_t mu;
@@ -127,10 +129,11 @@ static bool my_turn(struct mm_task *t, struct mm_repository *r, struct mm_bus *b
     struct mm_manifest list[MM_SNAPSHOTS_KEPT];
     int n = mm_repository_newest(r, list, NULL, err);
     const struct mm_manifest *newest = n > 0 ? &list[0] : NULL;
+    const struct mm_manifest *older = n > 1 && list[1].epoch == list[0].epoch ? &list[1] : NULL;
     if (n > 0) {
         t->manifest = list[0];
     }
-    return err->rc == SQLITE_OK && mm_keep_due(&t->o.keep_log, newest, n > 1 ? &list[1] : NULL, bus, err) &&
+    return err->rc == SQLITE_OK && mm_keep_due(&t->o.keep_log, newest, older, bus, err) &&
            mm_keep_lease(&t->o.keep_log, newest, t->o.repl.node, bus, err) && err->rc == SQLITE_OK;
 }
 
@@ -155,7 +158,8 @@ static void snapshot(struct mm_task *t, struct mm_err *err)
         if (mine && err->rc != SQLITE_OK) {
             mm_keep_give_up(&t->o.keep_log, &before, bus, &none);
         }
-        if (err->rc == SQLITE_OK && connected && mm_repository_newest(&r, list, NULL, &none) == MM_SNAPSHOTS_KEPT) {
+        if (err->rc == SQLITE_OK && connected && mm_repository_newest(&r, list, NULL, &none) == MM_SNAPSHOTS_KEPT &&
+            list[0].epoch == list[1].epoch) {
             t->older = list[1];
             mm_keep_purge(&t->o.keep_log, &list[1], bus, &none);
         }
@@ -221,7 +225,7 @@ static bool newest(struct mm_task *t, struct mm_scratch *s, struct mm_err *first
         *first = *err;
         mm_err_init(err);
     }
-    for (int k = 0; k < n && !found && err->rc == SQLITE_OK; k++) {
+    for (int k = 0; k < n && list[k].epoch >= t->o.epoch && !found && err->rc == SQLITE_OK; k++) {
         found = try_snapshot(t, &r, &list[k], s, err);
         if (!found && useless(err)) {
             mm_log(MM_LOG_WARN, "snapshot %s cannot be used: %s", list[k].id, err->msg);
@@ -251,7 +255,6 @@ static bool wait_until_held(struct mm_task *t, struct mm_err *err)
     return held;
 }
 
-/* What is given up is kept beside it, as "<db>-before-join-<time>". */
 static void keep_file(struct mm_task *t, struct mm_err *err)
 {
     bool differs = false;
@@ -259,18 +262,9 @@ static void keep_file(struct mm_task *t, struct mm_err *err)
         const struct mm_diff_table *d = &t->diff.table[k];
         differs = differs || (d->captured && d->rows > 0 && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL));
     }
-    if (!t->o.keep || !differs || err->rc != SQLITE_OK) {
-        return;
+    if ((t->o.keep && differs) || t->o.keep_always) {
+        t->kept = mm_kept_make(t->o.path, t->o.vfs, &t->work, err);
     }
-    mm_gate_enter();
-    sqlite3 *db = mm_repl_connect(t->o.path, t->o.vfs, 0, err);
-    if (db != NULL) {
-        mm_work_step(&t->work, "keeping a copy of the file", 0);
-        mm_work_watch(&t->work, db);
-        mm_db_exec(db, err, "VACUUM INTO '%q-before-join-%lld'", t->o.path, (long long)mm_clock_wall_ms());
-    }
-    sqlite3_close(db);
-    mm_gate_leave();
 }
 
 /* A cluster that began with rows is joined with them: its first snapshot is under way,
@@ -352,6 +346,24 @@ static void reconcile(struct mm_task *t, struct mm_err *err)
     mm_scratch_close(&s);
 }
 
+static void seed(struct mm_task *t, struct mm_err *err)
+{
+    struct mm_seed s = { .take = { t->o.path, t->o.vfs, t->copy, t->o.repl, &t->work },
+                         .bus = t->o.bus,
+                         .store = t->o.store,
+                         .join = t->o.join,
+                         .keep = &t->o.keep_log,
+                         .cluster_id = t->o.cluster_id,
+                         .token = t->o.token };
+    if (!wait_until_held(t, err)) {
+        return;
+    }
+    s.packed = open_unnamed(t, err);
+    mm_seed_run(&s, &t->manifest, err);
+    close_fd(s.packed);
+    remove_copy(t);
+}
+
 static void body(struct mm_worker *w, void *arg)
 {
     struct mm_task *t = arg;
@@ -359,17 +371,19 @@ static void body(struct mm_worker *w, void *arg)
     (void)w;
     mm_err_init(&err);
     remove_copy(t);
-    bool copy = t->o.kind == MM_TASK_BRING || t->o.kind == MM_TASK_RECONCILE;
+    bool held = t->o.kind == MM_TASK_BRING || t->o.kind == MM_TASK_RECONCILE || t->o.kind == MM_TASK_SEED;
     if (t->o.kind == MM_TASK_BRING) {
         bring(t, &err);
     } else if (t->o.kind == MM_TASK_RECONCILE) {
         reconcile(t, &err);
+    } else if (t->o.kind == MM_TASK_SEED) {
+        seed(t, &err);
     } else {
         snapshot(t, &err);
     }
     t->ended_ms = mm_clock_mono_ms();
     mm_work_step(&t->work, NULL, 0);
-    set_state(t, err.rc != SQLITE_OK ? MM_TASK_FAILED : !copy ? MM_TASK_DONE : MM_TASK_READY, &err);
+    set_state(t, err.rc != SQLITE_OK ? MM_TASK_FAILED : held ? MM_TASK_READY : MM_TASK_DONE, &err);
 }
 
 struct mm_task *mm_task_open(const struct mm_task_options *o, struct mm_err *err)
@@ -423,6 +437,7 @@ bool mm_task_close(struct mm_task *t)
     (void)pthread_mutex_destroy(&t->mu);
     (void)pthread_cond_destroy(&t->told);
     sqlite3_free(t->copy);
+    sqlite3_free(t->kept);
     free(t);
     return true;
 }
@@ -471,6 +486,11 @@ const struct mm_diff *mm_task_diff(const struct mm_task *t)
 const char *mm_task_copy(const struct mm_task *t)
 {
     return t->copy;
+}
+
+const char *mm_task_kept(const struct mm_task *t)
+{
+    return t->kept != NULL ? t->kept : "";
 }
 
 int64_t mm_task_ms(const struct mm_task *t)

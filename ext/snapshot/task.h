@@ -14,10 +14,12 @@
 **
 ** Finding what was never captured (RECONCILE): the copy stops at exactly the
 ** place of the held node, what is pending there is done on it, too, and what the
-** application sees is compared with that. READY: mm_reconcile_open goes on. */
+** application sees is compared with that. READY: mm_reconcile_open goes on. A
+** SEED holds the node first of all. */
 #ifndef MM_SNAPSHOT_TASK_H
 #define MM_SNAPSHOT_TASK_H
 
+#include "repl/join.h"
 #include "snapshot/diff.h"
 #include "snapshot/keep.h"
 #include "snapshot/manifest.h"
@@ -29,6 +31,7 @@ enum mm_task_kind {
     MM_TASK_BRING,
     MM_TASK_KEEP, /* a snapshot if one is due, by one node alone */
     MM_TASK_RECONCILE,
+    MM_TASK_SEED, /* a new epoch, from this node's state; READY when it counts */
 };
 enum mm_task_state {
     MM_TASK_WORKING,
@@ -45,9 +48,12 @@ struct mm_task_options { /* all borrowed until close */
     const struct mm_bus_options *bus;
     const struct mm_store_options *store; /* NULL: no snapshots (snapshot.enabled = false) */
     const char *cluster_id;
-    struct mm_keep keep_log; /* its streams are filled in */
-    bool need_snapshot;      /* an empty beginning will not do */
-    bool keep;               /* a copy of the file is made when the rows here differ */
+    struct mm_keep keep_log;            /* its streams are filled in */
+    bool need_snapshot;                 /* an empty beginning will not do */
+    int64_t epoch;                      /* no snapshot of an older one will do */
+    bool keep, keep_always;             /* a copy of the file is made: when the rows here differ; in any case */
+    const struct mm_join_options *join; /* of SEED, */
+    uint64_t token;                     /* which this database keeps until the epoch counts */
     bool lost;               /* what this node folded last is not in the log any more: its position is no aim */
     bool newcomer;           /* it takes all that is wanted here, or waits (SQLITE_EMPTY) for a snapshot that has it */
     bool watch_all;          /* tables that nobody has named here are wanted, too */
@@ -74,6 +80,7 @@ const struct mm_manifest *mm_task_manifest(const struct mm_task *t); /* of the s
 const struct mm_manifest *mm_task_older(const struct mm_task *t);
 const struct mm_diff *mm_task_diff(const struct mm_task *t);
 const char *mm_task_copy(const struct mm_task *t);
-int64_t mm_task_ms(const struct mm_task *t); /* since it began */
+const char *mm_task_kept(const struct mm_task *t); /* name of the copy of the file, "" = none was made */
+int64_t mm_task_ms(const struct mm_task *t);       /* since it began */
 
 #endif

@@ -35,6 +35,7 @@ int mm_meta_set_text(sqlite3 *db, const char *key, const char *v, struct mm_err 
 #define MM_META_MOVE_DUE "move_due"       /* incarnation whose numbers the log gave to others, until it is left */
 #define MM_META_MOVE_SHARDS "move_shards" /* in which shards: bit n - 1 */
 #define MM_META_MOVED "moved"             /* 1 once the file was found set back */
+#define MM_META_SEED "seed"               /* the token of an epoch that this database begins, until it counts */
 #define MM_META_SOURCES "sources"         /* the last number given to a set of triggers */
 #define MM_META_CAPTURE "capture"         /* how: auto, hook, trigger, or none (nothing is captured) */
 

@@ -2,8 +2,8 @@
 ** application's commit until some time after their echo.
 **
 ** Threads: that of the connection. Ids grow and never come back; one is left
-** out where a COMMIT was refused. outbox.c, outbox_put.c and outbox_head.c
-** alone name __marmot__outbox, __marmot__head, __marmot__undo, __marmot__echo. */
+** out where a COMMIT was refused. outbox.c, outbox_put.c, outbox_head.c and
+** outbox_whole.c alone name __marmot__outbox, __marmot__head, __marmot__undo, __marmot__echo. */
 #ifndef MM_STORE_OUTBOX_H
 #define MM_STORE_OUTBOX_H
 
@@ -68,6 +68,7 @@ struct mm_outbox;
 /* Prepares what the thread needs; takes nothing, borrows db. */
 struct mm_outbox *mm_outbox_open(sqlite3 *db, struct mm_err *err);
 void mm_outbox_close(struct mm_outbox *o);
+sqlite3 *mm_outbox_db(const struct mm_outbox *o);
 
 /* The first row with an id above `after`: 1, or 0 when there is none or on
 ** error. Bytes are appended to names and data (either may be NULL: not read). */
@@ -110,6 +111,8 @@ int mm_outbox_copy(sqlite3 *db, const char *to, struct mm_err *err);
 int mm_outbox_strip(sqlite3 *db, struct mm_err *err);
 /* The log was set back: rows above `id` count as not echoed again. */
 int mm_outbox_unecho(sqlite3 *db, int64_t id, struct mm_err *err);
+/* All of it is given up, echoed or not; ids go on. */
+int mm_outbox_discard(struct mm_outbox *o, struct mm_err *err);
 /* Highest id that was trimmed away: what is up to it cannot be sent again. */
 int64_t mm_outbox_gone(sqlite3 *db, struct mm_err *err);
 

@@ -364,3 +364,19 @@ int64_t mm_position_lost_outbox(sqlite3 *db, const char *from, int64_t node, str
                      " WHERE o.node = %lld AND o.outbox > ifnull(n.outbox, 0)",
                      from, (long long)node);
 }
+
+/* A number alone tells where the transaction is no longer among those remembered:
+** an incarnation has one history, but for files that were set back. */
+char *mm_position_exceeds(sqlite3 *db, const char *from, int64_t node, struct mm_err *err)
+{
+    return mm_db_text(
+        db, err,
+        "SELECT 'of node ' || o.node || ' in shard ' || o.shard || ' up to its change ' || o.seq ||"
+        " CASE WHEN n.seq >= o.seq THEN ', another one than this' WHEN n.seq > 0 THEN ', up to ' || n.seq"
+        " ELSE ', none of them' END FROM main.__marmot__origin AS o LEFT JOIN \"%w\".__marmot__origin AS n"
+        " USING (shard, node, incarnation) LEFT JOIN \"%w\".__marmot__accepted AS a"
+        " ON a.shard = o.shard AND a.node = o.node AND a.incarnation = o.incarnation AND a.seq = o.seq"
+        " WHERE (o.node <> %lld AND ifnull(n.seq, 0) < o.seq) OR a.txid <> o.txid"
+        " ORDER BY o.shard, o.node LIMIT 1",
+        from, from, (long long)node);
+}

@@ -68,6 +68,11 @@ int mm_position_copy(sqlite3 *db, const char *from, const char *to, struct mm_er
 ** has accepted everything; -1 when nothing is lost. */
 int64_t mm_position_lost_outbox(sqlite3 *db, const char *from, int64_t node, struct mm_err *err);
 
+/* The first of what main has accepted and schema `from` has not: of other nodes
+** than `node`, or under the same number but not the same transaction. Returns
+** its text for people (sqlite3_free), NULL when there is none. */
+char *mm_position_exceeds(sqlite3 *db, const char *from, int64_t node, struct mm_err *err);
+
 struct mm_part_head {
     uint8_t txid[MM_TXID_SIZE];
     int count; /* parts in all */

@@ -66,14 +66,8 @@ int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct 
                       table);
 }
 
-int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
+static int put_watch(sqlite3 *db, const char *table, struct mm_err *err)
 {
-    enum mm_watch_state s = mm_watch_get(db, table, NULL, err);
-    if (err->rc != SQLITE_OK || mm_watch_captures(s)) {
-        return err->rc;
-    }
-    mm_watch_set(db, table, MM_JOINING, NULL, err);
-    mm_watch_set_joined_seq(db, table, 0, err);
     struct mm_buf b;
     mm_buf_init(&b, 1 << 20);
     mm_buf_byte(&b, MM_CONTROL_WATCH);
@@ -82,6 +76,33 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
         mm_outbox_put_control(db, b.data, b.len, err);
     }
     mm_buf_free(&b);
+    return err->rc;
+}
+
+int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    enum mm_watch_state s = mm_watch_get(db, table, NULL, err);
+    if (err->rc != SQLITE_OK || mm_watch_captures(s)) {
+        return err->rc;
+    }
+    mm_watch_set(db, table, MM_JOINING, NULL, err);
+    mm_watch_set_joined_seq(db, table, 0, err);
+    return put_watch(db, table, err);
+}
+
+int mm_watch_again(sqlite3 *db, struct mm_err *err)
+{
+    int n = 0;
+    struct mm_watch_entry *list = mm_watch_list(db, &n, err);
+    for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
+        bool waits = list[k].state == MM_JOINING || list[k].state == MM_WATCHED;
+        if (waits && mm_watchlist_seq(db, list[k].name, err) == 0) {
+            mm_watch_set(db, list[k].name, MM_JOINING, NULL, err);
+            mm_watch_set_joined_seq(db, list[k].name, 0, err);
+            put_watch(db, list[k].name, err);
+        }
+    }
+    mm_watch_list_free(list, n);
     return err->rc;
 }
 

@@ -36,6 +36,8 @@ int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct 
 /* Starts to watch: state joining, and the control message `watch` in the
 ** outbox, in the current transaction of db. Nothing when it is watched. */
 int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err);
+/* The outbox was given up: those messages once more whose tables are not on the cluster's list. */
+int mm_watch_again(sqlite3 *db, struct mm_err *err);
 
 /* The reason of its state; NULL when there is none. sqlite3_free. */
 char *mm_watch_why(sqlite3 *db, const char *table, struct mm_err *err);

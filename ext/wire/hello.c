@@ -74,9 +74,9 @@ bool mm_hello_decode(struct mm_hello *h, const void *data, size_t len)
     memset(h, 0, sizeof *h);
     Marmot__V1__Hello *w = len <= MM_HELLO_MAX && data != NULL ? marmot__v1__hello__unpack(&pool, len, data) : NULL;
     bool good = w != NULL && (w->node != 0 || w->ask) && w->n_position <= MM_HELLO_SHARDS &&
-                w->behind_ms <= INT64_MAX && w->epoch <= INT64_MAX && text(h->cluster_id, sizeof h->cluster_id, w->cluster_id) &&
-                text(h->name, sizeof h->name, w->name) && text(h->host, sizeof h->host, w->host) &&
-                text(h->state, sizeof h->state, w->state) &&
+                w->behind_ms <= INT64_MAX && w->epoch <= INT64_MAX &&
+                text(h->cluster_id, sizeof h->cluster_id, w->cluster_id) && text(h->name, sizeof h->name, w->name) &&
+                text(h->host, sizeof h->host, w->host) && text(h->state, sizeof h->state, w->state) &&
                 text(h->no_snapshot, sizeof h->no_snapshot, w->no_snapshot);
     for (size_t k = 0; good && k < w->n_position; k++) {
         good = w->position[k] <= INT64_MAX;

@@ -30,7 +30,8 @@ static bool same(const struct mm_hello *a, const struct mm_hello *b)
     return strcmp(a->cluster_id, b->cluster_id) == 0 && a->node == b->node && a->incarnation == b->incarnation &&
            strcmp(a->name, b->name) == 0 && strcmp(a->host, b->host) == 0 && strcmp(a->state, b->state) == 0 &&
            a->nshard == b->nshard && memcmp(a->position, b->position, sizeof a->position) == 0 &&
-           a->behind_ms == b->behind_ms && a->ask == b->ask && strcmp(a->no_snapshot, b->no_snapshot) == 0 && a->epoch == b->epoch;
+           a->behind_ms == b->behind_ms && a->ask == b->ask && strcmp(a->no_snapshot, b->no_snapshot) == 0 &&
+           a->epoch == b->epoch;
 }
 
 static void there_and_back(void)

@@ -1,0 +1,12 @@
+/* What is given up is kept: a copy of the node's file beside it, outbox and all.
+**
+** Threads: any one, over a connection of its own; writers are not blocked. */
+#ifndef MM_SNAPSHOT_KEPT_H
+#define MM_SNAPSHOT_KEPT_H
+
+#include "snapshot/work.h"
+
+/* Returns its name, "<path>-before-join-<ms since 1970>" (sqlite3_free); NULL with err set. */
+char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, struct mm_err *err);
+
+#endif
