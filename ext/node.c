@@ -124,8 +124,9 @@ static int apply(struct mm_node *n)
     case MM_APPLY_LOST:
         n->verdict = mm_node_bring(n, lost_how(n), MM_JOIN_STRICT, &err) ? MM_NODE_JOINING : MM_NODE_DIVERGED;
         n->problem = err;
-        mm_node_unlink(n, err.msg);
-        n->next_connect_ms = mm_clock_mono_ms() + MM_CONFLICT_MS;
+        n->linked = false; /* but connected: who else is there is to be heard */
+        follow_again(n, 0);
+        n->next_join_ms = mm_clock_mono_ms() + MM_CONFLICT_MS;
         break;
     default:
         break;

@@ -230,7 +230,8 @@ static void follow(struct mm_node *n)
         if (mm_bus_follow(r->bus, s->stream, s->n, start, MM_REQUEST_MS, &err) != SQLITE_OK) {
             n->problem = err;
             n->silent = true;
-            n->next_follow_ms = mm_clock_mono_ms() + 200;
+            n->next_follow_ms = n->next_join_ms = mm_clock_mono_ms() + 200;
+            n->linked = false; /* the stream may be gone: joining tells */
             return;
         }
         n->silent = false;

@@ -317,10 +317,6 @@ static void failed(struct mm_node *n, const struct mm_err *err)
     }
     mm_node_task_close(n);
     n->next_join_ms = n->next_bring_ms;
-    if (n->r.joined && n->purpose != MM_FOR_JOIN && n->purpose != MM_FOR_EPOCH) {
-        n->next_connect_ms = n->next_bring_ms;
-        mm_node_unlink(n, err->msg);
-    }
     n->problem = err->rc == SQLITE_NOTFOUND && n->bring_why.rc != SQLITE_OK ? n->bring_why : *err;
     n->bring_failed = n->problem;
     n->bring_hopeless = hopeless(err);

@@ -448,17 +448,17 @@ enum mm_join_result mm_join_check(struct mm_repl *r, const struct mm_join_option
         struct mm_stream_info info;
         result = mm_record_stream(r, o, s, false, &info, err);
         bool same_stream = strcmp(info.created, s->pos.created) == 0;
-        if (result == MM_JOIN_DONE && !same_stream && o->adopt) {
-            mm_err_set(err, SQLITE_NOTFOUND, "stream %s is another one than before", s->stream);
-            return MM_JOIN_EPOCH;
-        }
-        if (result == MM_JOIN_DONE && (!same_stream || info.last_seq < s->pos.seq)) {
+        if (result == MM_JOIN_DONE && !o->adopt && (!same_stream || info.last_seq < s->pos.seq)) {
             mm_err_set(err, SQLITE_MISMATCH,
                        "stream %s ends at %lld and was created %s; this node folded up to %lld of the one created %s: "
                        "the server lost or replaced its log; bring back its store, or do as the remedy says",
                        s->stream, (long long)info.last_seq, info.created, (long long)s->pos.seq, s->pos.created);
             result = same_stream ? MM_JOIN_LOST : MM_JOIN_DIVERGED;
         }
+    }
+    if (result == MM_JOIN_DONE && o->adopt) {
+        mm_err_set(err, SQLITE_NOTFOUND, "what the cluster holds was asked for");
+        result = MM_JOIN_EPOCH;
     }
     return result;
 }

@@ -39,6 +39,9 @@ void schedule_make(struct schedule *s, uint64_t seed)
     if (world_random(&state) % 4 == 0) {
         here[WORLD_POLICY] = 5;
     }
+    if (world_random(&state) % 4 == 0) {
+        here[WORLD_OLD] = 4;
+    }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
     }

@@ -17,9 +17,9 @@ static size_t founded_len;
 
 const char *world_act_name(enum world_act a)
 {
-    static const char *const names[WORLD_ACTS] = { "write", "pump", "take",   "stray",   "deliver", "apply",
-                                                   "break", "ack",  "flush",  "cut",     "restart", "hold",
-                                                   "time",  "turn", "backup", "setback", "copy",    "policy" };
+    static const char *const names[WORLD_ACTS] = { "write",  "pump",    "take", "stray",   "deliver", "apply", "break",
+                                                   "ack",    "flush",   "cut",  "restart", "hold",    "time",  "turn",
+                                                   "backup", "setback", "copy", "policy",  "old" };
     return names[a];
 }
 
@@ -341,6 +341,9 @@ void world_act(struct world *w, const struct world_step *step)
         break;
     case WORLD_POLICY:
         world_policy(w, n, seed);
+        break;
+    case WORLD_OLD:
+        world_old_message(w, seed);
         break;
     case WORLD_ACTS:
         break;

@@ -74,6 +74,7 @@ enum world_act {
     WORLD_SETBACK,
     WORLD_COPY,   /* the file is copied: one node more */
     WORLD_POLICY, /* a column gets another rule */
+    WORLD_OLD,    /* a message of another epoch arrives */
     WORLD_ACTS
 };
 

@@ -22,6 +22,9 @@ void world_check_states(struct world *w, struct world_node *n);
 void world_check_commits(struct world *w);
 void world_check_conflicts(struct world *w);
 
+/* world_old.c: what would be the next message of some origin, were it not of another epoch. */
+void world_old_message(struct world *w, uint64_t seed);
+
 /* world_node.c */
 sqlite3 *world_connect(const char *path);
 void world_node_open(struct world *w, struct world_node *n);

@@ -280,6 +280,33 @@ static void taking_back(void)
     check("no error on the way", err.rc == SQLITE_OK);
 }
 
+/* A node takes the cluster's content instead of its own. */
+static void given_up(void)
+{
+    struct mm_err err;
+    struct mm_outbox_row row;
+    int64_t n;
+    int64_t bytes;
+    mm_err_init(&err);
+    int64_t a = put(1, 10);
+    put(1, 30000);
+    int64_t last = put(1, 10);
+    mm_outbox_forget(outbox);
+    mm_db_exec(db, &err, "BEGIN");
+    mm_outbox_undo_put(outbox, a, 1, true, "x", 1, &err);
+    check("all of it is given up", mm_outbox_discard(outbox, &err) == SQLITE_OK && are("") &&
+                                       mm_outbox_size(db, &n, &bytes, &err) == SQLITE_OK && n == 0 && bytes == 0);
+    mm_db_exec(db, &err, "COMMIT");
+    end.at = 0;
+    check("nothing of it counts as pending", mm_outbox_echoed_upto(outbox, &err) == last && last == a + 2 &&
+                                                 !mm_outbox_get(outbox, a, &row, NULL, NULL, &err) &&
+                                                 count("SELECT count(*) FROM __marmot__undo") == 0);
+    check("ids go on", put(1, 10) == last + 1 && mm_outbox_gone(db, &err) == last);
+    mm_outbox_discard(outbox, &err);
+    end.at = 0;
+    check("no error on the way", err.rc == SQLITE_OK);
+}
+
 static void images(void)
 {
     struct mm_err err;
@@ -417,6 +444,7 @@ int main(void)
     trimming();
     batches();
     taking_back();
+    given_up();
     images();
     head();
     race();

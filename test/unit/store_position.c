@@ -97,6 +97,64 @@ static void origins(void)
     check("no error", err.rc == SQLITE_OK);
 }
 
+static void seen_by(const char *schema, int64_t node, int64_t incarnation, int64_t seq)
+{
+    uint8_t txid[MM_TXID_SIZE];
+    txid_of(seq, txid);
+    sqlite3_stmt *st =
+        mm_db_prepare(db, &err, 0,
+                      "INSERT OR REPLACE INTO \"%w\".__marmot__origin(shard, node, incarnation, seq, txid,"
+                      " outbox) VALUES (1, %lld, %lld, %lld, ?1, 0)",
+                      schema, (long long)node, (long long)incarnation, (long long)seq);
+    sqlite3_bind_blob(st, 1, txid, sizeof txid, SQLITE_STATIC);
+    mm_db_run(st, &err);
+    mm_db_finalize(st);
+}
+
+static bool exceeds(const char *part)
+{
+    char *what = mm_position_exceeds(db, "other", 8, &err);
+    bool good = part == NULL ? what == NULL : what != NULL && strstr(what, part) != NULL;
+    if (!good) {
+        printf("# it says %s\n", what != NULL ? what : "nothing");
+    }
+    sqlite3_free(what);
+    return good && err.rc == SQLITE_OK;
+}
+
+/* What another state lacks of what was accepted here: main has it from origins(). */
+static void comparing(void)
+{
+    uint8_t txid[MM_TXID_SIZE];
+    mm_db_exec(db, &err,
+               "ATTACH ':memory:' AS other; CREATE TABLE other.__marmot__origin AS SELECT * FROM"
+               " main.__marmot__origin; CREATE TABLE other.__marmot__accepted AS SELECT * FROM"
+               " main.__marmot__accepted; CREATE UNIQUE INDEX other.one ON __marmot__origin(shard, node,"
+               " incarnation)");
+    check("a state lacks nothing of itself", exceeds(NULL));
+    mm_db_exec(db, &err, "UPDATE other.__marmot__origin SET seq = seq + 3");
+    check("nor does one that has gone on", exceeds(NULL));
+    seen_by("other", 8, 6, 4);
+    check("what the node itself wrote is its own affair", exceeds(NULL));
+    seen_by("other", 5, 6, 4999);
+    check("one change of another node is told", exceeds("of node 5 in shard 1 up to its change 5000, up to 4999"));
+    mm_db_exec(db, &err, "DELETE FROM other.__marmot__origin WHERE incarnation = 6 AND node = 5");
+    check("and an origin that is not known there", exceeds("change 5000, none of them"));
+    seen_by("other", 5, 6, 5003);
+    txid_of(1, txid);
+    sqlite3_stmt *st = mm_db_prepare(db, &err, 0,
+                                     "UPDATE other.__marmot__accepted SET txid = ?1 WHERE node = 5 AND incarnation = 6"
+                                     " AND seq = 5000");
+    sqlite3_bind_blob(st, 1, txid, sizeof txid, SQLITE_STATIC);
+    mm_db_run(st, &err);
+    mm_db_finalize(st);
+    check("the same number of another history, too", exceeds("another one than this"));
+    mm_db_exec(db, &err, "DELETE FROM other.__marmot__accepted WHERE seq <= 5000");
+    check("where the histories are forgotten the number tells", exceeds(NULL));
+    mm_db_exec(db, &err, "DETACH other");
+    check("no error", err.rc == SQLITE_OK);
+}
+
 static void parts(void)
 {
     struct mm_part_head h = { .count = 3 };
@@ -194,6 +252,7 @@ int main(void)
     }
     positions();
     origins();
+    comparing();
     parts();
     records();
     keys();
