@@ -123,6 +123,13 @@ static void node_metrics(struct mm_node *n, const struct collecting *c)
     add(c, "nodes_heard", "", v.nodes_alive, "Other nodes of the cluster that told of themselves within seven seconds");
     add(c, "pending_transactions", "", v.pending_rows, "Local transactions that are not echoed yet");
     add(c, "pending_bytes", "", v.pending_bytes, "Bytes of these transactions");
+    struct mm_node_progress p;
+    if (mm_node_progress(n, &p)) {
+        char label[64];
+        (void)snprintf(label, sizeof label, "what=\"%.50s\"", p.what);
+        add(c, "work_done", label, p.done, "How far a snapshot, a restore or the reading of a long log is");
+        add(c, "work_total", label, p.total, "All of it; 0 when that is not known");
+    }
 }
 
 int mm_metrics_each(sqlite3 *db, struct mm_node *n, mm_metric_seen *one_seen, void *arg, struct mm_err *err)

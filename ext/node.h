@@ -113,6 +113,13 @@ struct mm_node_numbers {
 };
 void mm_node_numbers(struct mm_node *n, struct mm_node_numbers *out);
 
+/* How far a snapshot, a restore or the reading of a long log is. */
+struct mm_node_progress {
+    const char *what;    /* constant text: what is done now */
+    int64_t done, total; /* of that, in bytes, rows, tables or messages; total 0 = not known */
+};
+bool mm_node_progress(struct mm_node *n, struct mm_node_progress *out); /* false: there is none */
+
 /* True with err set when the node is in a state that waiting does not end. */
 bool mm_node_hopeless(struct mm_node *n, struct mm_err *err);
 

@@ -147,7 +147,7 @@ struct mm_node {
     bool watch_due;  /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, next_replay_ms, not_before_ms;
     int connect_wait_ms;
-    struct mm_task *task;             /* node_task.c: long work under way, NULL = none */
+    struct mm_task *task;             /* node_task.c: long work under way, NULL = none; changed under mu */
     enum mm_purpose purpose;          /* of a copy that is brought, */
     enum mm_join_mode how;            /* and what becomes of rows that differ from it */
     struct mm_reconcile *reconcile;   /* node_reconcile.c: once the task is ready */

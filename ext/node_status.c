@@ -222,7 +222,7 @@ int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_
         mm_buf_json(out, n->path);
         mm_buf_str(out, ",\"url\":");
         mm_buf_json(out, url);
-        mm_buf_printf(out, ",\"warnings\":%s}", w);
+        mm_buf_printf(out, ",\"warnings\":%s", w);
     } else {
         mm_buf_str(out, ",\"remedy\":");
         if (n->state == MM_NODE_DIVERGED || n->state == MM_NODE_JOIN_CONFLICT) {
@@ -238,9 +238,15 @@ int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_
         mm_buf_json(out, url);
         mm_buf_printf(out, ",\"server_pid\":%d,\"warnings\":%s,\"last_error\":", n->server_pid, w);
         mm_buf_json(out, n->last_error[0] != '\0' ? n->last_error : NULL);
-        mm_buf_byte(out, '}');
     }
     (void)pthread_mutex_unlock(&n->mu);
+    struct mm_node_progress p;
+    if (!brief && mm_node_progress(n, &p)) {
+        mm_buf_str(out, ",\"progress\":{\"what\":");
+        mm_buf_json(out, p.what);
+        mm_buf_printf(out, ",\"done\":%lld,\"total\":%lld}", (long long)p.done, (long long)p.total);
+    }
+    mm_buf_byte(out, '}');
     mm_buf_free(&urls);
     mm_buf_free(&warnings);
     return mm_buf_check(out, err, "the status");

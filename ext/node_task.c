@@ -165,7 +165,10 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
         .wake = wake,
         .arg = n->self,
     };
-    n->task = mm_task_open(&o, err);
+    struct mm_task *t = mm_task_open(&o, err);
+    (void)pthread_mutex_lock(&n->mu);
+    n->task = t;
+    (void)pthread_mutex_unlock(&n->mu);
     return err->rc;
 }
 
@@ -197,12 +200,15 @@ static void go_on(struct mm_node *n)
 
 void mm_node_task_close(struct mm_node *n)
 {
+    struct mm_task *t = n->task;
     mm_gate_enter();
     mm_reconcile_close(n->reconcile);
     n->reconcile = NULL;
     mm_gate_leave();
-    mm_task_close(n->task);
+    (void)pthread_mutex_lock(&n->mu);
     n->task = NULL;
+    (void)pthread_mutex_unlock(&n->mu);
+    mm_task_close(t);
     go_on(n);
 }
 

@@ -56,6 +56,30 @@ void mm_node_numbers(struct mm_node *n, struct mm_node_numbers *out)
     (void)pthread_mutex_unlock(&n->mu);
 }
 
+/* mu held. */
+static bool reading(const struct mm_node *n, struct mm_node_progress *out)
+{
+    for (int k = 0; n->state == MM_NODE_JOINING && k < n->nshards; k++) {
+        out->done += n->shards[k].position;
+        out->total += n->shards[k].end;
+    }
+    out->what = "reading the log";
+    return out->total > out->done;
+}
+
+bool mm_node_progress(struct mm_node *n, struct mm_node_progress *out)
+{
+    *out = (struct mm_node_progress){ 0 };
+    (void)pthread_mutex_lock(&n->mu);
+    if (n->task != NULL) {
+        const struct mm_work *w = mm_task_work(n->task);
+        *out = (struct mm_node_progress){ w->what, w->done, w->total };
+    }
+    bool any = out->what != NULL || reading(n, out);
+    (void)pthread_mutex_unlock(&n->mu);
+    return any;
+}
+
 bool mm_node_hopeless(struct mm_node *n, struct mm_err *err)
 {
     (void)pthread_mutex_lock(&n->mu);

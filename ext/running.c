@@ -20,7 +20,7 @@
 
 enum {
     LOOK_MS = 500,      /* the node is looked at this often */
-    PATIENCE_MS = 1000, /* a joining that takes longer is told */
+    PATIENCE_MS = 1000, /* work that takes longer is told */
     SIGNALS = 2,
 };
 
@@ -129,59 +129,64 @@ static void release_signals(void)
     unlock();
 }
 
-/* One line on the terminal, written over again; `on` false clears it. */
-static void show(bool on, int64_t done, int64_t all)
+/* One line on the terminal, written over again; NULL clears it. */
+static void show(const struct mm_node_progress *p)
 {
-    char line[100];
-    int n = on ? snprintf(line, sizeof line, "\rmarmot: joining, %lld of %lld messages\033[K", (long long)done,
-                          (long long)all)
-               : snprintf(line, sizeof line, "\r\033[K");
+    char line[160];
+    int n = snprintf(line, sizeof line, "\r\033[K");
+    if (p != NULL && p->total > 0) {
+        n = snprintf(line, sizeof line, "\rmarmot: %s, %lld of %lld (%d %%)\033[K", p->what, (long long)p->done,
+                     (long long)p->total, (int)(100.0 * (double)p->done / (double)p->total));
+    } else if (p != NULL) {
+        n = p->done > 0 ? snprintf(line, sizeof line, "\rmarmot: %s, %lld\033[K", p->what, (long long)p->done)
+                        : snprintf(line, sizeof line, "\rmarmot: %s\033[K", p->what);
+    }
     ssize_t written = write(STDERR_FILENO, line, (size_t)n);
     (void)written;
 }
 
+/* What was on the terminal, and since when there is something to show. */
+struct shown {
+    bool on;
+    int64_t since_ms; /* 0 = there is nothing */
+};
+
 /* True while the node lives and is awake. */
-static bool look(sqlite3 *db, int64_t since_ms, bool *shown)
+static bool look(sqlite3 *db, struct shown *s)
 {
     struct mm_err none;
+    struct mm_node_progress p;
     mm_err_init(&none);
     struct mm_node *n = mm_registry_acquire(db, &none);
     if (n == NULL) {
         return false;
     }
     enum mm_node_state state = mm_node_state_now(n);
-    int count = 0;
-    struct mm_node_shard *shards = isatty(STDERR_FILENO) ? mm_node_shards(n, &count, &none) : NULL;
+    bool any = isatty(STDERR_FILENO) && mm_node_progress(n, &p);
     mm_registry_release(n);
-    int64_t done = 0;
-    int64_t all = 0;
-    for (int k = 0; k < count; k++) {
-        done += shards[k].position;
-        all += shards[k].end;
-    }
-    free(shards);
-    bool slow = state == MM_NODE_JOINING && all > done && mm_clock_mono_ms() - since_ms > PATIENCE_MS;
-    if (slow || *shown) {
-        show(slow, done, all);
-        *shown = slow;
+    int64_t now = mm_clock_mono_ms();
+    s->since_ms = !any ? 0 : s->since_ms == 0 ? now : s->since_ms;
+    bool slow = any && now - s->since_ms >= PATIENCE_MS;
+    if (slow || s->on) {
+        show(slow ? &p : NULL);
+        s->on = slow;
     }
     return state != MM_NODE_SLEEPING;
 }
 
 static void wait_for_end(sqlite3 *db, int timeout_ms)
 {
-    int64_t since = mm_clock_mono_ms();
-    int64_t until = timeout_ms < 0 ? INT64_MAX : since + timeout_ms;
-    bool shown = false;
-    while (look(db, since, &shown)) {
+    int64_t until = timeout_ms < 0 ? INT64_MAX : mm_clock_mono_ms() + timeout_ms;
+    struct shown shown = { 0 };
+    while (look(db, &shown)) {
         int64_t left = until - mm_clock_mono_ms();
         struct pollfd p = { .fd = atomic_load(&signal_fd), .events = POLLIN };
         if (left <= 0 || poll(&p, 1, left < LOOK_MS ? (int)left : LOOK_MS) > 0) {
             break;
         }
     }
-    if (shown) {
-        show(false, 0, 0);
+    if (shown.on) {
+        show(NULL);
     }
 }
 

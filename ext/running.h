@@ -14,7 +14,8 @@
 /* Blocks until SIGINT, SIGTERM, timeout_ms (-1 = none), or until this process
 ** has no node of the database any more, or one that sleeps. Returns err->rc:
 ** an error at once without a node, inside a transaction or a reading statement.
-** Says nothing but, where stderr is a terminal, how far a long joining is. */
+** Says nothing but, where stderr is a terminal, how far long work is (snapshots, copies
+** of the cluster's content, a long log). */
 int mm_running_run(sqlite3 *db, int timeout_ms, struct mm_err *err);
 
 #endif

@@ -493,6 +493,11 @@ const char *mm_task_kept(const struct mm_task *t)
     return t->kept != NULL ? t->kept : "";
 }
 
+struct mm_work *mm_task_work(struct mm_task *t)
+{
+    return &t->work;
+}
+
 int64_t mm_task_ms(const struct mm_task *t)
 {
     return t->ended_ms - t->began_ms;

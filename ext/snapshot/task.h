@@ -82,5 +82,6 @@ const struct mm_diff *mm_task_diff(const struct mm_task *t);
 const char *mm_task_copy(const struct mm_task *t);
 const char *mm_task_kept(const struct mm_task *t); /* name of the copy of the file, "" = none was made */
 int64_t mm_task_ms(const struct mm_task *t);       /* since it began */
+struct mm_work *mm_task_work(struct mm_task *t);   /* progress for any thread; in READY to go on with it */
 
 #endif

@@ -127,7 +127,7 @@ def terminal(path, env, nats, b):
     b.sql("INSERT INTO t VALUES (400, 'while it waits')")
     b.sync(20000)
     car.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: "marmot: joining, " in heard[0], 20, "progress on the terminal")
+    wait_until(lambda: "marmot: reading the log, " in heard[0], 20, "progress on the terminal")
     ok("a joining that takes long is told on a terminal")
     holder.close()
     wait_until(lambda: heard[0].endswith("\r\x1b[K"), 20, "the line is cleared")
