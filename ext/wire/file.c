@@ -8,8 +8,14 @@
 #include <zstd.h>
 
 #include "base/sqlite.h"
+#include "base/worker.h"
 
-enum { LEVEL = 3 };
+enum {
+    LEVEL = 3,
+    PIECE = 4 << 20,  /* two of them, their frames and what zstd takes for each: 20 MiB */
+    PIECE_MS = 60000, /* tens of milliseconds on an idle machine */
+    WINDOW_LOG = 23,  /* 8 MiB: more than a piece; no frame makes the reader take more */
+};
 
 struct run {
     struct mm_wire_file *f;
@@ -73,39 +79,95 @@ static void tell(const struct run *r, int64_t done, struct mm_err *err)
     }
 }
 
+/* A piece of the file and the frame that it becomes. */
+struct piece {
+    ZSTD_CCtx *z;
+    uint8_t *in, *out;
+    size_t len;
+    size_t result; /* of ZSTD_compress2 */
+};
+
+static void piece_open(struct piece *p, struct mm_err *err)
+{
+    p->z = ZSTD_createCCtx();
+    p->in = malloc(PIECE);
+    p->out = malloc(ZSTD_compressBound(PIECE));
+    if (p->z == NULL || p->in == NULL || p->out == NULL) {
+        mm_err_nomem(err);
+        return;
+    }
+    ZSTD_CCtx_setParameter(p->z, ZSTD_c_compressionLevel, LEVEL);
+    ZSTD_CCtx_setParameter(p->z, ZSTD_c_checksumFlag, 1);
+}
+
+static void piece_close(struct piece *p)
+{
+    ZSTD_freeCCtx(p->z);
+    free(p->in);
+    free(p->out);
+}
+
+static void piece_pack(struct mm_worker *w, void *arg)
+{
+    struct piece *p = arg;
+    (void)w;
+    p->result = ZSTD_compress2(p->z, p->out, ZSTD_compressBound(PIECE), p->in, p->len);
+}
+
+/* Both pieces at once. False: the other thread hangs, and its piece must be left alone. */
+static bool pack_two(struct piece p[2], struct mm_err *err)
+{
+    struct mm_err none;
+    mm_err_init(&none);
+    struct mm_worker *w = p[1].len > 0 ? mm_worker_open("marmot-zstd", piece_pack, &p[1], &none) : NULL;
+    piece_pack(NULL, &p[0]);
+    if (w == NULL && p[1].len > 0) {
+        piece_pack(NULL, &p[1]);
+    }
+    if (!mm_worker_close(w, PIECE_MS)) {
+        mm_err_set(err, SQLITE_ERROR, "packing a snapshot failed: a thread did not get on for %d s", PIECE_MS / 1000);
+        return false;
+    }
+    return true;
+}
+
 int mm_wire_file_pack(int from, int to, struct mm_wire_file *f, struct mm_err *err)
 {
-    struct run r;
-    ZSTD_CCtx *z = ZSTD_createCCtx();
+    struct run r = { .f = f, .from = from, .to = to, .in_size = PIECE };
+    struct piece p[2] = { { 0 }, { 0 } };
+    bool alone = true;
     f->raw = f->packed = 0;
-    if (!run_open(&r, f, from, to, ZSTD_CStreamInSize(), ZSTD_CStreamOutSize(), err) || z == NULL) {
-        mm_err_nomem(err);
-    } else {
-        ZSTD_CCtx_setParameter(z, ZSTD_c_compressionLevel, LEVEL);
-        ZSTD_CCtx_setParameter(z, ZSTD_c_checksumFlag, 1);
-    }
-    for (bool last = false; !last && err->rc == SQLITE_OK;) {
-        size_t n = read_piece(&r, err);
-        last = n < r.in_size;
-        f->raw += (int64_t)n;
-        ZSTD_inBuffer in = { r.in, n, 0 };
-        size_t left = 1;
-        while ((last ? left != 0 : in.pos < in.size) && err->rc == SQLITE_OK) {
-            ZSTD_outBuffer out = { r.out, r.out_size, 0 };
-            left = ZSTD_compressStream2(z, &out, &in, last ? ZSTD_e_end : ZSTD_e_continue);
-            if (ZSTD_isError(left)) {
-                mm_err_set(err, SQLITE_ERROR, "packing a snapshot failed: %s", ZSTD_getErrorName(left));
+    sha256_init(&r.sha);
+    piece_open(&p[0], err);
+    piece_open(&p[1], err);
+    for (bool last = false; !last && alone && err->rc == SQLITE_OK;) {
+        for (int k = 0; k < 2; k++) {
+            r.in = p[k].in;
+            p[k].len = last ? 0 : read_piece(&r, err);
+            last = p[k].len < PIECE;
+        }
+        if (err->rc != SQLITE_OK || (p[0].len == 0 && f->raw > 0)) {
+            break;
+        }
+        alone = pack_two(p, err);
+        for (int k = 0; k < 2 && err->rc == SQLITE_OK && (k == 0 || p[k].len > 0); k++) {
+            if (ZSTD_isError(p[k].result)) {
+                mm_err_set(err, SQLITE_ERROR, "packing a snapshot failed: %s", ZSTD_getErrorName(p[k].result));
                 break;
             }
-            sha256_update(&r.sha, out.pos, r.out);
-            f->packed += (int64_t)out.pos;
-            write_piece(&r, out.pos, err);
+            r.out = p[k].out;
+            sha256_update(&r.sha, p[k].result, r.out);
+            f->raw += (int64_t)p[k].len;
+            f->packed += (int64_t)p[k].result;
+            write_piece(&r, p[k].result, err);
         }
         tell(&r, f->raw, err);
     }
     sha256_digest(&r.sha, sizeof f->sha256, f->sha256);
-    ZSTD_freeCCtx(z);
-    run_close(&r);
+    piece_close(&p[0]);
+    if (alone) {
+        piece_close(&p[1]);
+    }
     return err->rc;
 }
 
@@ -120,20 +182,22 @@ int mm_wire_file_unpack(int from, int to, struct mm_wire_file *f, struct mm_err 
     ZSTD_DCtx *z = ZSTD_createDCtx();
     int64_t raw = 0;
     int64_t packed = 0;
-    size_t left = 1; /* 0 when the frame, its checksum with it, has ended */
+    size_t left = 1; /* 0 when a frame, its checksum with it, has ended */
     if (!run_open(&r, f, from, to, ZSTD_DStreamInSize(), ZSTD_DStreamOutSize(), err) || z == NULL) {
         mm_err_nomem(err);
+    } else {
+        ZSTD_DCtx_setParameter(z, ZSTD_d_windowLogMax, WINDOW_LOG);
     }
     size_t n;
     while (err->rc == SQLITE_OK && (n = read_piece(&r, err)) > 0) {
         ZSTD_inBuffer in = { r.in, n, 0 };
         packed += (int64_t)n;
         sha256_update(&r.sha, n, r.in);
-        if (left == 0 || packed > f->packed) {
+        if (packed > f->packed) {
             damaged(err, "it is longer than its manifest says");
         }
         size_t room = 0; /* left in the last output: full means that there may be more */
-        while (err->rc == SQLITE_OK && left != 0 && (in.pos < in.size || room == 0)) {
+        while (err->rc == SQLITE_OK && (in.pos < in.size || (room == 0 && left != 0))) {
             ZSTD_outBuffer out = { r.out, r.out_size, 0 };
             left = ZSTD_decompressStream(z, &out, &in);
             if (ZSTD_isError(left)) {
@@ -142,7 +206,7 @@ int mm_wire_file_unpack(int from, int to, struct mm_wire_file *f, struct mm_err 
             }
             room = out.size - out.pos;
             raw += (int64_t)out.pos;
-            if (raw > f->raw || (left == 0 && in.pos < in.size)) {
+            if (raw > f->raw) {
                 damaged(err, "it is longer than its manifest says");
                 break;
             }

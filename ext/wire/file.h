@@ -1,7 +1,7 @@
-/* Whole files as one zstd frame with its checksum, and back, piece by piece:
-** memory stays at a few hundred KiB.
+/* Whole files as zstd frames of 4 MiB with their checksums, one after the other
+** (`zstd -d` reads them as one), and back: memory stays at some 20 MiB.
 **
-** Threads: the caller's. Files are read and written from their beginning by
+** Threads: the caller's, and a second one that packs beside it. Files are read and written from their beginning by
 ** their offset. */
 #ifndef MM_WIRE_FILE_H
 #define MM_WIRE_FILE_H
@@ -13,8 +13,8 @@
 
 struct mm_wire_file {
     int64_t raw;        /* bytes before packing */
-    int64_t packed;     /* bytes of the frame */
-    uint8_t sha256[32]; /* of the frame */
+    int64_t packed;     /* bytes of the frames */
+    uint8_t sha256[32]; /* of all of them */
     /* Called after each piece with the raw bytes done so far; false ends it
     ** with SQLITE_INTERRUPT. NULL: nobody watches. */
     bool (*go_on)(void *arg, int64_t done);
