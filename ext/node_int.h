@@ -156,6 +156,7 @@ struct mm_node {
     bool held;                        /* the task compares: nothing is folded, followed or sent */
     struct mm_err bring_why;          /* what made the copy necessary */
     int64_t next_bring_ms;
+    int64_t install_at_ms; /* a long lock was told of: not before this; 0 = not told */
     int bring_wait_ms;
     struct mm_err bring_failed; /* of the last attempt, until one succeeds */
     bool bring_hopeless;        /* it ends by itself no more */

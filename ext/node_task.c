@@ -10,7 +10,14 @@
 #include "node_int.h"
 #include "snapshot/install.h"
 
-enum { BRING_MS = 1000, BRING_MOST_MS = 60000, WAIT_MS = 250, WAIT_MOST_MS = 2000, ANSWER_MAX = 1 << 20 };
+enum {
+    BRING_MS = 1000,
+    BRING_MOST_MS = 60000,
+    WAIT_MS = 250,
+    WAIT_MOST_MS = 2000,
+    NOTICE_MS = 1000, /* between the warning and a long lock */
+    ANSWER_MAX = 1 << 20,
+};
 
 /* --- callers of SQL functions --- */
 
@@ -208,6 +215,7 @@ void mm_node_task_close(struct mm_node *n)
     (void)pthread_mutex_lock(&n->mu);
     n->task = NULL;
     (void)pthread_mutex_unlock(&n->mu);
+    n->install_at_ms = 0;
     mm_task_close(t);
     go_on(n);
 }
@@ -329,11 +337,30 @@ static void failed(struct mm_node *n, const struct mm_err *err)
     n->verdict = !n->bring_hopeless ? MM_NODE_JOINING : n->r.joined ? MM_NODE_DIVERGED : MM_NODE_JOIN_CONFLICT;
 }
 
+/* True once a lock that may be long was told for a while, or when it will not be long. */
+static bool told(struct mm_node *n)
+{
+    int64_t ms = mm_install_estimate_ms(mm_task_diff(n->task));
+    if (ms <= MM_INSTALL_LONG_MS) {
+        return true;
+    }
+    if (n->install_at_ms == 0) {
+        n->install_at_ms = mm_clock_mono_ms() + NOTICE_MS;
+        mm_work_step(mm_task_work(n->task), "about to hold the write lock for more than 2 s: writers will wait", 0);
+        mm_log(
+            MM_LOG_WARN,
+            "node %lld is about to write the cluster's content: it will hold the database's write lock for some %lld s",
+            (long long)n->config->node_id, (long long)(ms + 999) / 1000);
+    }
+    return mm_clock_mono_ms() >= n->install_at_ms;
+}
+
 static void ready(struct mm_node *n)
 {
     struct mm_err err;
     mm_err_init(&err);
     struct mm_install in = {
+        .work = mm_task_work(n->task),
         .copy = mm_task_copy(n->task),
         .diff = mm_task_diff(n->task),
         .watch_all = n->watch_all,
@@ -347,12 +374,13 @@ static void ready(struct mm_node *n)
     memcpy(cluster_id, n->r.cluster_id, sizeof cluster_id);
     in.cluster_id = cluster_id;
     mm_gate_enter();
-    if (mm_node_judge(n, &err) == SQLITE_OK) {
+    bool wait = mm_node_judge(n, &err) == SQLITE_OK && !told(n);
+    if (err.rc == SQLITE_OK && !wait) {
         mm_install_run(&n->r, &in, &given_up, &err);
     }
     mm_gate_leave();
-    if ((err.rc & 0xff) == SQLITE_BUSY) {
-        return; /* next turn */
+    if (wait || (err.rc & 0xff) == SQLITE_BUSY) {
+        return; /* next turn: readers of the status first, or writers */
     }
     if (err.rc == SQLITE_OK) {
         mm_node_brought(n);

@@ -274,6 +274,27 @@ static void one_table(struct mm_diff *d, int number, const struct mm_diff_option
     }
 }
 
+/* How much there is to write of tables that are taken as a whole: their share of the rows. */
+static void weigh(struct mm_diff *d, struct mm_scratch *s, struct mm_err *err)
+{
+    int64_t all = 0;
+    bool any = false;
+    for (int k = 0; k < d->n; k++) {
+        struct mm_diff_table *t = &d->table[k];
+        any = any || t->mode == MM_DIFF_ALL || t->mode == MM_DIFF_CREATE;
+    }
+    for (int k = 0; k < d->n && any && err->rc == SQLITE_OK; k++) {
+        struct mm_diff_table *t = &d->table[k];
+        t->bytes =
+            t->mode != MM_DIFF_ABSENT ? mm_db_int(s->r.db, err, 0, "SELECT count(*) FROM main.\"%w\"", t->name) : 0;
+        all += t->bytes;
+    }
+    int64_t size = mm_db_int(s->r.db, err, 0, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size");
+    for (int k = 0; k < d->n && all > 0; k++) {
+        d->table[k].bytes = (int64_t)((double)size / (double)all * (double)d->table[k].bytes);
+    }
+}
+
 int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_scratch *s, struct mm_err *err)
 {
     struct mm_repl live = { 0 };
@@ -301,6 +322,7 @@ int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_sc
             }
             one_table(d, k, o, s, &live, err);
         }
+        weigh(d, s, err);
         mm_watch_list_free(list, n);
         mm_db_exec(s->r.db, err, "COMMIT");
         if (!sqlite3_get_autocommit(s->r.db)) {

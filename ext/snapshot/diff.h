@@ -29,6 +29,7 @@ struct mm_diff_table {
     enum mm_diff_mode mode;
     int64_t here, there, both; /* keys only here, only in the copy, in both with other rows */
     int64_t rows;              /* of the base here, 0 or more than 0 */
+    int64_t bytes;             /* of ALL and CREATE: what the copy holds of it, about */
     bool captured;             /* it is watched here */
     bool unknown;              /* nobody has said here whether to watch it */
     bool waits;                /* of ABSENT: its rows come with the next snapshot */

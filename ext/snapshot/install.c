@@ -10,12 +10,40 @@
 #include "store/meta.h"
 #include "store/policy.h"
 
-enum { BUSY_MS = 500, SLOW_MS = 2000 };
+enum { BUSY_MS = 500, CHECKPOINT_PAGES = 1000, ROWS_A_MS = 20, BYTES_A_MS = 60000 };
+
+int64_t mm_install_estimate_ms(const struct mm_diff *d)
+{
+    int64_t ms = 0;
+    for (int k = 0; k < d->n; k++) {
+        const struct mm_diff_table *t = &d->table[k];
+        ms += t->mode == MM_DIFF_KEYS ? (t->here + t->there + 2 * t->both) / ROWS_A_MS : 0;
+        ms += t->mode == MM_DIFF_ALL || t->mode == MM_DIFF_CREATE ? t->bytes / BYTES_A_MS : 0;
+    }
+    return ms;
+}
 
 static char *create_sql(struct mm_repl *r, const char *table, struct mm_err *err)
 {
     return mm_db_text(r->db, err,
                       "SELECT sql FROM copy.sqlite_schema WHERE type = 'table' AND name = %Q COLLATE NOCASE", table);
+}
+
+/* The rows of the copy go into a table that is empty. With the same columns in the same
+** order SQLite moves whole records, and those of indexes, without taking them apart. */
+static void write_all(struct mm_repl *r, const struct mm_table *def, const char *columns, struct mm_err *err)
+{
+    bool whole =
+        def->nstored == def->ncol && mm_db_int(r->db, err, 0,
+                                               "SELECT NOT EXISTS(SELECT cid, name FROM pragma_table_info(%Q, 'main')"
+                                               " EXCEPT SELECT cid, name FROM pragma_table_info(%Q, 'copy'))",
+                                               def->name, def->name) != 0;
+    if (whole) {
+        mm_db_exec(r->db, err, "INSERT INTO main.\"%w\" SELECT * FROM copy.\"%w\"", def->name, def->name);
+    } else {
+        mm_db_exec(r->db, err, "INSERT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\"", def->name, columns, columns,
+                   def->name);
+    }
 }
 
 /* The rows that the diff names: gone, and those of the copy in their place. Once they
@@ -53,7 +81,7 @@ static void write_rows(struct mm_repl *r, const struct mm_diff_table *d, int num
                    def->name, c, c, def->name, k, marks.data, number);
     } else {
         mm_db_exec(r->db, err, "DELETE FROM main.\"%w\"", def->name);
-        mm_db_exec(r->db, err, "INSERT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\"", def->name, c, c, def->name);
+        write_all(r, def, c, err);
     }
     mm_buf_free(&cols);
     mm_buf_free(&keys);
@@ -264,6 +292,7 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
     }
     for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
         one_table(r, in, k, err);
+        in->work->done = k + 1;
     }
     replace_state(r, in, err);
     mm_repl_reload(r, err);
@@ -285,37 +314,53 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
     r->rekey_due = false;
 }
 
+static void transaction(struct mm_repl *r, const struct mm_install *in, int64_t *given_up, struct mm_err *err)
+{
+    sqlite3_busy_timeout(r->db, BUSY_MS);
+    mm_work_step(in->work, "waiting for a writer of the database", 0);
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    sqlite3_busy_timeout(r->db, MM_BUSY_MS);
+    if (err->rc != SQLITE_OK) {
+        return;
+    }
+    int64_t began = mm_clock_mono_ms();
+    mm_work_step(in->work, "writing the cluster's content", in->diff->n);
+    mm_work_watch(in->work, r->db); /* the gate is let go now and then */
+    r->reload_needed = true;        /* until all of it is done */
+    mm_targets_forget(r->targets);
+    replace_all(r, in, given_up, err);
+    mm_work_unwatch(r->db);
+    mm_db_exec(r->db, err, "COMMIT");
+    if (!sqlite3_get_autocommit(r->db)) {
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    r->reload_needed = err->rc != SQLITE_OK;
+    mm_targets_forget(r->targets);
+    int64_t took = mm_clock_mono_ms() - began;
+    if (took > MM_INSTALL_LONG_MS) {
+        mm_log(MM_LOG_WARN, "writing the cluster's content held the database's write lock for %lld ms",
+               (long long)took);
+    }
+}
+
 int mm_install_run(struct mm_repl *r, const struct mm_install *in, int64_t *given_up, struct mm_err *err)
 {
     *given_up = 0;
-    int64_t began = mm_clock_mono_ms();
     mm_db_exec(r->db, err, "ATTACH %Q AS copy; PRAGMA copy.journal_mode = MEMORY; PRAGMA copy.synchronous = OFF",
                in->copy);
     if (err->rc != SQLITE_OK) {
         sqlite3_exec(r->db, "DETACH copy", NULL, NULL, NULL);
         return err->rc;
     }
-    sqlite3_busy_timeout(r->db, BUSY_MS);
-    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
-    sqlite3_busy_timeout(r->db, MM_BUSY_MS);
-    if (err->rc == SQLITE_OK) {
-        r->reload_needed = true; /* until all of it is done */
-        mm_targets_forget(r->targets);
-        replace_all(r, in, given_up, err);
-        mm_db_exec(r->db, err, "COMMIT");
-        if (!sqlite3_get_autocommit(r->db)) {
-            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-        }
-        r->reload_needed = err->rc != SQLITE_OK;
-        mm_targets_forget(r->targets);
-    }
+    sqlite3_wal_autocheckpoint(r->db, 0); /* it would be part of COMMIT */
+    transaction(r, in, given_up, err);
     struct mm_err none;
     mm_err_init(&none);
     mm_db_exec(r->db, &none, "DETACH copy");
-    int64_t took = mm_clock_mono_ms() - began;
-    if (took > SLOW_MS) {
-        mm_log(MM_LOG_WARN, "writing the cluster's content held the database's write lock for %lld ms",
-               (long long)took);
+    sqlite3_wal_autocheckpoint(r->db, CHECKPOINT_PAGES);
+    if (err->rc == SQLITE_OK) { /* writers go on meanwhile, and the next one's COMMIT is spared it */
+        mm_work_step(in->work, "moving the content from the write-ahead log into the file", 0);
+        sqlite3_wal_checkpoint_v2(r->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     }
     return err->rc;
 }

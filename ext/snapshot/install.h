@@ -21,7 +21,13 @@ struct mm_install {
     bool give_up;   /* what is here and not in the copy is given up: nothing stays pending */
     bool merge;     /* rows that exist only here stay and are captured (repl/merge.h) */
     const char *cluster_id;
+    struct mm_work *work;
 };
+
+enum { MM_INSTALL_LONG_MS = 2000 }; /* a lock that is held longer is told before */
+
+/* How long the database's write lock will be held, about; for a warning. */
+int64_t mm_install_estimate_ms(const struct mm_diff *d);
 
 /* SQLITE_BUSY: nothing was changed, try again. After any other error, or success, memory
 ** is that of the database. *given_up: transactions of the outbox that give_up has taken out. */

@@ -112,7 +112,10 @@ static void copy_tables(const struct mm_take *t, sqlite3 *db, struct mm_manifest
     sqlite3_free(missing);
     struct mm_watch_entry *list = err->rc == SQLITE_OK ? mm_watchlist_all(db, &n, err) : NULL;
     m->tables = n;
-    mm_work_step(t->work, "copying tables", n);
+    int64_t size = mm_db_int(db, err, 0,
+                             "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count,"
+                             " pragma_freelist_count, pragma_page_size");
+    mm_work_step_file(t->work, "copying tables", t->to, size);
     for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
         struct mm_table *def = mm_table_load(db, list[k].name, err);
         if (def == NULL || !def->supported) {
@@ -123,7 +126,6 @@ static void copy_tables(const struct mm_take *t, sqlite3 *db, struct mm_manifest
             copy_table(db, def, err);
         }
         mm_table_free(def);
-        t->work->done = k + 1;
     }
     mm_watch_list_free(list, n);
 }

@@ -16,11 +16,16 @@ struct mm_work {
     atomic_bool stop;
     _Atomic(const char *) what; /* constant text: what it does now, NULL = nothing */
     atomic_llong done, total;   /* of `what`, in bytes or rows or messages; total 0 = not known */
-    int64_t gate_us;            /* the worker's own: when the gate was last let go */
+    /* The worker's own. */
+    int64_t gate_us;  /* when the gate was last let go */
+    const char *file; /* borrowed: its size is what is done, NULL = none */
 };
 
 /* The next step of the work begins. */
 void mm_work_step(struct mm_work *w, const char *what, int64_t total);
+
+/* The same; it is as far as the file is long, while statements of a watched connection write it. */
+void mm_work_step_file(struct mm_work *w, const char *what, const char *file, int64_t total);
 
 /* False when it is to end: SQLITE_INTERRUPT is set then. Lets the gate go when
 ** it was held long. Cheap: call it for every row. */
@@ -28,6 +33,7 @@ bool mm_work_go_on(struct mm_work *w, struct mm_err *err);
 
 /* The same from inside long statements of a connection. */
 void mm_work_watch(struct mm_work *w, sqlite3 *db);
+void mm_work_unwatch(sqlite3 *db); /* before a connection that stays open is used for something else */
 
 /* As mm_store_watch.go_on wants it; arg is the struct mm_work. */
 bool mm_work_moved(void *arg, int64_t done, int64_t total);
