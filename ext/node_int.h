@@ -259,8 +259,12 @@ void mm_node_rejoin_failed(struct mm_node *n, const struct mm_err *err);
 void mm_node_rejoin_brought(struct mm_node *n, int64_t given_up);
 void mm_node_remedy(const struct mm_node *n, struct mm_buf *out); /* mu held; JSON string */
 
-int mm_node_judge(struct mm_node *n, struct mm_err *err); /* the task's copy */
 bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err);
+
+/* node_judge.c, in READY. Whether the copy may take the place of what is here, or be compared with it. */
+int mm_node_judge(struct mm_node *n, struct mm_err *err);
+/* True once a write lock that may be long was told for a while, or when it will not be long. */
+bool mm_node_lock_told(struct mm_node *n);
 
 /* node_reconcile.c. A task of that kind is ready: the next step of publishing what it
 ** found. True when it is over, with err set or without. */

@@ -1,13 +1,10 @@
 #include "snapshot/task.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/db.h"
@@ -15,6 +12,7 @@
 #include "base/log.h"
 #include "base/worker.h"
 #include "repl/join.h"
+#include "snapshot/aside.h"
 #include "snapshot/begin.h"
 #include "snapshot/kept.h"
 #include "snapshot/repository.h"
@@ -56,49 +54,6 @@ static void set_state(struct mm_task *t, enum mm_task_state s, const struct mm_e
     t->o.wake(t->o.arg);
 }
 
-static void remove_copy(const struct mm_task *t)
-{
-    static const char *const suffix[] = { "", "-journal", "-wal", "-shm" };
-    for (size_t k = 0; k < sizeof suffix / sizeof *suffix; k++) {
-        char *name = sqlite3_mprintf("%s%s", t->copy, suffix[k]);
-        if (name != NULL) {
-            (void)unlink(name);
-        }
-        sqlite3_free(name);
-    }
-}
-
-/* A file beside the database that goes with its descriptor. */
-static int open_unnamed(const struct mm_task *t, struct mm_err *err)
-{
-    char *name = sqlite3_mprintf("%s.zst", t->copy);
-    int fd = name != NULL ? open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
-    if (fd < 0) {
-        mm_err_set(err, SQLITE_CANTOPEN, "a file beside the database cannot be made for a snapshot: %s",
-                   strerror(errno));
-    } else {
-        (void)unlink(name);
-    }
-    sqlite3_free(name);
-    return fd;
-}
-
-static int open_copy(const struct mm_task *t, int flags, struct mm_err *err)
-{
-    int fd = open(t->copy, flags | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        mm_err_set(err, SQLITE_CANTOPEN, "the file %s cannot be opened for a snapshot: %s", t->copy, strerror(errno));
-    }
-    return fd;
-}
-
-static void close_fd(int fd)
-{
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-}
-
 static int open_repository(struct mm_task *t, struct mm_repository *r, struct mm_err *err)
 {
     *r = (struct mm_repository){ .cluster_id = t->o.cluster_id, .work = &t->work };
@@ -112,15 +67,15 @@ static void take(struct mm_task *t, struct mm_repository *r, struct mm_err *err)
     int raw = -1;
     int packed = -1;
     if (mm_take_copy(&take, &t->manifest, err) == SQLITE_OK) {
-        raw = open_copy(t, O_RDONLY, err);
-        packed = open_unnamed(t, err);
+        raw = mm_aside_open(t->copy, O_RDONLY, err);
+        packed = mm_aside_unnamed(t->copy, err);
     }
     if (err->rc == SQLITE_OK) {
         mm_repository_put(r, &t->manifest, raw, packed, err);
     }
-    close_fd(raw);
-    close_fd(packed);
-    remove_copy(t);
+    mm_aside_close(raw);
+    mm_aside_close(packed);
+    mm_aside_remove(t->copy);
 }
 
 /* Nobody's call: only when it is due, and by this node alone. */
@@ -183,14 +138,14 @@ static bool try_snapshot(struct mm_task *t, struct mm_repository *r, const struc
 {
     struct mm_scratch_options so = scratch_options(t);
     int64_t at[MM_SNAPSHOT_SHARDS];
-    remove_copy(t);
-    int raw = open_copy(t, O_RDWR | O_CREAT | O_TRUNC, err);
-    int packed = open_unnamed(t, err);
+    mm_aside_remove(t->copy);
+    int raw = mm_aside_open(t->copy, O_RDWR | O_CREAT | O_TRUNC, err);
+    int packed = mm_aside_unnamed(t->copy, err);
     if (err->rc == SQLITE_OK) {
         mm_repository_get(r, m, raw, packed, err);
     }
-    close_fd(raw);
-    close_fd(packed);
+    mm_aside_close(raw);
+    mm_aside_close(packed);
     for (int k = 0; k < m->nshard; k++) {
         at[k] = m->shard[k].seq;
     }
@@ -295,7 +250,7 @@ static int start_copy(struct mm_task *t, struct mm_scratch *s, struct mm_err *fi
         mm_err_set(err, SQLITE_NOTFOUND, "there is no snapshot of the cluster: call marmot_snapshot() first");
         *err = first->rc != SQLITE_OK ? *first : *err;
     } else if (!found && err->rc == SQLITE_OK) {
-        remove_copy(t);
+        mm_aside_remove(t->copy);
         mm_begin_empty(s, &so, t->o.path, t->o.cluster_id, first, err);
         if ((err->rc & 0xff) == SQLITE_NOTFOUND && first->rc != SQLITE_OK && !useless(first)) {
             *err = *first; /* passing: the store may answer again */
@@ -358,10 +313,10 @@ static void seed(struct mm_task *t, struct mm_err *err)
     if (!wait_until_held(t, err)) {
         return;
     }
-    s.packed = open_unnamed(t, err);
+    s.packed = mm_aside_unnamed(t->copy, err);
     mm_seed_run(&s, &t->manifest, err);
-    close_fd(s.packed);
-    remove_copy(t);
+    mm_aside_close(s.packed);
+    mm_aside_remove(t->copy);
 }
 
 static void body(struct mm_worker *w, void *arg)
@@ -370,7 +325,7 @@ static void body(struct mm_worker *w, void *arg)
     struct mm_err err;
     (void)w;
     mm_err_init(&err);
-    remove_copy(t);
+    mm_aside_remove(t->copy);
     bool held = t->o.kind == MM_TASK_BRING || t->o.kind == MM_TASK_RECONCILE || t->o.kind == MM_TASK_SEED;
     if (t->o.kind == MM_TASK_BRING) {
         bring(t, &err);
@@ -431,7 +386,7 @@ bool mm_task_close(struct mm_task *t)
         return false;
     }
     if (t->copy != NULL) {
-        remove_copy(t);
+        mm_aside_remove(t->copy);
     }
     mm_diff_free(&t->diff);
     (void)pthread_mutex_destroy(&t->mu);
