@@ -10,6 +10,7 @@
 #include "store/meta.h"
 #include "store/outbox.h"
 #include "store/position.h"
+#include "store/stray.h"
 #include "store/watch.h"
 
 struct collecting {
@@ -97,6 +98,9 @@ static void database_metrics(sqlite3 *db, struct collecting *c, struct mm_err *e
     mm_outbox_size(db, &rows, &bytes, err);
     add(c, "outbox_rows", "", rows, "Rows of the outbox: pending ones, and those kept for a while after their echo");
     add(c, "outbox_bytes", "", bytes, "Bytes of these rows");
+    add(c, "foreign_commits", "", mm_stray_count(db, err),
+        "Commits that nothing captured and marmot_reconcile() has not mended yet");
+    add(c, "foreign_commits_total", "", mm_stray_total(db, err), "Commits that nothing captured, ever");
     add(c, "conflicts_total", "", mm_conflict_total(db, err), "Conflicts that were ever recorded here");
     add(c, "conflicts_dropped_total", "", mm_conflict_dropped(db, err), "Those of them that the log no longer holds");
     mm_conflict_kinds(db, add_kind, c, err);

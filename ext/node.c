@@ -10,6 +10,7 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "base/log.h"
+#include "store/stray.h"
 
 /* --- one turn of the loop --- */
 
@@ -195,7 +196,7 @@ void mm_node_flush(struct mm_node *n, bool now)
             mm_outbox_trim(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms,
                            over ? n->config->outbox_keep_bytes : -1, MM_TRIM_ROWS, &more, &err);
         }
-        mm_db_exec(r->db, &err, "COMMIT");
+        mm_stray_commit(r->db, &err);
         if (err.rc == SQLITE_OK) {
             mm_repl_flushed(r);
             mm_node_stored(n);
@@ -303,7 +304,7 @@ static void body(struct mm_worker *w, void *arg)
         }
         locked = mm_node_elect(n, &wait);
         mm_gate_enter();
-        if (n->r.db == NULL) {
+        if (n->applier == NULL) {
             mm_node_open_repl(n, &err);
         }
         mm_gate_leave();
@@ -331,6 +332,9 @@ static void body(struct mm_worker *w, void *arg)
         mm_node_sync_restart(n);
         while (loop(w, n) && mm_node_sleep(n)) {
         }
+        mm_gate_enter();
+        mm_node_stray_leave(n);
+        mm_gate_leave();
     }
     mm_node_close_all(n);
     mm_node_tell(n, MM_NODE_STOPPED, "");
@@ -342,6 +346,19 @@ static void body(struct mm_worker *w, void *arg)
 }
 
 /* --- for other threads --- */
+
+/* From here on until the node ends somebody has the database open: SQLite's count
+** of its commits goes on (store/stamp.h), whatever the application closes. */
+static int open_early(struct mm_node *n, struct mm_err *err)
+{
+    mm_gate_enter();
+    n->r.db = mm_repl_connect(n->path, n->vfs, 0, err);
+    if (n->r.db != NULL) {
+        (void)mm_db_int(n->r.db, err, 0, "PRAGMA main.user_version");
+    }
+    mm_gate_leave();
+    return err->rc;
+}
 
 struct mm_node *mm_node_open(const char *path, const char *vfs, struct mm_config *config, int64_t incarnation,
                              struct mm_err *err)
@@ -370,10 +387,11 @@ struct mm_node *mm_node_open(const char *path, const char *vfs, struct mm_config
     n->vfs = vfs != NULL ? strdup(vfs) : NULL;
     if (n->path == NULL || (vfs != NULL && n->vfs == NULL)) {
         mm_err_nomem(err);
-    } else {
+    } else if (open_early(n, err) == SQLITE_OK) {
         n->worker = mm_worker_open("marmot", body, n, err);
     }
     if (n->worker == NULL) {
+        sqlite3_close(n->r.db);
         free(n->path);
         free(n->vfs);
         mm_config_free(config);
@@ -407,36 +425,4 @@ void mm_node_close(struct mm_node *n, int drain_ms)
 void mm_node_wake(struct mm_node *n)
 {
     mm_worker_wake(n->worker);
-}
-
-const struct mm_config *mm_node_config(const struct mm_node *n)
-{
-    return n->config;
-}
-
-int64_t mm_node_id(const struct mm_node *n)
-{
-    return n->config->node_id;
-}
-
-static void close_fd(int fd)
-{
-    (void)close(fd);
-}
-
-void mm_node_after_fork(struct mm_node *n)
-{
-    if (n->lock_fd >= 0) { /* an open copy here would keep the end of the parent from being told */
-        (void)close(n->lock_fd);
-    }
-    if (n->notify != NULL) {
-        mm_notify_each_fd(n->notify, close_fd);
-    }
-    if (n->server != NULL) {
-        mm_server_each_fd(n->server, close_fd);
-    }
-    if (n->r.bus != NULL) {
-        mm_bus_each_fd(n->r.bus, close_fd);
-    }
-    mm_node_http_each_fd(n, close_fd);
 }

@@ -1,5 +1,5 @@
 /* What the files of the node share. node.c owns the thread and its loop,
-** node_open.c what it opens and closes, node_look.c what the application did, node_link.c the server, the connection and the joining, node_sync.c the
+** node_open.c what it opens and closes, node_look.c what the application did, node_stray.c what nothing captured, node_link.c the server, the connection and the joining, node_sync.c the
 ** waiting callers, node_wake.c what it waits for, node_repair.c blocked shards, node_tell.c the state and its words, node_status.c all that is told, node_view.c copies of it. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
@@ -107,6 +107,7 @@ struct mm_node {
     char url[256];
     int server_pid;
     struct mm_peers peers;          /* the other nodes, as they told */
+    int64_t strays;                 /* commits that nothing captured, not mended yet */
     char hello_cluster[40];         /* the cluster's id, "" before joining */
     int64_t caught_up_ms;           /* monotonic: last at the end of every shard; 0 = not looked yet */
     atomic_llong connections;       /* made so far */
@@ -141,6 +142,9 @@ struct mm_node {
     char store_error[512];         /* the last such error, of any kind */
     int store_wait_ms;
     bool silent;       /* the server is there, its JetStream gives no answer: see problem */
+    bool stamping;     /* strays are looked for */
+    struct mm_inbox_end stray_end;
+    int64_t next_stray_ms;
     bool triggers_due; /* they may be of an older schema */
     int64_t next_move_ms;
     bool replay_due; /* a table may wait for the log to be read again */
@@ -281,6 +285,15 @@ void mm_node_flush(struct mm_node *n, bool now);
 
 /* node_streams.c: once a start, while there is a connection. Waits for the network. */
 void mm_node_check_streams(struct mm_node *n);
+
+/* node_stray.c; the gate is held. open: the database was opened. read: what is
+** counted. look: counts more, if there is. leave: before the database is closed. */
+enum { MM_STRAY_TEXT = 256 };
+void mm_node_stray_open(struct mm_node *n, struct mm_err *err);
+void mm_node_stray_read(struct mm_node *n, struct mm_err *err);
+void mm_node_stray_look(struct mm_node *n, struct mm_err *err);
+void mm_node_stray_leave(struct mm_node *n);
+void mm_node_stray_text(const struct mm_node *n, char out[MM_STRAY_TEXT]);
 
 /* node_http.c: the page for Prometheus. Open returns what the bus is to be woken by. */
 int mm_node_http_open(struct mm_node *n);

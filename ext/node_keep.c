@@ -39,7 +39,7 @@ struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err)
 static bool healthy(const struct mm_node *n)
 {
     bool good = n->config->snapshot.enabled && n->config->publish && n->config->replicate && n->r.joined && n->linked &&
-                !n->held && n->verdict == MM_NODE_LIVE;
+                !n->held && n->verdict == MM_NODE_LIVE && n->strays == 0;
     for (int k = 0; good && k < n->r.nshard; k++) {
         const struct mm_shard *s = &n->r.shard[k];
         good = s->following && s->checked && s->replay == NULL && s->blocked_seq == 0;

@@ -7,6 +7,7 @@
 #include "node_int.h"
 #include "repl/join.h"
 #include "store/log.h"
+#include "store/stray.h"
 
 /* watch_all covers tables that come later, also those that nobody wrote yet. */
 static void watch_new_tables(struct mm_node *n, struct mm_err *err)
@@ -36,7 +37,7 @@ static void watch_new_tables(struct mm_node *n, struct mm_err *err)
     }
     if (begun) {
         mm_trigger_settle(r->db, err);
-        mm_db_exec(r->db, err, "COMMIT");
+        mm_stray_commit(r->db, err);
         if (!sqlite3_get_autocommit(r->db)) {
             sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
         }
@@ -68,7 +69,7 @@ static void look_at_triggers(struct mm_node *n, struct mm_err *err)
     if (make) {
         mm_trigger_settle(db, err);
     }
-    mm_db_exec(db, err, "COMMIT");
+    mm_stray_commit(db, err);
     if (begun && !sqlite3_get_autocommit(db)) {
         sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
     }
@@ -96,6 +97,7 @@ void mm_node_look(struct mm_node *n)
     }
     mm_join_again(r, &err);
     look_at_triggers(n, &err);
+    mm_node_stray_look(n, &err);
     /* Without a connection nothing can be done about new rows: they are counted
     ** now and then, and read when there is one. */
     if (n->linked) {

@@ -40,7 +40,9 @@ int mm_node_open_repl(struct mm_node *n, struct mm_err *err)
     struct mm_repl *r = &n->r;
     struct mm_buf settings;
     struct mm_repl_options o = mm_node_repl_options(n);
-    r->db = mm_repl_connect(n->path, n->vfs, 0, err);
+    if (r->db == NULL) {
+        r->db = mm_repl_connect(n->path, n->vfs, 0, err);
+    }
     mm_buf_init(&settings, 1 << 20);
     mm_config_cluster_settings(c, &settings, err);
     n->settings = mm_buf_take(&settings);
@@ -50,6 +52,7 @@ int mm_node_open_repl(struct mm_node *n, struct mm_err *err)
     if (err->rc == SQLITE_OK) {
         n->applier = mm_applier_open(r, err);
         mm_repl_open(r, &o, err);
+        mm_node_stray_open(n, err);
     }
     return err->rc;
 }

@@ -169,6 +169,9 @@ void mm_node_publish_status(struct mm_node *n)
         rows += (int64_t)mm_pending_count(r->shard[k].pending);
         bytes += mm_pending_bytes(r->shard[k].pending);
     }
+    mm_gate_enter();
+    mm_node_stray_read(n, &err);
+    mm_gate_leave();
     (void)pthread_mutex_lock(&n->mu);
     if (shards != NULL) {
         free(n->shards);

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "node_int.h"
@@ -90,4 +91,36 @@ bool mm_node_hopeless(struct mm_node *n, struct mm_err *err)
     }
     (void)pthread_mutex_unlock(&n->mu);
     return hopeless;
+}
+
+const struct mm_config *mm_node_config(const struct mm_node *n)
+{
+    return n->config;
+}
+
+int64_t mm_node_id(const struct mm_node *n)
+{
+    return n->config->node_id;
+}
+
+static void close_fd(int fd)
+{
+    (void)close(fd);
+}
+
+void mm_node_after_fork(struct mm_node *n)
+{
+    if (n->lock_fd >= 0) { /* an open copy here would keep the end of the parent from being told */
+        (void)close(n->lock_fd);
+    }
+    if (n->notify != NULL) {
+        mm_notify_each_fd(n->notify, close_fd);
+    }
+    if (n->server != NULL) {
+        mm_server_each_fd(n->server, close_fd);
+    }
+    if (n->r.bus != NULL) {
+        mm_bus_each_fd(n->r.bus, close_fd);
+    }
+    mm_node_http_each_fd(n, close_fd);
 }

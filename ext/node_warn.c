@@ -20,6 +20,9 @@ static void why_none(struct mm_node *n, char *out, size_t size)
                       : n->verdict != MM_NODE_LIVE    ? mm_node_state_name(n->verdict)
                                                       : "";
     (void)snprintf(out, size, "%s", why);
+    if (out[0] == '\0' && n->strays > 0) {
+        (void)snprintf(out, size, "%lld commits were not captured there", (long long)n->strays);
+    }
     for (int k = 0; k < n->r.nshard && out[0] == '\0'; k++) {
         const struct mm_shard *s = &n->r.shard[k];
         if (s->blocked_seq != 0) {
@@ -150,6 +153,13 @@ void mm_node_warnings(struct mm_node *n, struct mm_buf *out)
     struct mm_buf b;
     mm_buf_init(&b, TEXT_MAX);
     mm_buf_add(out, known, strlen(known) - 1); /* without the ] */
+    if (n->strays > 0) {
+        char why[MM_STRAY_TEXT];
+        mm_node_stray_text(n, why);
+        mm_buf_str(out, sep);
+        mm_buf_json(out, why);
+        sep = ",";
+    }
     if (n->log_warning[0] != '\0') {
         mm_buf_str(&b, n->log_warning);
         reasons(n, &b);

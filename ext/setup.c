@@ -15,6 +15,7 @@
 #include "store/log.h"
 #include "store/meta.h"
 #include "store/outbox.h"
+#include "store/stray.h"
 
 /* How long a lock of somebody else is waited for when the application set no
 ** busy_timeout, and how often it is tried. */
@@ -104,10 +105,14 @@ static int patiently(sqlite3 *db, const char *sql, char **answer, struct mm_err 
     }
 }
 
-/* COMMIT when all is well, else ROLLBACK. */
-static int end_transaction(sqlite3 *db, struct mm_err *err)
+/* COMMIT when all is well, else ROLLBACK. `gone`: the bookkeeping, too. */
+static int end_transaction(sqlite3 *db, bool gone, struct mm_err *err)
 {
-    mm_db_exec(db, err, "COMMIT");
+    if (gone) {
+        mm_db_exec(db, err, "COMMIT");
+    } else {
+        mm_stray_commit(db, err);
+    }
     if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
         struct mm_err second;
         mm_err_init(&second);
@@ -242,6 +247,24 @@ static int settle_incarnation(sqlite3 *db, const char *identity, bool same_file,
     return err->rc;
 }
 
+/* Where neither triggers see them nor guards, foreign writers leave no trace but
+** that a commit has no stamp. */
+static bool is_alone(const char *mode)
+{
+    return mode != NULL && (strcmp(mode, "hook") == 0 || strcmp(mode, "none") == 0);
+}
+
+static int settle_capture(sqlite3 *db, const char *mode, struct mm_err *err)
+{
+    char *was = mm_meta_text(db, MM_META_CAPTURE, err);
+    int how = strcmp(mode, "none") == 0 ? MM_CAPTURING_NOT : is_alone(mode) ? MM_CAPTURING_ALL : MM_CAPTURING;
+    mm_stray_begin(db, is_alone(mode), is_alone(was), err);
+    sqlite3_free(was);
+    mm_head_set_capturing(db, how, err);
+    mm_trigger_move(db, NULL, err);
+    return mm_meta_set_text(db, MM_META_CAPTURE, mode, err);
+}
+
 static struct mm_config *write_bookkeeping(sqlite3 *db, const char *path, struct mm_config *given, struct mm_err *err)
 {
     struct mm_config *c = given;
@@ -259,9 +282,7 @@ static struct mm_config *write_bookkeeping(sqlite3 *db, const char *path, struct
         settle_incarnation(db, identity, same_file, err) != SQLITE_OK) {
         goto out;
     }
-    mm_head_set_capturing(db, c->publish, err);
-    mm_trigger_move(db, NULL, err);
-    mm_meta_set_text(db, MM_META_CAPTURE, capture_mode(c), err);
+    settle_capture(db, capture_mode(c), err);
     mm_trigger_settle(db, err);
 out:
     free(identity);
@@ -274,7 +295,7 @@ struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_con
     struct mm_config *c = given;
     if (set_wal(db, err) == SQLITE_OK && patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
         c = write_bookkeeping(db, path, given, err);
-        end_transaction(db, err);
+        end_transaction(db, false, err);
     }
     if (err->rc != SQLITE_OK) {
         mm_config_free(c);
@@ -289,7 +310,7 @@ static void move_log(sqlite3 *db, struct mm_err *err)
     if (mm_log_any(db, err) && sqlite3_get_autocommit(db) != 0 &&
         patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
         mm_trigger_move(db, NULL, err);
-        end_transaction(db, err);
+        end_transaction(db, false, err);
     }
 }
 
@@ -373,7 +394,7 @@ static int remove_bookkeeping(sqlite3 *db, bool discard, int64_t echoed, struct 
             mm_meta_drop(db, err);
         }
     }
-    return end_transaction(db, err);
+    return end_transaction(db, true, err);
 }
 
 int mm_setup_remove(sqlite3 *db, const char *path, bool discard, int64_t echoed, struct mm_err *err)
@@ -381,6 +402,7 @@ int mm_setup_remove(sqlite3 *db, const char *path, bool discard, int64_t echoed,
     int fd = lock_out_others(path, err);
     if (err->rc == SQLITE_OK && remove_bookkeeping(db, discard, echoed, err) == SQLITE_OK) {
         remove_beside(path, "-marmot", err);
+        remove_beside(path, MM_STRAY_SUFFIX, err);
         remove_beside(path, "-marmot-lock", err);
     }
     if (fd >= 0) {

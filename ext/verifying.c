@@ -9,6 +9,7 @@
 #include "peers.h"
 #include "store/verify.h"
 #include "store/watch.h"
+#include "store/stray.h"
 
 enum { POLL_MS = 20, GRACE_MS = 1000 /* for those that are asked to tell of themselves */ };
 
@@ -55,7 +56,7 @@ static int ask(sqlite3 *db, int shards, uint8_t id[MM_VERIFY_ID], struct mm_err 
         return err->rc;
     }
     mm_verify_request(db, shards, id, err);
-    mm_db_exec(db, err, "COMMIT");
+    mm_stray_commit(db, err);
     if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
         struct mm_err second;
         mm_err_init(&second);

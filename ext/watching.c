@@ -10,6 +10,7 @@
 #include "store/meta.h"
 #include "store/outbox.h"
 #include "store/policy.h"
+#include "store/stray.h"
 #include "store/watch.h"
 
 /* Names longer than this are not compared for likeness; a name is a suggestion
@@ -105,7 +106,14 @@ static int touch_schema(sqlite3 *db, struct mm_err *err)
 
 static int end(sqlite3 *db, bool own, struct mm_err *err)
 {
-    if (err->rc == SQLITE_OK && mm_db_exec(db, err, own ? "COMMIT" : "RELEASE __marmot__watching") == SQLITE_OK) {
+    struct mm_inbox_end inbox = { 0 };
+    if (own) {
+        mm_stray_commit(db, err);
+    } else {
+        mm_inbox_stamp_next(db, &inbox, err);
+        mm_db_exec(db, err, "RELEASE __marmot__watching");
+    }
+    if (err->rc == SQLITE_OK) {
         return SQLITE_OK;
     }
     if (sqlite3_get_autocommit(db) == 0) {

@@ -5,6 +5,8 @@
 
 #include "base/db.h"
 #include "capture/hook_int.h"
+#include "store/outbox.h"
+#include "store/stray.h"
 
 static const char pointer_type[] = "mm_hook";
 
@@ -217,8 +219,11 @@ static void move_cookie(sqlite3 *db, struct mm_err *err)
     }
     mm_db_exec(db, err,
                "CREATE VIEW main.__marmot__cookie AS SELECT 1;"
-               "DROP VIEW main.__marmot__cookie;"
-               "RELEASE __marmot__cookie");
+               "DROP VIEW main.__marmot__cookie");
+    if (mm_head_capturing(db, err) != MM_CAPTURING) {
+        mm_stray_begin(db, true, true, err);
+    }
+    mm_db_exec(db, err, "RELEASE __marmot__cookie");
     if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
         struct mm_err second;
         mm_err_init(&second);

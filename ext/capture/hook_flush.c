@@ -6,6 +6,7 @@
 #include "capture/trigger.h"
 #include "store/change.h"
 #include "store/outbox.h"
+#include "store/stray.h"
 #include "store/watch.h"
 
 enum {
@@ -223,6 +224,12 @@ static bool take_noted(struct mm_hook *h, struct mm_err *err)
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
 {
     take_back(h, err);
+    if (h->stamping && h->capturing && !h->vouched) {
+        h->vouched = mm_stray_begin(h->db, true, true, err) == SQLITE_OK;
+    }
+    if (h->now.data == 0 && h->stamping && h->capturing) {
+        return mm_inbox_stamp_next(h->db, &h->end, err);
+    }
     if (h->now.data == 0 || mm_hook_head(h, err) != SQLITE_OK || !h->capturing) {
         return err->rc;
     }
@@ -248,6 +255,9 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
         }
         put(h, noted ? &data : &h->data, noted ? &names : &h->names, err);
         mm_hook_cut(h, &before);
+    }
+    if (h->stamping && !h->written) { /* what was changed came to nothing */
+        mm_inbox_stamp_next(h->db, &h->end, err);
     }
     mm_spill_free(&data);
     mm_spill_free(&names);

@@ -85,6 +85,8 @@ struct mm_hook {
     bool stale; /* the cache is to be forgotten */
     bool head_known;
     bool watch_all, capturing;
+    bool stamping; /* every transaction is stamped, also one of unwatched tables */
+    bool vouched;  /* what was written before this connection's first stamp was looked at */
     int64_t incarnation;
 
     bool joined;

@@ -208,7 +208,8 @@ static int x_commit(sqlite3_vtab *v)
 static int x_rollback(sqlite3_vtab *v)
 {
     struct mm_hook *h = hook_of(v);
-    if (!h->skip && h->now.data > 0 && sqlite3_txn_state(h->db, "main") == SQLITE_TXN_WRITE) {
+    if (!h->skip && h->joined && (h->now.data > 0 || h->stamping) &&
+        sqlite3_txn_state(h->db, "main") == SQLITE_TXN_WRITE) {
         struct mm_err err = h->failed;
         h->closing = true;
         if (mm_hook_flush(h, &err) != SQLITE_OK) {

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "repl/control.h"
 #include "repl/join.h"
+#include "store/stray.h"
 
 static void digest_of(const struct mm_item *it, uint8_t out[MM_DIGEST_SIZE])
 {
@@ -432,7 +433,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     mm_repl_settle_move(r, &moved, err);
     mm_join_replay_mark(r, err);
     mm_repl_flush(r, err);
-    mm_db_exec(r->db, err, "COMMIT");
+    mm_stray_commit(r->db, err);
     if (err->rc != SQLITE_OK) {
         return MM_APPLY_RELOAD;
     }

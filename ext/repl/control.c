@@ -5,6 +5,7 @@
 #include "base/db.h"
 #include "repl/join.h"
 #include "store/policy.h"
+#include "store/stray.h"
 #include "store/verify.h"
 
 enum { ANSWER_MAX = 8 << 20, VERIFY_HEAD = 2 + MM_VERIFY_ID, TABLE_TAIL = 8 + 16 + 8 };
@@ -260,7 +261,7 @@ int mm_control_answer(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
     if (err->rc == SQLITE_OK) {
         mm_outbox_put_control(r->db, s->answer.data, s->answer.len, err);
     }
-    mm_db_exec(r->db, err, "COMMIT");
+    mm_stray_commit(r->db, err);
     if (!sqlite3_get_autocommit(r->db)) {
         sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
     }

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "capture/trigger.h"
 #include "store/meta.h"
+#include "store/stray.h"
 
 enum { NAMES_MAX = 64 << 20 };
 #define DATA_MAX ((size_t)1 << 30)
@@ -308,7 +309,7 @@ int mm_repl_enter_epoch(struct mm_repl *r, const struct mm_position *pos, struct
     }
     mm_repl_fresh_incarnation(r, err);
     mm_meta_set_text(r->db, MM_META_SEED, NULL, err);
-    mm_db_exec(r->db, err, "COMMIT");
+    mm_stray_commit(r->db, err);
     if (!sqlite3_get_autocommit(r->db)) {
         sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
     }

@@ -5,6 +5,7 @@
 #include "base/db.h"
 #include "base/log.h"
 #include "repl/join.h"
+#include "store/stray.h"
 
 /* Parts of the second reading lie beside the others under the negative shard. */
 static int part_shard(const struct mm_shard *s)
@@ -111,7 +112,7 @@ int mm_join_again(struct mm_repl *r, struct mm_err *err)
     }
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     mm_targets_each(r->targets, look_again, &l, err);
-    mm_db_exec(r->db, err, "COMMIT");
+    mm_stray_commit(r->db, err);
     if (!sqlite3_get_autocommit(r->db)) {
         sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
     }
@@ -154,7 +155,7 @@ static int replay_founding(struct mm_repl *r, struct mm_shard *s, struct mm_err 
         mm_wire_decode(&m, data, len, false, &a, &bad) == SQLITE_OK && m.kind == MM_MSG_FOUNDED) {
         mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
         mm_join_replayed(r, s, &m, 0, err);
-        mm_db_exec(r->db, err, "COMMIT");
+        mm_stray_commit(r->db, err);
         if (!sqlite3_get_autocommit(r->db)) {
             sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
             mm_targets_forget(r->targets);

@@ -9,6 +9,7 @@
 #include "snapshot/take.h"
 #include "store/meta.h"
 #include "store/policy.h"
+#include "store/stray.h"
 
 enum { BUSY_MS = 500, CHECKPOINT_PAGES = 1000, ROWS_A_MS = 20, BYTES_A_MS = 60000 };
 
@@ -330,7 +331,7 @@ static void transaction(struct mm_repl *r, const struct mm_install *in, int64_t 
     mm_targets_forget(r->targets);
     replace_all(r, in, given_up, err);
     mm_work_unwatch(r->db);
-    mm_db_exec(r->db, err, "COMMIT");
+    mm_stray_commit(r->db, err);
     if (!sqlite3_get_autocommit(r->db)) {
         sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
     }

@@ -14,6 +14,10 @@ enum {
     AT_TIME = 32,
     AT_NAMES_LEN = 40,
     END_MARK = 4, /* bytes of the length 0 behind the last record */
+    AT_STAMP_NEXT = 8,
+    AT_STAMP = 16,
+    AT_TAG_AGAIN = 36,
+    TAIL = END_MARK + MM_INBOX_SEAL,
 };
 
 static uint32_t get32(const uint8_t *p)
@@ -162,6 +166,81 @@ int mm_inbox_find_end(sqlite3 *db, struct mm_inbox_end *end, struct mm_err *err)
     return err->rc;
 }
 
+/* --- the stamp behind the end --- */
+
+static bool get_stamp(struct log *l, const struct mm_inbox_end *end, struct mm_stamp *s, uint8_t *seal,
+                      struct mm_err *err)
+{
+    uint8_t b[MM_INBOX_SEAL];
+    if (err->rc != SQLITE_OK || end->at + TAIL > l->size) {
+        return false;
+    }
+    log_read(l, b, sizeof b, end->at + END_MARK, err);
+    if (err->rc != SQLITE_OK || get64(b) != end->tag || get64(b + AT_STAMP_NEXT) != (uint64_t)end->next ||
+        get64(b + AT_TAG_AGAIN) != end->tag) {
+        return false;
+    }
+    const uint8_t *p = b + AT_STAMP;
+    *s = (struct mm_stamp){ get32(p), get32(p + 4), get32(p + 8), { get32(p + 12), get32(p + 16) } };
+    if (seal != NULL) {
+        memcpy(seal, b, sizeof b);
+    }
+    return true;
+}
+
+/* The end mark and, unless NULL, the stamp. Returns the bytes. */
+static uint32_t encode_tail(uint8_t *out, const struct mm_inbox_end *end, const struct mm_stamp *s)
+{
+    put32(out, 0);
+    if (s == NULL) {
+        return END_MARK;
+    }
+    uint8_t *p = out + END_MARK;
+    put64(p, end->tag);
+    put64(p + AT_STAMP_NEXT, (uint64_t)end->next);
+    put32(p + AT_STAMP, s->count);
+    put32(p + AT_STAMP + 4, s->change);
+    put32(p + AT_STAMP + 8, s->frames);
+    put32(p + AT_STAMP + 12, s->salt[0]);
+    put32(p + AT_STAMP + 16, s->salt[1]);
+    put64(p + AT_TAG_AGAIN, end->tag);
+    return TAIL;
+}
+
+int mm_inbox_stamp(sqlite3 *db, struct mm_inbox_end *end, struct mm_stamp *out, uint8_t *seal, struct mm_err *err)
+{
+    struct log l;
+    log_open(&l, db, false, err);
+    find_end(&l, end, err);
+    bool found = get_stamp(&l, end, out, seal, err);
+    log_close(&l, err);
+    return found && err->rc == SQLITE_OK;
+}
+
+int mm_inbox_set_stamp(sqlite3 *db, struct mm_inbox_end *end, const struct mm_stamp *s, struct mm_err *err)
+{
+    uint8_t tail[TAIL] = { 0 };
+    struct log l;
+    log_open(&l, db, true, err);
+    find_end(&l, end, err);
+    if (err->rc == SQLITE_OK && end->at + TAIL <= l.size) {
+        (void)encode_tail(tail, end, s);
+        log_write(&l, tail, TAIL, end->at, err);
+    }
+    log_close(&l, err);
+    return err->rc;
+}
+
+int mm_inbox_stamp_next(sqlite3 *db, struct mm_inbox_end *end, struct mm_err *err)
+{
+    struct mm_stamp s;
+    if (mm_inbox_stamp(db, end, &s, NULL, err)) {
+        mm_stamp_next(db, &s);
+        mm_inbox_set_stamp(db, end, &s, err);
+    }
+    return err->rc;
+}
+
 static void encode(uint8_t *out, uint32_t n, const struct mm_inbox_record *r)
 {
     put32(out, n);
@@ -176,25 +255,29 @@ static void encode(uint8_t *out, uint32_t n, const struct mm_inbox_record *r)
     if (r->len > 0) {
         memcpy(out + RECORD_HEAD + r->names_len, r->data, r->len);
     }
-    put32(out + n, 0);
 }
 
 int mm_inbox_append(sqlite3 *db, struct mm_inbox_end *end, struct mm_inbox_end *before, const struct mm_inbox_record *r,
                     struct mm_err *err)
 {
-    uint8_t record[MM_INBOX_RECORD_MAX + END_MARK];
+    uint8_t record[MM_INBOX_RECORD_MAX + TAIL];
     size_t size = mm_inbox_size(r);
+    struct mm_stamp s;
     struct log l;
     log_open(&l, db, true, err);
     find_end(&l, end, err);
-    bool fits = err->rc == SQLITE_OK && size <= MM_INBOX_RECORD_MAX && size + END_MARK <= l.size - end->at;
+    bool fits = err->rc == SQLITE_OK && size <= MM_INBOX_RECORD_MAX && size + TAIL <= l.size - end->at;
     if (fits) {
         uint32_t n = (uint32_t)size;
-        encode(record, n, r);
-        log_write(&l, record, n + END_MARK, end->at, err);
+        bool stamped = get_stamp(&l, end, &s, NULL, err);
         *before = *end;
         end->at += n;
         end->next++;
+        if (stamped) {
+            mm_stamp_next(db, &s);
+        }
+        encode(record, n, r);
+        log_write(&l, record, n + encode_tail(record + n, end, stamped ? &s : NULL), before->at, err);
     }
     log_close(&l, err);
     if (err->rc != SQLITE_OK) {
@@ -206,13 +289,16 @@ int mm_inbox_append(sqlite3 *db, struct mm_inbox_end *end, struct mm_inbox_end *
 int mm_inbox_void(sqlite3 *db, const struct mm_inbox_end *at, struct mm_err *err)
 {
     uint8_t word[4] = { 0 };
+    uint8_t tail[TAIL];
     struct mm_inbox_end now = *at;
+    struct mm_stamp s;
     struct log l;
     log_open(&l, db, true, err);
     find_end(&l, &now, err);
     bool same = err->rc == SQLITE_OK && now.tag == at->tag && now.next > at->next;
     if (same && now.next == at->next + 1) {
-        log_write(&l, word, sizeof word, at->at, err);
+        bool stamped = get_stamp(&l, &now, &s, NULL, err);
+        log_write(&l, tail, encode_tail(tail, at, stamped ? &s : NULL), at->at, err);
     } else if (same) {
         put32(word, MM_INBOX_VOID);
         log_write(&l, word, sizeof word, at->at + AT_KIND, err);
@@ -247,14 +333,19 @@ bool mm_inbox_ready(sqlite3 *db, struct mm_err *err)
 
 int mm_inbox_reset(sqlite3 *db, int64_t base, struct mm_inbox_end *end, struct mm_err *err)
 {
-    uint8_t head[HEAD + END_MARK] = { 0 };
+    uint8_t head[HEAD + TAIL] = { 0 };
+    struct mm_stamp s;
     struct log l;
     put64(head, (uint64_t)base);
     sqlite3_randomness(8, head + 8);
     log_open(&l, db, true, err);
-    log_write(&l, head, sizeof head, 0, err);
-    log_close(&l, err);
+    bool stamped = end->at != 0 && get_stamp(&l, end, &s, NULL, err);
     *end = (struct mm_inbox_end){ .base = base, .tag = get64(head + 8), .next = base, .at = HEAD };
+    if (stamped) {
+        mm_stamp_next(db, &s);
+    }
+    log_write(&l, head, HEAD + encode_tail(head + HEAD, end, stamped ? &s : NULL), 0, err);
+    log_close(&l, err);
     return err->rc;
 }
 
@@ -350,8 +441,21 @@ int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t moved, struct
 
 int mm_inbox_copy(sqlite3 *db, const char *to, struct mm_err *err)
 {
+    uint8_t tag[8];
+    struct log l = { .db = db };
     mm_db_exec(db, err, "DELETE FROM \"%w\".__marmot__inbox", to);
-    return mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__inbox SELECT * FROM main.__marmot__inbox", to);
+    if (mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__inbox SELECT * FROM main.__marmot__inbox", to) != SQLITE_OK) {
+        return err->rc;
+    }
+    /* The stamp is of another database's commits: with a new tag there is none. */
+    sqlite3_randomness(sizeof tag, tag);
+    int rc = sqlite3_blob_open(db, to, "__marmot__inbox", "log", 1, 1, &l.blob);
+    if (rc != SQLITE_OK) {
+        fail(&l, rc, "opening the copy of", err);
+    }
+    log_write(&l, tag, sizeof tag, sizeof(uint64_t), err);
+    log_close(&l, err);
+    return err->rc;
 }
 
 int mm_inbox_clear(sqlite3 *db, struct mm_err *err)

@@ -10,7 +10,10 @@
 ** Layout, integers little-endian. Head: base (8 bytes, id of the first record),
 ** tag (8 random bytes, new with each emptying). Then records: length of the
 ** whole record (4), kind (4), txid (16), incarnation (8), commit time (8),
-** length of names (4), names, data. A length of 0 ends the log.
+** length of names (4), names, data. A length of 0 ends the log. Behind it may
+** stand the stamp of the last commit (stamp.h), which moves on with whatever is
+** written here: tag, id of the record that would begin here, the stamp, the tag
+** again: wherever a page ends, one half of it is whole and like nothing else.
 **
 ** Threads: that of the connection. All calls belong into a transaction of the
 ** caller; what is remembered in struct mm_inbox_end is to be forgotten (zeroed)
@@ -25,6 +28,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/sqlite.h"
+#include "store/stamp.h"
 
 enum {
     MM_INBOX_RECORD_MAX = 8192, /* larger ones are rows of the outbox */
@@ -76,7 +80,8 @@ int mm_inbox_bytes(sqlite3 *db, const struct mm_inbox_end *end, struct mm_buf *o
 
 /* False for a log that never had a base: a table just made. */
 bool mm_inbox_ready(sqlite3 *db, struct mm_err *err);
-/* An empty log whose first record will have the id `base`. Returns err->rc. */
+/* An empty log whose first record will have the id `base`; *end is its end
+** before and after. Returns err->rc. */
 int mm_inbox_reset(sqlite3 *db, int64_t base, struct mm_inbox_end *end, struct mm_err *err);
 
 /* Reads the first record with an id of at least `from` that is not void into
@@ -96,6 +101,15 @@ int64_t mm_inbox_rewrite(uint8_t *bytes, size_t len, int64_t base, int64_t old, 
                          int64_t moved);
 /* Gives the log's records from `first` on under `old` to `moved`. Returns err->rc. */
 int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t moved, struct mm_err *err);
+
+/* The stamp at the end, which *end is moved to: 1, or 0 when there is none; `seal`
+** (may be NULL) gets its bytes as they lie there. */
+enum { MM_INBOX_SEAL = 44 };
+int mm_inbox_stamp(sqlite3 *db, struct mm_inbox_end *end, struct mm_stamp *out, uint8_t *seal, struct mm_err *err);
+/* Puts it there; NULL takes it away. */
+int mm_inbox_set_stamp(sqlite3 *db, struct mm_inbox_end *end, const struct mm_stamp *s, struct mm_err *err);
+/* Stamps the transaction if there is a stamp at all. */
+int mm_inbox_stamp_next(sqlite3 *db, struct mm_inbox_end *end, struct mm_err *err);
 
 /* The whole of it into schema `to` (the name of an attached database). */
 int mm_inbox_copy(sqlite3 *db, const char *to, struct mm_err *err);

@@ -1,0 +1,90 @@
+/* Commits that nothing captured: looks for them, counts them, says so. */
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/log.h"
+#include "node_int.h"
+#include "store/outbox.h"
+#include "store/stray.h"
+
+enum { LOOK_MS = 100 };
+
+void mm_node_stray_open(struct mm_node *n, struct mm_err *err)
+{
+    n->stamping = mm_head_capturing(n->r.db, err) != MM_CAPTURING;
+    n->stray_end = (struct mm_inbox_end){ 0 };
+}
+
+/* Once, until they are mended. */
+static void say(struct mm_node *n, int64_t before)
+{
+    if (n->strays == 0 || before != 0) {
+        return;
+    }
+    char why[MM_STRAY_TEXT];
+    mm_node_stray_text(n, why);
+    mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, why);
+}
+
+void mm_node_stray_text(const struct mm_node *n, char out[MM_STRAY_TEXT])
+{
+    const char *s = n->strays == 1 ? " was" : "s were";
+    if (!n->config->publish) {
+        sqlite3_snprintf(MM_STRAY_TEXT, out,
+                         "publish is false: %lld commit%s not captured, and what they wrote stays on this node alone",
+                         (long long)n->strays, s);
+    } else {
+        sqlite3_snprintf(MM_STRAY_TEXT, out,
+                         "%lld commit%s not captured (a program without libmarmot wrote, or DDL or VACUUM ran): until "
+                         "marmot_reconcile() has sent what they wrote this node takes no snapshot",
+                         (long long)n->strays, s);
+    }
+}
+
+/* mu is for the readers in other threads. */
+static void set(struct mm_node *n, int64_t count)
+{
+    int64_t before = n->strays;
+    (void)pthread_mutex_lock(&n->mu);
+    n->strays = count;
+    (void)pthread_mutex_unlock(&n->mu);
+    say(n, before);
+    if (count != before) {
+        n->told_moved = -1; /* news for the status */
+    }
+}
+
+void mm_node_stray_read(struct mm_node *n, struct mm_err *err)
+{
+    int64_t count = n->stamping ? mm_stray_count(n->r.db, err) : 0;
+    if (err->rc == SQLITE_OK) {
+        set(n, count);
+    }
+}
+
+void mm_node_stray_look(struct mm_node *n, struct mm_err *err)
+{
+    sqlite3 *db = n->r.db;
+    int64_t now = mm_clock_mono_ms();
+    if (!n->stamping || err->rc != SQLITE_OK || (now < n->next_stray_ms && !mm_worker_stopping(n->self))) {
+        return;
+    }
+    n->next_stray_ms = now + LOOK_MS;
+    if (mm_stray_due(db, &n->stray_end, err)) {
+        int64_t more = 0;
+        mm_db_exec(db, err, "BEGIN IMMEDIATE");
+        bool begun = err->rc == SQLITE_OK;
+        mm_stray_record(db, &more, err);
+        mm_stray_commit(db, err);
+        if (begun && !sqlite3_get_autocommit(db)) {
+            sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+        }
+    }
+    mm_node_stray_read(n, err);
+}
+
+void mm_node_stray_leave(struct mm_node *n)
+{
+    if (n->stamping && n->r.db != NULL) {
+        mm_stray_leave(n->r.db);
+    }
+}
