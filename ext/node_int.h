@@ -144,8 +144,8 @@ struct mm_node {
     bool silent;       /* the server is there, its JetStream gives no answer: see problem */
     bool stamping;     /* strays are looked for */
     struct mm_inbox_end stray_end;
-    int64_t next_stray_ms;
-    bool triggers_due; /* they may be of an older schema */
+    int64_t next_stray_ms, strays_found; /* when the task began */
+    bool triggers_due;                   /* they may be of an older schema */
     int64_t next_move_ms;
     bool replay_due; /* a table may wait for the log to be read again */
     bool watch_due;  /* new tables are still to be watched */
@@ -287,11 +287,15 @@ void mm_node_flush(struct mm_node *n, bool now);
 void mm_node_check_streams(struct mm_node *n);
 
 /* node_stray.c; the gate is held. open: the database was opened. read: what is
-** counted. look: counts more, if there is. leave: before the database is closed. */
+** counted. look: counts more, if there is. begin (no gate): before a task, which it
+** may forbid. mended: those that were known when the
+** task began. leave: before the database is closed. */
 enum { MM_STRAY_TEXT = 256 };
 void mm_node_stray_open(struct mm_node *n, struct mm_err *err);
 void mm_node_stray_read(struct mm_node *n, struct mm_err *err);
 void mm_node_stray_look(struct mm_node *n, struct mm_err *err);
+int mm_node_stray_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err);
+void mm_node_stray_mended(struct mm_node *n, struct mm_err *err);
 void mm_node_stray_leave(struct mm_node *n);
 void mm_node_stray_text(const struct mm_node *n, char out[MM_STRAY_TEXT]);
 

@@ -23,6 +23,9 @@ bool mm_node_reconcile_step(struct mm_node *n, struct mm_err *err)
     }
     if (n->reconcile != NULL) {
         done = mm_reconcile_step(n->reconcile, &n->r, err);
+        if (done && mm_reconcile_complete(n->reconcile)) {
+            mm_node_stray_mended(n, err);
+        }
     }
     mm_gate_leave();
     if ((err->rc & 0xff) == SQLITE_BUSY) {

@@ -1,6 +1,7 @@
 /* Commits that nothing captured: looks for them, counts them, says so. */
 #include "base/clock.h"
 #include "base/db.h"
+#include "base/gate.h"
 #include "base/log.h"
 #include "node_int.h"
 #include "store/outbox.h"
@@ -55,9 +56,17 @@ static void set(struct mm_node *n, int64_t count)
 
 void mm_node_stray_read(struct mm_node *n, struct mm_err *err)
 {
-    int64_t count = n->stamping ? mm_stray_count(n->r.db, err) : 0;
+    int64_t count = mm_stray_count(n->r.db, err);
     if (err->rc == SQLITE_OK) {
         set(n, count);
+    }
+}
+
+static void end(sqlite3 *db, bool begun, struct mm_err *err)
+{
+    mm_stray_commit(db, err);
+    if (begun && !sqlite3_get_autocommit(db)) {
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
     }
 }
 
@@ -74,12 +83,39 @@ void mm_node_stray_look(struct mm_node *n, struct mm_err *err)
         mm_db_exec(db, err, "BEGIN IMMEDIATE");
         bool begun = err->rc == SQLITE_OK;
         mm_stray_record(db, &more, err);
-        mm_stray_commit(db, err);
-        if (begun && !sqlite3_get_autocommit(db)) {
-            sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-        }
+        end(db, begun, err);
     }
     mm_node_stray_read(n, err);
+}
+
+int mm_node_stray_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err)
+{
+    bool gives = kind == MM_TASK_SNAPSHOT || kind == MM_TASK_KEEP || kind == MM_TASK_SEED;
+    struct mm_err none;
+    mm_err_init(&none);
+    mm_gate_enter();
+    n->next_stray_ms = 0;
+    mm_node_stray_look(n, gives ? err : &none);
+    mm_gate_leave();
+    n->strays_found = n->strays; /* of what has been committed until now */
+    if (gives && n->strays > 0) {
+        char why[MM_STRAY_TEXT];
+        mm_node_stray_text(n, why);
+        mm_err_set(err, SQLITE_ERROR, "%s", why);
+    }
+    return err->rc;
+}
+
+void mm_node_stray_mended(struct mm_node *n, struct mm_err *err)
+{
+    sqlite3 *db = n->r.db;
+    if (n->strays_found > 0) {
+        mm_db_exec(db, err, "BEGIN IMMEDIATE");
+        bool begun = err->rc == SQLITE_OK;
+        mm_stray_mended(db, n->strays_found, err);
+        end(db, begun, err);
+        mm_node_stray_read(n, err);
+    }
 }
 
 void mm_node_stray_leave(struct mm_node *n)

@@ -139,6 +139,9 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
     if (!n->config->snapshot.enabled && !may_do_without) {
         return mm_err_set(err, SQLITE_ERROR, "snapshot.enabled is false in the configuration");
     }
+    if (mm_node_stray_begin(n, kind, err) != SQLITE_OK) {
+        return err->rc;
+    }
     bool any = n->rejoining != MM_REJOIN_NOT; /* whatever the cluster has now */
     int64_t epoch = n->r.joined && !any && n->r.epoch > n->r.newest_epoch ? n->r.epoch : n->r.newest_epoch;
     n->task_bus = mm_node_bus_options(n);

@@ -7,6 +7,7 @@
 #include "base/db.h"
 #include "repl/late.h"
 #include "repl/shadow.h"
+#include "store/stray.h"
 
 enum { LOOKED_MOST = 20000, STEP_US = 25000 };
 
@@ -316,7 +317,7 @@ bool mm_reconcile_step(struct mm_reconcile *x, struct mm_repl *live, struct mm_e
     x->late.rows_most = x->rows > 0 ? x->rows : x->late.rows_most;
     mm_db_exec(x->copy.db, err, "BEGIN");
     work(x, err);
-    mm_db_exec(live->db, err, "COMMIT");
+    mm_stray_commit(live->db, err);
     bool kept = err->rc == SQLITE_OK;
     int64_t took = mm_clock_mono_us() - began;
     x->longest_us = took > x->longest_us ? took : x->longest_us;

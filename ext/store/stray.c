@@ -28,9 +28,10 @@ int64_t mm_stray_total(sqlite3 *db, struct mm_err *err)
     return mm_meta_int(db, MM_META_STRAYS_EVER, 0, err);
 }
 
-int mm_stray_clear(sqlite3 *db, struct mm_err *err)
+int mm_stray_mended(sqlite3 *db, int64_t n, struct mm_err *err)
 {
-    return mm_meta_set_text(db, MM_META_STRAYS, NULL, err);
+    int64_t left = mm_stray_count(db, err) - n;
+    return left > 0 ? mm_meta_set_int(db, MM_META_STRAYS, left, err) : mm_meta_set_text(db, MM_META_STRAYS, NULL, err);
 }
 
 static void add(sqlite3 *db, int64_t n, struct mm_err *err)

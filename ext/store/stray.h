@@ -22,9 +22,8 @@
 /* How many wait for marmot_reconcile, and how many there ever were. */
 int64_t mm_stray_count(sqlite3 *db, struct mm_err *err);
 int64_t mm_stray_total(sqlite3 *db, struct mm_err *err);
-/* They are mended: the database's content is what was captured. In the caller's
-** transaction, which read or wrote that content. */
-int mm_stray_clear(sqlite3 *db, struct mm_err *err);
+/* So many of them are mended; in the caller's transaction. */
+int mm_stray_mended(sqlite3 *db, int64_t n, struct mm_err *err);
 
 /* Ends a write transaction of our own: stamps it, where stamps are kept, and
 ** commits. Returns err->rc. */

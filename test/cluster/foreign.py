@@ -173,6 +173,19 @@ def nobody_ran(a):
     again("a clean end after all that", a.quit, nothing, 0)
 
 
+def mended(a, b):
+    ever = counted(a)
+    a.sql("SELECT marmot_reconcile()")
+    check("marmot_reconcile mends them", a.one("SELECT value FROM marmot_metrics WHERE name = 'foreign_commits'") == 0 and
+          not any("not captured" in w for w in a.status()["warnings"]), a.status())
+    check("and does not count itself", counted(a) == ever, counted(a))
+    check("so that there are snapshots again", "shards" in a.one("SELECT marmot_snapshot()"), "")
+    a.sync()
+    b.sync()
+    watched = ["SELECT %s FROM %s ORDER BY 1" % pair for pair in (("id, v", "t"), ("k, v", "w"))]
+    check("and both are equal", all(a.sql(q) == b.sql(q) for q in watched), "they are not")
+
+
 def not_published(ws, config):
     node = Node(ws, "reader", schema=SCHEMA, watch=False, config=dict(config, publish=False, capture="auto"))
     node.sql("SELECT marmot_watch('t')")
@@ -221,6 +234,7 @@ def main():
         second_process(ws, a, config)
         nobody_ran(a)
         check("nothing of it reached the other node", b.one("SELECT count(*) FROM t WHERE v = 'foreign'") == 0, "")
+        mended(a, b)
         not_published(ws, config)
         guarded(ws, nats)
     finish()
