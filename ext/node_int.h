@@ -141,8 +141,8 @@ struct mm_node {
     struct mm_err store_problem;   /* what is folded cannot be written here, at the last attempt */
     char store_error[512];         /* the last such error, of any kind */
     int store_wait_ms;
-    bool silent;       /* the server is there, its JetStream gives no answer: see problem */
-    bool stamping;     /* strays are looked for */
+    bool silent;   /* the server is there, its JetStream gives no answer: see problem */
+    bool stamping; /* strays are looked for */
     struct mm_inbox_end stray_end;
     int64_t next_stray_ms, strays_found; /* when the task began */
     bool triggers_due;                   /* they may be of an older schema */

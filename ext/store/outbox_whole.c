@@ -7,8 +7,7 @@ int mm_outbox_copy(sqlite3 *db, const char *to, struct mm_err *err)
     static const char echoed[] = "max((SELECT floor FROM main.__marmot__head WHERE one = 1),"
                                  " ifnull((SELECT max(id) FROM main.__marmot__echo), 0))";
     mm_db_exec(db, err, "INSERT INTO \"%w\".__marmot__head SELECT * FROM main.__marmot__head", to);
-    mm_db_exec(db, err, "UPDATE \"%w\".__marmot__head SET floor = %s, capturing = %d", to, echoed,
-               MM_CAPTURING);
+    mm_db_exec(db, err, "UPDATE \"%w\".__marmot__head SET floor = %s, capturing = %d", to, echoed, MM_CAPTURING);
     /* A row may hold several, whose last one counts. */
     mm_db_exec(db, err,
                "INSERT INTO \"%w\".__marmot__outbox SELECT * FROM main.__marmot__outbox WHERE id IN (SELECT id FROM"
