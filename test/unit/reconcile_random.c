@@ -22,7 +22,7 @@
 #include "test/lib/capture_rig.h"
 #include "test/lib/sqlite_api.h"
 
-enum { SECONDS = 8, SHARDS = 2 };
+enum { SECONDS = 6, SHARDS = 2 };
 
 static const char schema[] = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, r REAL, b);"
                              "CREATE TABLE word(k TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, v) WITHOUT ROWID;"
@@ -126,6 +126,31 @@ static void transactions(struct rig *r, sqlite3 *other, int most)
         }
         (void)rig_sql(db, "COMMIT");
     }
+}
+
+/* A message of the log comes while something is pending. */
+static void fold_something(struct mm_repl *live, const char *base)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    sqlite3 *cluster = mm_repl_connect(base, NULL, 0, &err);
+    mm_db_exec(live->db, &err, "BEGIN IMMEDIATE");
+    mm_repl_read_outbox(live, &err);
+    for (int k = 0; k < SHARDS; k++) {
+        mm_pending_undo(live->shard[k].pending, 0, &err);
+    }
+    for (int n = 1 + dice(3); n > 0 && err.rc == SQLITE_OK; n--) {
+        uint64_t was = state;
+        statement(live->db);
+        state = was;
+        statement(cluster);
+    }
+    for (int k = 0; k < SHARDS && err.rc == SQLITE_OK; k++) {
+        mm_pending_redo(live->shard[k].pending, &err);
+    }
+    mm_db_exec(live->db, &err, "COMMIT");
+    need(err.rc == SQLITE_OK, "a message beside what is pending", &err);
+    sqlite3_close(cluster);
 }
 
 /* Both hold the same rows, to the type and the byte. */
@@ -310,6 +335,10 @@ static int64_t schedule(void)
     need(err.rc == SQLITE_OK, "the beginning", &err);
     transactions(&r, other, 24);
     if (open_repl(&live, r.path, &err)) {
+        if (dice(2) == 0) {
+            fold_something(&live, base);
+            transactions(&r, other, 6);
+        }
         found = pass(&r, other, &live, base, copy, true);
         copy_file(r.db, before, &err);
         found += pass(&r, other, &live, base, copy, false);
