@@ -15,7 +15,10 @@ from cluster_hosts import *  # noqa: E402,F403
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v);"
 FORKS = 120
-LIMIT = 20  # seconds for a child: it needs some milliseconds
+# 3 is a child with a node of its own. The thread sanitizer keeps the parent's threads in the child and ends
+# it when one of its own gets the same id.
+KINDS = [0, 1, 2, 4] if "tsan" in os.environ.get("MARMOT_PRELOAD", "") else [0, 1, 2, 3, 4]
+LIMIT = 20 * SLOW  # seconds for a child: it needs some milliseconds
 
 
 def connect(path):
@@ -53,9 +56,6 @@ def child(kind, folder, same, number, inherited):
 
 
 def main():
-    if os.environ.get("MARMOT_PRELOAD", "").find("tsan") >= 0:
-        ok("forks are left out: the thread sanitizer does not follow them")
-        finish()
     rng = seeded()
     context = multiprocessing.get_context("fork")
     with Workspace() as ws:
@@ -83,7 +83,7 @@ def main():
         failed, hung, wrote = [], 0, []
         try:
             for k in range(FORKS):
-                kind = rng.randrange(5)
+                kind = rng.choice(KINDS)
                 p = context.Process(target=child, args=(kind, ws.dir, path, k, idle))
                 p.start()
                 a.execute("INSERT INTO t VALUES (?, 'of the parent')", (200000 + k,))

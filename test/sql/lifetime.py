@@ -391,7 +391,7 @@ def main():
         threads(ws)
         come_and_go(ws)
         if "tsan" in os.environ.get("LD_PRELOAD", ""):
-            note("the thread sanitizer ends children that start threads: no forks with it")
+            note("the thread sanitizer ends children that start threads: no forks with it but those of forks.py")
         else:
             forks(ws)
         exits(ws)
