@@ -236,7 +236,7 @@ VALGRIND := valgrind -q --error-exitcode=99
 check-valgrind-run: build/release/libmarmot.so $(UNIT_release)
 	@MARMOT_SO=$(CURDIR)/build/release/libmarmot.so MARMOT_WRAP='$(VALGRIND) --exit-on-first-error=yes --fair-sched=yes' \
 	    MARMOT_TEST_ROUNDS=5 PYTHONMALLOC=malloc \
-	    ./test/run --slow 20 --wrap '$(VALGRIND) --leak-check=full --errors-for-leak-kinds=definite' \
+	    ./test/run --slow 20 --wrap '$(VALGRIND) --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite' \
 	    $(filter-out $(NOT_VALGRIND),$(UNIT_release)) test/cluster/kill_rounds.py test/cluster/both_ways.py
 
 # Every language and build of SQLite that the registries give; those that cannot be had are named.
