@@ -5,7 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 8192 };
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+enum { BLOCK = 0, ALIGN = 1 }; /* each allocation has its own block: the sanitizer sees what reads beyond it */
+#else
+enum { BLOCK = 8192, ALIGN = 16 };
+#endif
 
 struct mm_arena_block {
     struct mm_arena_block *next;
@@ -37,7 +44,7 @@ void *mm_arena_alloc(struct mm_arena *a, size_t n)
         a->failed = true;
         return NULL;
     }
-    size_t size = (n + 15) & ~(size_t)15;
+    size_t size = (n + ALIGN - 1) / ALIGN * ALIGN;
     struct mm_arena_block *b = a->head;
     if (b == NULL || size > b->cap - b->len) {
         size_t cap = size > BLOCK ? size : BLOCK;

@@ -356,9 +356,12 @@ static void collect(struct reader *r)
         }
         for (uint32_t k = 0; k < r->nentry && t->row != NULL; k++) {
             const struct entry *e = &r->entry[k];
+            if (e->tab != g) {
+                continue; /* its rows have another number of columns */
+            }
             bool nothing =
                 e->before == NULL ? e->after == NULL : e->after != NULL && rows_same(e->before, e->after, t->ncol);
-            if (e->tab == g && !nothing) {
+            if (!nothing) {
                 struct mm_row *row = &t->row[t->nrow++];
                 row->before = e->before;
                 row->after = e->after;

@@ -1,6 +1,8 @@
 /* Net changes as mm_change_read finds them in what the hook captured, against
-** the session extension's own changeset of the same statements. The seed is
-** the first argument, else the clock's. marmot-test: parallel */
+** the session extension's own changeset of the same statements. The tables have
+** different numbers of columns: the address sanitizer sees when the rows of one
+** are read with the number of another. The seed is the first argument, else the
+** clock's. marmot-test: parallel */
 #define SQLITE_ENABLE_SESSION 1
 #define SQLITE_ENABLE_PREUPDATE_HOOK 1
 #include <inttypes.h>
