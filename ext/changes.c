@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/sigpipe.h"
 #include "base/sqlite.h"
 #include "connecting.h"
 #include "repl/open.h"
@@ -40,6 +41,7 @@ struct mm_changes {
 struct mm_changes *mm_changes_open(const struct mm_config *config, int64_t shard, int64_t from_seq, struct mm_err *err)
 {
     char subject[256];
+    struct mm_sigpipe pipe;
     struct mm_stream_info info;
     struct mm_repl_options names = { .stream_prefix = config->nats.stream_prefix,
                                      .subject_prefix = config->nats.subject_prefix,
@@ -61,11 +63,13 @@ struct mm_changes *mm_changes_open(const struct mm_config *config, int64_t shard
     mm_changes_cursor_init(&c->cursor);
     mm_arena_init(&c->arena, MM_CHANGES_ARENA_MAX);
     mm_repl_name_shard(&names, (int)shard, c->stream, subject);
+    mm_sigpipe_begin(&pipe);
     c->bus = mm_connecting_open(config, "marmot-reader", err);
     if (c->bus != NULL && mm_bus_stream_info(c->bus, c->stream, &info, ANSWER_MS, err)) {
         c->next_seq = from_seq < info.first_seq ? info.first_seq : from_seq;
         c->end = info.last_seq;
     }
+    mm_sigpipe_end(&pipe);
     if (err->rc != SQLITE_OK) {
         mm_changes_close(c);
         return NULL;
@@ -268,8 +272,12 @@ bool mm_changes_next(struct mm_changes *c, struct mm_changes_row *row, struct mm
             row->at_ms = c->msg.at_ms != 0 ? c->msg.at_ms : c->d.time_ms;
             return true;
         }
+        struct mm_sigpipe pipe;
         let_go(c);
-        if (err->rc != SQLITE_OK || !fetch(c, err)) {
+        mm_sigpipe_begin(&pipe);
+        bool came = err->rc == SQLITE_OK && fetch(c, err);
+        mm_sigpipe_end(&pipe);
+        if (!came) {
             return false;
         }
         start_message(c, err);

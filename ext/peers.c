@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/sigpipe.h"
 #include "base/sqlite.h"
 #include "connecting.h"
 
@@ -100,6 +101,8 @@ int mm_peers_ask(const struct mm_config *c, int wait_ms, struct mm_peers *out, s
     mm_connecting_nodes_subject(c, subject);
     mm_buf_init(&b, MM_HELLO_MAX);
     mm_hello_encode(&b, &ask, err);
+    struct mm_sigpipe pipe;
+    mm_sigpipe_begin(&pipe);
     struct mm_bus *bus = mm_connecting_open(c, "marmot-reader", err);
     if (bus != NULL) {
         mm_bus_listen(bus, subject, err);
@@ -120,6 +123,7 @@ int mm_peers_ask(const struct mm_config *c, int wait_ms, struct mm_peers *out, s
         }
     }
     mm_bus_close(bus);
+    mm_sigpipe_end(&pipe);
     mm_buf_free(&b);
     return err->rc;
 }

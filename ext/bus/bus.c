@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/gate.h"
+#include "base/sigpipe.h"
 #include "base/sqlite.h"
 #include "bus/inner.h"
 
@@ -91,8 +92,10 @@ int mm_bus_connect(struct mm_bus *b, struct mm_err *err)
         return err->rc;
     }
     mm_bus_disconnect(b);
+    struct mm_sigpipe pipe;
     sigset_t all;
     sigset_t before;
+    mm_sigpipe_begin(&pipe);
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     natsOptions *o = mm_options_make(b, err);
@@ -120,12 +123,15 @@ int mm_bus_connect(struct mm_bus *b, struct mm_err *err)
         }
     }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    mm_sigpipe_end(&pipe);
     return err->rc;
 }
 
 void mm_bus_disconnect(struct mm_bus *b)
 {
     const struct mm_nats_api *n = b->api;
+    struct mm_sigpipe pipe;
+    mm_sigpipe_begin(&pipe);
     for (int i = 0; i < b->follow_count; i++) {
         mm_follow_stop(b, &b->follows[i]);
     }
@@ -150,6 +156,7 @@ void mm_bus_disconnect(struct mm_bus *b)
     b->unacked.head = b->unacked.count = 0;
     b->url[0] = '\0';
     b->max_payload = 0;
+    mm_sigpipe_end(&pipe);
 }
 
 bool mm_bus_connected(const struct mm_bus *b)

@@ -11,10 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sigpipe.h"
 #include "base/sqlite.h"
 #include "test/lib/bus.h"
 
@@ -427,6 +429,34 @@ static void manners(struct mm_bus *b)
     nats_check("no socket reaches the host's programs", inheritable == 0, "%d do", inheritable);
 }
 
+/* As OpenSSL writes: to a reader that is gone. SIGPIPE is not ignored here. */
+static void broken_pipe(void)
+{
+    int fd[2];
+    struct mm_sigpipe outer;
+    struct mm_sigpipe inner;
+    sigset_t set;
+    bool good = pipe(fd) == 0 && close(fd[0]) == 0;
+    mm_sigpipe_begin(&outer);
+    mm_sigpipe_begin(&inner);
+    good = good && write(fd[1], "x", 1) < 0 && errno == EPIPE;
+    mm_sigpipe_end(&inner);
+    mm_sigpipe_end(&outer);
+    nats_check("a broken connection does not end the host", good, "errno %d", errno);
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGPIPE);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    (void)raise(SIGPIPE);
+    mm_sigpipe_begin(&outer);
+    (void)!write(fd[1], "x", 1);
+    mm_sigpipe_end(&outer);
+    const struct timespec at_once = { 0, 0 };
+    nats_check("the host's own SIGPIPE waits for it still", sigtimedwait(&set, NULL, &at_once) == SIGPIPE,
+               "it is gone");
+    (void)sigprocmask(SIG_UNBLOCK, &set, NULL);
+    (void)close(fd[1]);
+}
+
 static void dispositions(void)
 {
     struct sigaction now;
@@ -450,6 +480,7 @@ int main(void)
     }
     mm_bus_close(b);
     dispositions();
+    broken_pipe();
     in_mid_flow();
     leaks();
     silence();
