@@ -138,7 +138,8 @@ static void start_tls(struct nats_server *s, const char *cert, const char *key, 
     char config[1024];
     nats_start(s, "");
     nats_kill(s, SIGTERM);
-    (void)snprintf(config, sizeof config, "tls { cert_file: \"%s\", key_file: \"%s\", ca_file: \"%s\" %s }",
+    (void)snprintf(config, sizeof config,
+                   "tls { cert_file: \"%s\", key_file: \"%s\", ca_file: \"%s\", timeout: 30 %s }",
                    put_file(s, "cert.pem", cert), put_file(s, "key.pem", key), put_file(s, "ca.pem", tls_ca), more);
     (void)snprintf(s->config, sizeof s->config, "%s", config);
     nats_again(s);
