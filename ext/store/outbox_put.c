@@ -24,11 +24,16 @@ static void bind_bytes(sqlite3_stmt *st, int param, const uint8_t *p, size_t n)
     }
 }
 
-/* Of a large transaction only a part at a time is in memory. */
-static void leave(const uint8_t *data, size_t len)
+/* Of a large transaction only a part at a time is in memory. The mapping of
+** `data` begins with a page. */
+static void leave(const uint8_t *data, size_t from, size_t to)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    (void)madvise((void *)(uintptr_t)data, len - len % page, MADV_DONTNEED);
+    from -= from % page;
+    to -= to % page;
+    if (to > from) {
+        (void)madvise((void *)(uintptr_t)(data + from), to - from, MADV_DONTNEED);
+    }
 }
 
 /* Part 0 carries the identity; `last` is 0 for a row of one transaction. */
@@ -54,32 +59,35 @@ static void put_row(sqlite3_stmt *put, uint64_t part_size, int64_t id, int64_t l
             }
         }
         mm_db_run(put, err);
-        at += n;
         if (r->mapped) {
-            leave(r->data, at);
+            leave(r->data, at, at + n);
         }
+        at += n;
     }
     sqlite3_clear_bindings(put);
 }
 
-/* What the inbox holds becomes a row; *end is then its beginning. */
-static void empty(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_inbox_end *end, struct mm_err *err)
+/* What the inbox holds becomes a row. True: it is to begin anew. */
+static bool empty(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_inbox_end *end, struct mm_err *err)
 {
     mm_inbox_find_end(db, end, err);
     if (err->rc != SQLITE_OK || end->next == end->base) {
-        return;
+        return false;
     }
     struct mm_buf bytes;
     mm_buf_init(&bytes, INBOX_BYTES_MAX);
     if (mm_inbox_bytes(db, end, &bytes, err) == SQLITE_OK) {
         struct mm_inbox_record batch = { .kind = MM_OUTBOX_BATCH, .data = bytes.data, .len = bytes.len };
         put_row(put, part_size, end->base, end->next - 1, &batch, err);
-        mm_inbox_reset(db, end->next, end, err);
     }
     mm_buf_free(&bytes);
+    return err->rc == SQLITE_OK;
 }
 
-/* A row between the inbox's transactions: all that came before it leaves. */
+/* A row between the inbox's transactions: all that came before it leaves. The
+** inbox is written once, after the row: what was written before a large one has
+** gone to the WAL since, and a page that is written there twice makes SQLite
+** read and sum all frames after it again. */
 static void put_own_row(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_inbox_end *end,
                         const struct mm_inbox_record *r, struct mm_err *err)
 {
@@ -94,7 +102,9 @@ int mm_outbox_put(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_
                   const struct mm_inbox_record *r, struct mm_err *err)
 {
     if (mm_inbox_size(r) <= MM_INBOX_RECORD_MAX) {
-        empty(db, put, part_size, end, err);
+        if (empty(db, put, part_size, end, err)) {
+            mm_inbox_reset(db, end->next, end, err);
+        }
         if (mm_inbox_append(db, end, at, r, err) || err->rc != SQLITE_OK) {
             return err->rc;
         }

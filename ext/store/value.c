@@ -1,5 +1,6 @@
 #include "store/value.h"
 
+#include <endian.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -161,7 +162,10 @@ bool mm_value_from(struct mm_value *out, sqlite3_value *v)
         out->u.r = sqlite3_value_double(v);
         break;
     case SQLITE_TEXT:
-        out->u.p = sqlite3_value_text(v); /* before bytes: may convert from UTF-16 */
+        /* bytes converts from UTF-16, and says 0 when it could not; text would
+        ** copy all to put a NUL behind. */
+        out->len = (uint32_t)sqlite3_value_bytes(v);
+        out->u.p = out->len > 0 ? sqlite3_value_blob(v) : sqlite3_value_text(v);
         out->len = (uint32_t)sqlite3_value_bytes(v);
         return out->u.p != NULL;
     case SQLITE_BLOB:
@@ -217,37 +221,64 @@ int mm_value_bind(sqlite3_stmt *st, int param, const struct mm_value *v)
     }
 }
 
-static void put_u64(struct mm_buf *b, uint64_t v)
+/* Returns how many of the nine bytes at `to` it took. */
+static size_t varint_write(uint8_t *to, uint64_t v)
 {
-    uint8_t *p = mm_buf_reserve(b, 8);
-    if (p != NULL) {
-        for (int k = 0; k < 8; k++) {
-            p[k] = (uint8_t)(v >> (56 - 8 * k));
-        }
-        b->len += 8;
+    if (v < 0x80) {
+        to[0] = (uint8_t)v;
+        return 1;
     }
+    if (v >> 56 != 0) { /* nine bytes: the last one carries eight bits */
+        to[8] = (uint8_t)v;
+        v >>= 8;
+        for (int k = 7; k >= 0; k--) {
+            to[k] = (uint8_t)((v & 0x7F) | 0x80);
+            v >>= 7;
+        }
+        return 9;
+    }
+    size_t n = 1;
+    for (uint64_t rest = v >> 7; rest != 0; rest >>= 7) {
+        n++;
+    }
+    for (size_t k = n; k-- > 0;) {
+        to[k] = (uint8_t)((v & 0x7F) | (k + 1 < n ? 0x80 : 0));
+        v >>= 7;
+    }
+    return n;
 }
 
+void mm_varint_put(struct mm_buf *b, uint64_t v)
+{
+    uint8_t out[9];
+    mm_buf_add(b, out, varint_write(out, v));
+}
+
+/* One reservation a value: this runs for each value of each captured row. */
 void mm_value_encode(struct mm_buf *b, const struct mm_value *v)
 {
-    uint64_t bits = 0;
-    mm_buf_byte(b, v->type);
-    switch (v->type) {
-    case SQLITE_INTEGER:
-        put_u64(b, (uint64_t)v->u.i);
-        break;
-    case SQLITE_FLOAT:
-        memcpy(&bits, &v->u.r, sizeof bits);
-        put_u64(b, bits);
-        break;
-    case SQLITE_TEXT:
-    case SQLITE_BLOB:
-        mm_varint_put(b, v->len);
-        mm_buf_add(b, v->u.p, v->len);
-        break;
-    default:
-        break;
+    bool number = v->type == SQLITE_INTEGER || v->type == SQLITE_FLOAT;
+    bool bytes = v->type == SQLITE_TEXT || v->type == SQLITE_BLOB;
+    size_t most = number ? 9 : bytes ? 6 + (size_t)v->len : 1;
+    uint8_t *p = mm_buf_reserve(b, most);
+    if (p == NULL) {
+        return;
     }
+    *p++ = v->type;
+    if (number) {
+        uint64_t bits = 0;
+        memcpy(&bits, &v->u, sizeof bits);
+        bits = htobe64(bits);
+        memcpy(p, &bits, sizeof bits);
+        p += sizeof bits;
+    } else if (bytes) {
+        p += varint_write(p, v->len);
+        if (v->len > 0) {
+            memcpy(p, v->u.p, v->len);
+        }
+        p += v->len;
+    }
+    b->len = (size_t)(p - b->data);
 }
 
 bool mm_value_decode(const uint8_t **p, const uint8_t *end, struct mm_value *out)
@@ -364,28 +395,6 @@ void mm_value_json(struct mm_buf *b, const struct mm_value *v)
         mm_buf_str(b, "null");
         break;
     }
-}
-
-void mm_varint_put(struct mm_buf *b, uint64_t v)
-{
-    uint8_t out[9];
-    if (v >> 56 != 0) { /* nine bytes: the last one carries eight bits */
-        out[8] = (uint8_t)v;
-        v >>= 8;
-        for (int k = 7; k >= 0; k--) {
-            out[k] = (uint8_t)((v & 0x7F) | 0x80);
-            v >>= 7;
-        }
-        mm_buf_add(b, out, 9);
-        return;
-    }
-    int at = 8;
-    out[at] = (uint8_t)(v & 0x7F);
-    while ((v >>= 7) != 0) {
-        at--;
-        out[at] = (uint8_t)((v & 0x7F) | 0x80);
-    }
-    mm_buf_add(b, out + at, (size_t)(9 - at));
 }
 
 bool mm_varint_get(const uint8_t **p, const uint8_t *end, uint64_t *v)
