@@ -68,6 +68,7 @@ static void look_at_triggers(struct mm_node *n, struct mm_err *err)
     mm_trigger_move(db, NULL, err);
     if (make) {
         mm_trigger_settle(db, err);
+        mm_trigger_tidy(db, err);
     }
     mm_stray_commit(db, err);
     if (begun && !sqlite3_get_autocommit(db)) {

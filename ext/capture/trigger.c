@@ -82,45 +82,37 @@ static void put_differs(sqlite3_str *s, const struct mm_table *t, const struct m
     sqlite3_str_appendall(s, ")");
 }
 
-/* One value of an image. The bare name means the row's column as long as there
-** is one, and afterwards the NULL outside: nothing to refuse for DROP COLUMN. */
-static void put_column(sqlite3_str *s, const struct mm_table *t, int k, const struct mm_unique *u, const char *row)
-{
-    const char *name = t->col[k].name;
-    sqlite3_str_appendf(s, "(SELECT(SELECT \"%w\" FROM \"%w\" WHERE ", name, t->name);
-    put_match(s, t, u, row);
-    sqlite3_str_appendf(s, ")FROM(SELECT NULL AS \"%w\"))", name);
-}
+/* What one trigger of a table is made of. */
+struct text {
+    sqlite3_str *s;
+    const struct mm_table *t;
+    long long number;
+    bool seldom; /* it fires much more often than it notes */
+};
 
 /* The INSERTs of an image: found by the key or by a UNIQUE set of `row`; `kind`
-** MOVE has the new key behind. `guarded`: only if there is such a row. */
-static void put_image(sqlite3_str *s, const struct mm_table *t, long long number, enum mm_log_kind kind,
-                      const struct mm_unique *u, const char *row, bool guarded)
+** MOVE has the new key behind. A bare name means the row's column as long as
+** there is one, and afterwards that of the pad, NULL: nothing for DROP COLUMN
+** to refuse. NOT INDEXED: SQLite makes no index of an empty table. */
+static void put_image(const struct text *x, enum mm_log_kind kind, const struct mm_unique *u, const char *row)
 {
+    const struct mm_table *t = x->t;
+    sqlite3_str *s = x->s;
     int nkey = kind == MM_LOG_MOVE ? key_columns(t) : 0;
     for (int at = 0; at < t->ncol + nkey; at += MM_LOG_VALUES) {
         int n = t->ncol + nkey - at < MM_LOG_VALUES ? t->ncol + nkey - at : MM_LOG_VALUES;
-        sqlite3_str_appendall(s, MM_LOG_PUT);
-        for (int k = 0; k < n; k++) {
-            sqlite3_str_appendf(s, "," MM_LOG_VALUE, k);
-        }
-        sqlite3_str_appendf(s, ") %s" MM_LOG_ID ",%lld,%d", guarded ? "SELECT " : "VALUES(", number,
-                            at == 0 ? (int)kind : (int)MM_LOG_MORE);
+        mm_log_text_put(s, n, x->seldom);
+        sqlite3_str_appendf(s, " SELECT %lld,%d", x->number, at == 0 ? (int)kind : (int)MM_LOG_MORE);
         for (int k = at; k < at + n; k++) {
-            sqlite3_str_appendall(s, ",");
             if (k < t->ncol) {
-                put_column(s, t, k, u, row);
+                sqlite3_str_appendf(s, ",\"%w\"", t->col[k].name);
             } else {
-                sqlite3_str_appendf(s, "NEW.\"%w\"", key_name(t, k - t->ncol + 1));
+                sqlite3_str_appendf(s, ",NEW.\"%w\"", key_name(t, k - t->ncol + 1));
             }
         }
-        if (guarded) {
-            sqlite3_str_appendf(s, " WHERE EXISTS(SELECT 1 FROM \"%w\" WHERE ", t->name);
-            put_match(s, t, u, row);
-            sqlite3_str_appendall(s, ")");
-        } else {
-            sqlite3_str_appendall(s, ")");
-        }
+        mm_log_text_id(s, x->seldom);
+        sqlite3_str_appendf(s, " FROM \"%w\" NATURAL LEFT JOIN " MM_LOG_PAD " NOT INDEXED WHERE ", t->name, x->number);
+        put_match(s, t, u, row);
         sqlite3_str_appendall(s, ";");
     }
 }
@@ -139,60 +131,64 @@ static bool next_set(const struct mm_table *t, int *at, const struct mm_unique *
     return false;
 }
 
-static void put_evictions(sqlite3_str *s, const struct mm_table *t, long long number, bool update)
+static void put_evictions(const struct text *x, bool update)
 {
     const struct mm_unique *u = NULL;
     const char *glue = "(";
-    for (int at = -1; next_set(t, &at, &u);) {
-        sqlite3_str_appendall(s, glue);
+    for (int at = -1; next_set(x->t, &at, &u);) {
+        sqlite3_str_appendall(x->s, glue);
         if (update) {
-            put_differs(s, t, u);
-            sqlite3_str_appendall(s, " AND ");
+            put_differs(x->s, x->t, u);
+            sqlite3_str_appendall(x->s, " AND ");
         }
-        sqlite3_str_appendf(s, "EXISTS(SELECT 1 FROM \"%w\" WHERE ", t->name);
-        put_match(s, t, u, "NEW");
-        sqlite3_str_appendall(s, ")");
+        sqlite3_str_appendf(x->s, "EXISTS(SELECT 1 FROM \"%w\" WHERE ", x->t->name);
+        put_match(x->s, x->t, u, "NEW");
+        sqlite3_str_appendall(x->s, ")");
         glue = " OR ";
     }
-    sqlite3_str_appendall(s, ") BEGIN ");
-    for (int at = -1; next_set(t, &at, &u);) {
-        put_image(s, t, number, MM_LOG_IMAGE, u, "NEW", true);
+    sqlite3_str_appendall(x->s, ") BEGIN ");
+    for (int at = -1; next_set(x->t, &at, &u);) {
+        put_image(x, MM_LOG_IMAGE, u, "NEW");
     }
+}
+
+static void put_touch(const struct text *x)
+{
+    int n = key_columns(x->t);
+    mm_log_text_put(x->s, n, x->seldom);
+    sqlite3_str_appendf(x->s, " VALUES(%lld,%d", x->number, (int)MM_LOG_TOUCH);
+    for (int k = 0; k < n; k++) {
+        sqlite3_str_appendf(x->s, ",NEW.\"%w\"", key_name(x->t, k + 1));
+    }
+    mm_log_text_id(x->s, x->seldom);
+    sqlite3_str_appendall(x->s, ");");
 }
 
 static char *trigger_text(const struct mm_table *t, long long number, int kind, bool guard)
 {
     static const char *const events[KINDS] = { "BEFORE INSERT", "AFTER INSERT", "BEFORE UPDATE", "BEFORE UPDATE",
                                                "BEFORE DELETE" };
-    sqlite3_str *s = sqlite3_str_new(NULL);
-    sqlite3_str_appendf(s, "CREATE TRIGGER \"__marmot__%lld_%s\" %s ON \"%w\"", number, ends[kind], events[kind],
-                        t->name);
     bool when = kind == EVICT_INSERT || kind == EVICT_UPDATE;
+    const struct text x = { sqlite3_str_new(NULL), t, number, guard || when };
+    sqlite3_str_appendf(x.s, "CREATE TRIGGER \"__marmot__%lld_%s\" %s ON \"%w\"", number, ends[kind], events[kind],
+                        t->name);
     if (guard || when) {
-        sqlite3_str_appendf(s, " WHEN %s%s", guard ? MM_TRIGGER_ASK "=0" : "", guard && when ? " AND " : "");
+        sqlite3_str_appendf(x.s, " WHEN %s%s", guard ? MM_TRIGGER_ASK "=0" : "", guard && when ? " AND " : "");
     }
     if (when) {
-        put_evictions(s, t, number, kind == EVICT_UPDATE);
+        put_evictions(&x, kind == EVICT_UPDATE);
     } else {
-        sqlite3_str_appendall(s, " BEGIN ");
+        sqlite3_str_appendall(x.s, " BEGIN ");
     }
     if (kind == CHANGED) {
-        put_image(s, t, number, MM_LOG_MOVE, NULL, "OLD", false);
+        put_image(&x, MM_LOG_MOVE, NULL, "OLD");
     } else if (kind == REMOVED) {
-        put_image(s, t, number, MM_LOG_IMAGE, NULL, "OLD", false);
+        put_image(&x, MM_LOG_IMAGE, NULL, "OLD");
     } else if (kind == ADDED) {
-        sqlite3_str_appendall(s, MM_LOG_PUT);
-        for (int k = 0; k < key_columns(t); k++) {
-            sqlite3_str_appendf(s, "," MM_LOG_VALUE, k);
-        }
-        sqlite3_str_appendf(s, ") VALUES(" MM_LOG_ID ",%lld,%d", number, (int)MM_LOG_TOUCH);
-        for (int k = 0; k < key_columns(t); k++) {
-            sqlite3_str_appendf(s, ",NEW.\"%w\"", key_name(t, k + 1));
-        }
-        sqlite3_str_appendall(s, ");");
+        put_touch(&x);
     }
-    sqlite3_str_appendall(s, " END");
-    return sqlite3_str_finish(s);
+    sqlite3_str_appendall(x.s, " END");
+    return sqlite3_str_finish(x.s);
 }
 
 static enum mm_trigger_mode mode_of(sqlite3 *db, const struct mm_table *t, enum mm_trigger_mode all, struct mm_err *err)
@@ -229,7 +225,8 @@ static bool as_wanted(sqlite3 *db, const struct mm_table *t, bool guard, struct 
                           "SELECT count(*) FROM main.sqlite_schema WHERE type = 'trigger' AND"
                           " tbl_name = %Q COLLATE NOCASE AND (name GLOB '__marmot__*' OR rowid > (SELECT min(rowid)"
                           " FROM main.sqlite_schema WHERE name GLOB '__marmot__%lld_*'))",
-                          t->name, number) == KINDS;
+                          t->name, number) == KINDS &&
+                mm_log_pad_there(db, number, err);
     for (int kind = 0; good && kind < KINDS; kind++) {
         char *text = trigger_text(t, number, kind, guard);
         if (text == NULL) {
@@ -311,7 +308,10 @@ static bool settle(sqlite3 *db, bool look, struct mm_err *err)
 
 bool mm_trigger_due(sqlite3 *db, struct mm_err *err)
 {
-    return settle(db, true, err);
+    char *pad = mm_log_pad_left(db, err);
+    bool left = pad != NULL;
+    sqlite3_free(pad);
+    return left || settle(db, true, err);
 }
 
 int mm_trigger_settle(sqlite3 *db, struct mm_err *err)
@@ -319,5 +319,15 @@ int mm_trigger_settle(sqlite3 *db, struct mm_err *err)
     if (settle(db, true, err) && mm_trigger_move(db, NULL, err) == SQLITE_OK) {
         settle(db, false, err);
     }
+    return err->rc;
+}
+
+int mm_trigger_tidy(sqlite3 *db, struct mm_err *err)
+{
+    char *pad = NULL;
+    while ((pad = mm_log_pad_left(db, err)) != NULL && mm_log_pad_drop(db, pad, err) == SQLITE_OK) {
+        sqlite3_free(pad);
+    }
+    sqlite3_free(pad);
     return err->rc;
 }

@@ -10,7 +10,10 @@
 ** moves it first.
 **
 ** The triggers name no column by NEW or OLD but those of the key and of UNIQUE
-** sets, so that ALTER TABLE works as without them; their name carries a number,
+** sets, so that ALTER TABLE works as without them: other columns are bare names
+** over the table joined with its pad (store/log.h). SQLite allots a trigger all
+** that its body may need each time it fires, also when WHEN says no: bodies
+** that seldom run are short, and leave the log to a view's trigger. Their name carries a number,
 ** which the log repeats: a table that was renamed keeps both. Where a hook is
 ** present (guards) they ask it first, through a built-in function that our
 ** connections override.
@@ -49,6 +52,9 @@ bool mm_trigger_due(sqlite3 *db, struct mm_err *err);
 /* Moves the log, then makes the triggers what they should be; inside the
 ** caller's write transaction. */
 int mm_trigger_settle(sqlite3 *db, struct mm_err *err);
+/* Drops what triggers that are gone have left; on a connection that runs no
+** statement: SQLite drops no table beside one that reads. */
+int mm_trigger_tidy(sqlite3 *db, struct mm_err *err);
 
 /* Moves the log, if there is any, to an outbox row; inside the caller's write
 ** transaction. *moved (may be NULL) says that there was some. */

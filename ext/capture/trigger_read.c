@@ -38,11 +38,45 @@ struct take {
     bool lost; /* rows whose triggers or table are gone */
 };
 
-/* The column names in the trigger's own text: "(SELECT(SELECT "a" FROM", one a
-** column. ALTER TABLE rewrites them. */
+/* One name of a list; *p moves behind it. */
+static void read_name(const char **p, struct mm_buf *cols)
+{
+    const char *q = *p;
+    bool quoted = *q == '"';
+    for (q += quoted; *q != '\0' && (quoted ? *q != '"' || q[1] == '"' : *q != ',' && *q != ' '); q++) {
+        q += quoted && *q == '"';
+        mm_buf_byte(cols, (uint8_t)*q);
+    }
+    mm_buf_byte(cols, 0);
+    *p = q + (quoted && *q == '"');
+}
+
+/* The column names in the trigger's own text: behind each "SELECT <number>,<kind>,"
+** that is no part of a name. ALTER TABLE rewrites them. */
+static void read_names(const char *text, int64_t id, struct mm_buf *cols)
+{
+    char mark[64];
+    sqlite3_snprintf(sizeof mark, mark, " SELECT %lld,", (long long)id);
+    for (const char *p = text; *p != '\0'; p++) {
+        if (*p == '"') {
+            p += strcspn(p + 1, "\"") + 1;
+            if (*p == '\0') {
+                break;
+            }
+        } else if (strncmp(p, mark, strlen(mark)) == 0) {
+            p += strlen(mark);
+            p += strspn(p, "0123456789");
+            while (*p == ',' && p[1] != '(') {
+                p++;
+                read_name(&p, cols);
+            }
+            p--;
+        }
+    }
+}
+
 static bool names_in_text(sqlite3 *db, int64_t id, char **table, struct mm_buf *cols, struct mm_err *err)
 {
-    static const char mark[] = "(SELECT(SELECT ";
     char *text =
         mm_db_text(db, err, "SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND name = '__marmot__%lld_bd'",
                    (long long)id);
@@ -52,17 +86,14 @@ static bool names_in_text(sqlite3 *db, int64_t id, char **table, struct mm_buf *
     *table = mm_db_text(db, err,
                         "SELECT tbl_name FROM main.sqlite_schema WHERE type = 'trigger' AND name = '__marmot__%lld_bd'",
                         (long long)id);
-    for (const char *p = strstr(text, mark); p != NULL; p = strstr(p, mark)) {
-        p += strlen(mark);
-        bool quoted = *p == '"';
-        for (p += quoted; *p != '\0' && (quoted ? *p != '"' || p[1] == '"' : *p != ' '); p++) {
-            p += quoted && *p == '"';
-            mm_buf_byte(cols, (uint8_t)*p);
-        }
-        mm_buf_byte(cols, 0);
-    }
+    read_names(text, id, cols);
     sqlite3_free(text);
-    return mm_buf_check(cols, err, "the columns of a trigger") == SQLITE_OK && *table != NULL;
+    bool known = mm_buf_check(cols, err, "the columns of a trigger") == SQLITE_OK && *table != NULL && cols->len > 0;
+    if (!known) {
+        sqlite3_free(*table);
+        *table = NULL;
+    }
+    return known;
 }
 
 static int image_place(const struct mm_buf *cols, const char *name)

@@ -17,6 +17,28 @@ struct mm_log_reader {
     int cap;
 };
 
+void mm_log_text_put(sqlite3_str *s, int n, bool seldom)
+{
+    int width = 1;
+    while (width < n) {
+        width *= 2;
+    }
+    if (seldom) {
+        sqlite3_str_appendf(s, "INSERT INTO __marmot__note%d(source,kind", width);
+    } else {
+        sqlite3_str_appendall(s, "INSERT INTO __marmot__log(source,kind");
+    }
+    for (int k = 0; k < n; k++) {
+        sqlite3_str_appendf(s, ",v%d", k);
+    }
+    sqlite3_str_appendall(s, seldom ? ")" : ",id)");
+}
+
+void mm_log_text_id(sqlite3_str *s, bool seldom)
+{
+    sqlite3_str_appendall(s, seldom ? "" : ",(SELECT ifnull(max(id),0)+1 FROM __marmot__log)");
+}
+
 const char mm_log_sql_any[] = "SELECT EXISTS (SELECT 1 FROM main.__marmot__log) WHERE ?1 IS NULL";
 
 bool mm_log_any(sqlite3 *db, struct mm_err *err)
@@ -97,6 +119,39 @@ int mm_log_clear(sqlite3 *db, struct mm_err *err)
     return mm_db_exec(db, err, "DELETE FROM main.__marmot__log");
 }
 
+bool mm_log_pad_there(sqlite3 *db, int64_t id, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = '" MM_LOG_PAD "'",
+                     (long long)id) != 0;
+}
+
+char *mm_log_pad_left(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_text(db, err,
+                      "SELECT name FROM main.sqlite_schema AS p WHERE type = 'table' AND name GLOB '__marmot__pad*'"
+                      " AND NOT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND name GLOB"
+                      " '__marmot__' || substr(p.name, length('__marmot__pad') + 1) || '_*') LIMIT 1");
+}
+
+int mm_log_pad_drop(sqlite3 *db, const char *pad, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "DROP TABLE main.\"%w\"", pad);
+}
+
+static void pad_add(sqlite3 *db, int64_t id, const struct mm_buf *cols, struct mm_err *err)
+{
+    sqlite3_str *s = sqlite3_str_new(NULL);
+    for (size_t k = 0; k < cols->len; k += strlen((const char *)cols->data + k) + 1) {
+        sqlite3_str_appendf(s, "%s\"%w\"", k > 0 ? "," : "", (const char *)cols->data + k);
+    }
+    char *list = sqlite3_str_finish(s);
+    if (list == NULL) {
+        mm_err_nomem(err);
+    }
+    mm_db_exec(db, err, "CREATE TABLE main." MM_LOG_PAD "(%s)", (long long)id, list);
+    sqlite3_free(list);
+}
+
 int64_t mm_log_source_add(sqlite3 *db, const char *table, const struct mm_buf *cols, struct mm_err *err)
 {
     int64_t id = 1 + mm_meta_int(db, MM_META_SOURCES, 0, err);
@@ -110,6 +165,7 @@ int64_t mm_log_source_add(sqlite3 *db, const char *table, const struct mm_buf *c
     }
     mm_db_finalize(st);
     mm_meta_set_int(db, MM_META_SOURCES, id, err);
+    pad_add(db, id, cols, err);
     return id;
 }
 

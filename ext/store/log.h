@@ -2,8 +2,8 @@
 ** is moved to the outbox.
 **
 ** Threads: that of the connection. This file and its .c alone name
-** __marmot__log and __marmot__source; the texts of triggers take the name from
-** here. */
+** __marmot__log, __marmot__note%, __marmot__pad% and __marmot__source; the texts of triggers take
+** the names from here. */
 #ifndef MM_STORE_LOG_H
 #define MM_STORE_LOG_H
 
@@ -15,13 +15,14 @@
 #include "base/sqlite.h"
 #include "store/value.h"
 
-/* A trigger's INSERT begins with MM_LOG_PUT, goes on with the names of its
-** value columns (MM_LOG_VALUE, numbers from 0), and gives MM_LOG_ID, number,
-** kind and values. */
-#define MM_LOG_PUT "INSERT INTO __marmot__log(id,source,kind"
-#define MM_LOG_VALUE "v%d"
-#define MM_LOG_ID "(SELECT ifnull(max(id),0)+1 FROM __marmot__log)"
+/* A row of the log has room for so many. */
 enum { MM_LOG_VALUES = 16 };
+
+/* Begins a trigger's INSERT of n values: the table's number, kind and values
+** follow, as a SELECT or VALUES, and mm_log_text_id behind the last value.
+** `seldom`: the trigger fires much more often than it notes. */
+void mm_log_text_put(sqlite3_str *s, int n, bool seldom);
+void mm_log_text_id(sqlite3_str *s, bool seldom);
 
 /* What the row is now is read when the log is moved:
 **   TOUCH    a row came to this key: the key's values
@@ -49,6 +50,15 @@ int mm_log_next(struct mm_log_reader *r, struct mm_log_entry *e, struct mm_err *
 void mm_log_close(struct mm_log_reader *r);
 
 int mm_log_clear(sqlite3 *db, struct mm_err *err); /* in the caller's transaction */
+
+/* A table of the same columns, and never a row, beside each table that has a
+** number: triggers join it, so that the name of a column still means something
+** when the column has been dropped. It comes with the source. */
+#define MM_LOG_PAD "__marmot__pad%lld"
+bool mm_log_pad_there(sqlite3 *db, int64_t id, struct mm_err *err);
+/* The name of one whose triggers are gone, or NULL: sqlite3_free. */
+char *mm_log_pad_left(sqlite3 *db, struct mm_err *err);
+int mm_log_pad_drop(sqlite3 *db, const char *pad, struct mm_err *err);
 
 /* Sources. A number is given once in the life of a database. */
 int64_t mm_log_source_add(sqlite3 *db, const char *table, const struct mm_buf *cols, struct mm_err *err);

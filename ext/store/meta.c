@@ -9,6 +9,7 @@ static const char *const migrations[] = {
     mm_sql_0001_bookkeeping,
     mm_sql_0002_inbox,
     mm_sql_0003_log,
+    mm_sql_0004_notes,
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };
@@ -37,20 +38,20 @@ int mm_meta_migrate(sqlite3 *db, struct mm_err *err)
     return err->rc == SQLITE_OK ? mm_outbox_init(db, err) : err->rc;
 }
 
+/* Views take their triggers with them, as tables do. */
 int mm_meta_drop(sqlite3 *db, struct mm_err *err)
 {
     for (;;) {
-        char *name = mm_db_text(db, err,
-                                "SELECT name FROM main.sqlite_schema WHERE type IN ('table', 'trigger')"
+        char *drop = mm_db_text(db, err,
+                                "SELECT printf('DROP %%s main.\"%%w\"', type, name) FROM main.sqlite_schema"
+                                " WHERE type IN ('table', 'trigger', 'view')"
                                 " AND name LIKE '\\_\\_marmot\\_\\_%%' ESCAPE '\\' ORDER BY type DESC, name LIMIT 1");
-        if (name == NULL || err->rc != SQLITE_OK) {
-            sqlite3_free(name);
+        if (drop == NULL || err->rc != SQLITE_OK) {
+            sqlite3_free(drop);
             return err->rc;
         }
-        bool trigger =
-            mm_db_int(db, err, 0, "SELECT type = 'trigger' FROM main.sqlite_schema WHERE name = %Q", name) != 0;
-        mm_db_exec(db, err, "DROP %s main.\"%w\"", trigger ? "TRIGGER" : "TABLE", name);
-        sqlite3_free(name);
+        mm_db_exec(db, err, "%s", drop);
+        sqlite3_free(drop);
     }
 }
 

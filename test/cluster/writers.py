@@ -65,7 +65,7 @@ def mixture(ws, rng, mode):
     a.sync()
     b.sync()
     how = dict(sqlite3.connect(a.db).execute("SELECT tbl_name, count(*) FROM sqlite_schema WHERE type = 'trigger'"
-                                             " AND name LIKE '\\_\\_marmot%' ESCAPE '\\' GROUP BY 1"))
+                                             " AND name GLOB '__marmot__[0-9]*' GROUP BY 1"))
     check(mode + ": each table has its triggers", how == {"t": 5, "u": 5, "w": 5, "wide": 5}, how)
     other = sqlite3.connect(a.db, isolation_level=None, timeout=5)
     alias = sqlite3.connect(os.path.join(ws.dir, mode + "-other.db"), isolation_level=None, timeout=5)
