@@ -10,7 +10,7 @@
 #include "store/watch.h"
 
 enum {
-    PART_MAX = 64 << 10, /* SQLite reads whole rows to find a row's place: they had better be in its cache */
+    PART_MAX = 64 << 10,      /* SQLite reads whole rows to find a row's place: they had better be in its cache */
     NET_LOOK_MAX = 256 << 10, /* beyond it, a look whether all cancels out costs more than it saves */
     NET_ARENA_MAX = 64 << 20,
     REGROUP_AT = 16 << 10, /* bytes of names: all of them stand in part 0 */

@@ -216,6 +216,21 @@ bool mm_trigger_there(sqlite3 *db, const char *table, struct mm_err *err)
     return number_of(db, table, err) > 0;
 }
 
+/* The views that the table's triggers write to; with `add` they are made.
+** False when one was missing. */
+static bool notes(sqlite3 *db, const struct mm_table *t, bool add, struct mm_err *err)
+{
+    int most = t->ncol + key_columns(t);
+    bool there = mm_log_note(db, key_columns(t), add, err);
+    for (int at = 0; at < most; at += MM_LOG_VALUES) {
+        there = mm_log_note(db, most - at < MM_LOG_VALUES ? most - at : MM_LOG_VALUES, add, err) && there;
+        if (at < t->ncol) {
+            there = mm_log_note(db, t->ncol - at < MM_LOG_VALUES ? t->ncol - at : MM_LOG_VALUES, add, err) && there;
+        }
+    }
+    return there;
+}
+
 /* True when the table's triggers are there, word by word, and the youngest. */
 static bool as_wanted(sqlite3 *db, const struct mm_table *t, bool guard, struct mm_err *err)
 {
@@ -226,7 +241,7 @@ static bool as_wanted(sqlite3 *db, const struct mm_table *t, bool guard, struct 
                           " tbl_name = %Q COLLATE NOCASE AND (name GLOB '__marmot__*' OR rowid > (SELECT min(rowid)"
                           " FROM main.sqlite_schema WHERE name GLOB '__marmot__%lld_*'))",
                           t->name, number) == KINDS &&
-                mm_log_pad_there(db, number, err);
+                mm_log_pad_there(db, number, err) && notes(db, t, false, err);
     for (int kind = 0; good && kind < KINDS; kind++) {
         char *text = trigger_text(t, number, kind, guard);
         if (text == NULL) {
@@ -246,6 +261,7 @@ static void make(sqlite3 *db, const struct mm_table *t, bool guard, struct mm_er
         mm_buf_add(&cols, t->col[k].name, strlen(t->col[k].name) + 1);
     }
     mm_buf_check(&cols, err, "the columns of a trigger");
+    (void)notes(db, t, true, err);
     long long number = mm_log_source_add(db, t->name, &cols, err);
     mm_buf_free(&cols);
     for (int k = 0; k < KINDS && err->rc == SQLITE_OK; k++) {

@@ -17,26 +17,77 @@ struct mm_log_reader {
     int cap;
 };
 
-void mm_log_text_put(sqlite3_str *s, int n, bool seldom)
+/* Of the view that takes n values. */
+static int note_width(int n)
 {
     int width = 1;
     while (width < n) {
         width *= 2;
     }
+    return width;
+}
+
+static void put_values(sqlite3_str *s, const char *before, int n)
+{
+    for (int k = 0; k < n; k++) {
+        sqlite3_str_appendf(s, "%sv%d", before, k);
+    }
+}
+
+void mm_log_text_put(sqlite3_str *s, int n, bool seldom)
+{
     if (seldom) {
-        sqlite3_str_appendf(s, "INSERT INTO __marmot__note%d(source,kind", width);
+        sqlite3_str_appendf(s, "INSERT INTO __marmot__note%d(source,kind", note_width(n));
     } else {
         sqlite3_str_appendall(s, "INSERT INTO __marmot__log(source,kind");
     }
-    for (int k = 0; k < n; k++) {
-        sqlite3_str_appendf(s, ",v%d", k);
-    }
+    put_values(s, ",", n);
     sqlite3_str_appendall(s, seldom ? ")" : ",id)");
 }
 
 void mm_log_text_id(sqlite3_str *s, bool seldom)
 {
     sqlite3_str_appendall(s, seldom ? "" : ",(SELECT ifnull(max(id),0)+1 FROM __marmot__log)");
+}
+
+/* It names no table of the application: whoever drops or renames one meets
+** nothing here. */
+static void make_note(sqlite3 *db, int width, struct mm_err *err)
+{
+    sqlite3_str *s = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(s, "CREATE VIEW main.__marmot__note%d(source,kind", width);
+    put_values(s, ",", width);
+    sqlite3_str_appendall(s, ") AS SELECT NULL,NULL");
+    for (int k = 0; k < width; k++) {
+        sqlite3_str_appendall(s, ",NULL");
+    }
+    sqlite3_str_appendf(s, ";CREATE TRIGGER main.__marmot__note%d_put INSTEAD OF INSERT ON __marmot__note%d BEGIN ",
+                        width, width);
+    mm_log_text_put(s, width, false);
+    sqlite3_str_appendall(s, " VALUES(NEW.source,NEW.kind");
+    put_values(s, ",NEW.", width);
+    mm_log_text_id(s, false);
+    sqlite3_str_appendall(s, ");END");
+    char *text = sqlite3_str_finish(s);
+    if (text == NULL) {
+        mm_err_nomem(err);
+    }
+    mm_db_exec(db, err, "%s", text);
+    sqlite3_free(text);
+}
+
+bool mm_log_note(sqlite3 *db, int n, bool make, struct mm_err *err)
+{
+    int width = note_width(n);
+    bool there = mm_db_int(db, err, 0,
+                           "SELECT count(*) FROM main.sqlite_schema WHERE type IN ('view', 'trigger') AND tbl_name = "
+                           "'__marmot__note%d'",
+                           width) == 2;
+    if (!there && make && err->rc == SQLITE_OK) {
+        mm_db_exec(db, err, "DROP VIEW IF EXISTS main.__marmot__note%d", width);
+        make_note(db, width, err);
+    }
+    return there;
 }
 
 const char mm_log_sql_any[] = "SELECT EXISTS (SELECT 1 FROM main.__marmot__log) WHERE ?1 IS NULL";

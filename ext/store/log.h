@@ -24,6 +24,10 @@ enum { MM_LOG_VALUES = 16 };
 void mm_log_text_put(sqlite3_str *s, int n, bool seldom);
 void mm_log_text_id(sqlite3_str *s, bool seldom);
 
+/* True when what such an INSERT of n values names is there when it is `seldom`:
+** a view, whose own trigger writes the log. With `make` it is made. */
+bool mm_log_note(sqlite3 *db, int n, bool make, struct mm_err *err);
+
 /* What the row is now is read when the log is moved:
 **   TOUCH    a row came to this key: the key's values
 **   IMAGE    the row as it stood before it was changed, deleted or evicted

@@ -9,7 +9,6 @@ static const char *const migrations[] = {
     mm_sql_0001_bookkeeping,
     mm_sql_0002_inbox,
     mm_sql_0003_log,
-    mm_sql_0004_notes,
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };
