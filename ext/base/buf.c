@@ -4,11 +4,41 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
 #include "base/sqlite.h"
 
 enum { FIRST_CAP = 256 };
+
+/* Large buffers have pages of their own: they grow without being copied, and go
+** back to the system at once. malloc would keep tens of megabytes of a growing
+** buffer's earlier places in this thread's heap. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const size_t large = SIZE_MAX; /* so that overruns are found there, too */
+#else
+static const size_t large = 1 << 20;
+#endif
+
+static uint8_t *pages(struct mm_buf *b, size_t cap)
+{
+    void *p;
+    if (b->cap >= large) {
+        p = mremap(b->data, b->cap, cap, MREMAP_MAYMOVE);
+    } else {
+        p = mmap(NULL, cap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p != MAP_FAILED && b->len > 0) {
+            memcpy(p, b->data, b->len);
+        }
+    }
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    if (b->cap < large) {
+        free(b->data);
+    }
+    return p;
+}
 
 void mm_buf_init(struct mm_buf *b, size_t max)
 {
@@ -18,7 +48,11 @@ void mm_buf_init(struct mm_buf *b, size_t max)
 
 void mm_buf_free(struct mm_buf *b)
 {
-    free(b->data);
+    if (b->cap >= large) {
+        (void)munmap(b->data, b->cap);
+    } else {
+        free(b->data);
+    }
     mm_buf_init(b, b->max);
 }
 
@@ -43,7 +77,7 @@ uint8_t *mm_buf_reserve(struct mm_buf *b, size_t n)
         while (cap < need) {
             cap += cap / 2 + 64;
         }
-        uint8_t *p = realloc(b->data, cap);
+        uint8_t *p = cap >= large ? pages(b, cap) : realloc(b->data, cap);
         if (p == NULL) {
             b->rc = SQLITE_NOMEM;
             return NULL;
@@ -141,6 +175,14 @@ char *mm_buf_take(struct mm_buf *b)
     }
     *end = '\0';
     char *s = (char *)b->data;
-    mm_buf_init(b, b->max);
+    if (b->cap < large) {
+        mm_buf_init(b, b->max);
+        return s;
+    }
+    s = malloc(b->len + 1);
+    if (s != NULL) {
+        memcpy(s, b->data, b->len + 1);
+    }
+    mm_buf_free(b);
     return s;
 }

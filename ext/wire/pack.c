@@ -37,26 +37,27 @@ bool mm_pack_deflate(struct mm_buf *b, size_t at, struct mm_err *err)
     }
     /* With no more room than pays, the compressor gives up early by itself. */
     size_t room = len - (len >> SAVE_SHIFT);
-    uint8_t *to = malloc(room);
-    if (to == NULL) {
+    struct mm_buf to;
+    mm_buf_init(&to, b->max);
+    uint8_t *frame = mm_buf_reserve(&to, room);
+    if (frame == NULL) {
         mm_err_nomem(err);
         return false;
     }
-    size_t n = ZSTD_compress(to, room, b->data + at, len, DEFLATE_LEVEL);
+    size_t n = ZSTD_compress(frame, room, b->data + at, len, DEFLATE_LEVEL);
     bool pays = !ZSTD_isError(n);
     if (pays && at == 0) { /* a large one is not copied */
-        uint8_t *plain = b->data;
-        b->data = to;
+        struct mm_buf plain = *b;
+        *b = to;
         b->len = n;
-        b->cap = room;
         to = plain;
     } else if (pays) {
-        memcpy(b->data + at, to, n);
+        memcpy(b->data + at, frame, n);
         b->len = at + n;
     } else if (ZSTD_getErrorCode(n) == ZSTD_error_memory_allocation) {
         mm_err_nomem(err);
     }
-    free(to);
+    mm_buf_free(&to);
     return pays;
 }
 

