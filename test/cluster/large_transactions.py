@@ -143,7 +143,7 @@ def memory(a, b):
     everywhere([a, b])
     used = [peak(n) for n in (a, b)]
     note("resident at most: writer %d MB, replica %d MB" % tuple(used))
-    bar("60 MB in one transaction take less than 300 MB", max(used) < 300, used)
+    bar("60 MB in one transaction take less than 200 MB", max(used) < 200, used)
 
 
 def parts(node):
