@@ -46,7 +46,7 @@ SQL := $(sort $(wildcard sql/[0-9]*.sql))
 
 UNIT := $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/*.c)))
 ATTACK := $(patsubst test/sql/%.c,%,$(sort $(wildcard test/sql/*.c)))
-FUZZ := $(patsubst test/fuzz/%.c,%,$(sort $(wildcard test/fuzz/*.c)))
+FUZZ := $(patsubst test/fuzz/%.c,%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
 TEST_LIB := $(sort $(wildcard test/lib/*.c))
 # A cluster in one process: programs that include it get its doubles in place of ours.
 MODEL := $(sort $(wildcard test/model/*.c))
@@ -143,6 +143,7 @@ build/$(1)/helpers.a: $$(TEST_LIB:%.c=build/$(1)/%.o)
 	ar rcs $$@ $$^
 build/$(1)/test/%: build/$(1)/test/%.o build/$(1)/helpers.a build/$(1)/inner.a
 	$$(CC_$(1)) $$(FLAGS_$(1)) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lsqlite3 $$(LIBS) -lm $$(WRAP)
+$(FUZZ:%=build/$(1)/test/fuzz/%): build/$(1)/test/fuzz/driver.o
 $(MODEL_USERS:%=build/$(1)/test/%): $(MODEL:%.c=build/$(1)/%.o)
 $(MODEL_USERS:%=build/$(1)/test/%): WRAP := $(MODEL_WRAP)
 endef
@@ -190,6 +191,8 @@ demo:
 
 UNIT_release := $(UNIT:%=build/release/test/unit/%) $(ATTACK:%=build/release/test/sql/%)
 UNIT_asan := $(UNIT:%=build/asan/test/unit/%) $(ATTACK:%=build/asan/test/sql/%)
+# Without libFuzzer: the corpora, and some seconds of seeded mutations.
+FUZZ_asan := $(FUZZ:%=build/asan/test/fuzz/%)
 UNIT_tsan := $(UNIT:%=build/tsan/test/unit/%)
 # Where the amalgamations cannot be had, the runner says that these were skipped.
 ATTACKS := $(foreach v,$(SQLITES),$(ATTACK:%=build/sqlite-$(v)/test/sql/%))
@@ -201,8 +204,8 @@ check:
 	@$(MAKE) sqlites || [ -z "$(STRICT)" ]
 	@$(MAKE) -j$(JOBS) check-run LINT=$(LINT)
 ATTACKS_HERE := $(foreach v,$(SQLITES),$(if $(wildcard build/sqlite/$(v)/sqlite3.c),$(ATTACK:%=build/sqlite-$(v)/test/sql/%)))
-check-run: libmarmot.so $(UNIT_release) $(ATTACKS_HERE) build/release/$(TOOL)
-	@./test/run $(if $(LINT),test/lint) $(UNIT_release) $(ATTACKS_HERE) $(SCRIPTS) $(CLUSTER) $(HOST) \
+check-run: libmarmot.so $(UNIT_release) $(FUZZ_asan) $(ATTACKS_HERE) build/release/$(TOOL)
+	@./test/run $(if $(LINT),test/lint) $(UNIT_release) $(FUZZ_asan) $(ATTACKS_HERE) $(SCRIPTS) $(CLUSTER) $(HOST) \
 	    --skipped $(filter-out $(ATTACKS_HERE),$(ATTACKS))
 
 check-asan:
