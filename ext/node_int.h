@@ -164,12 +164,19 @@ struct mm_node {
     int bring_wait_ms;
     struct mm_err bring_failed; /* of the last attempt, until one succeeds */
     bool bring_hopeless;        /* it ends by itself no more */
+    /* node_tables.c: since when tables wait, when to try again, and with what it was tried. */
+    int64_t tables_since_ms, next_tables_ms;
+    int tables_wait_ms;
+    bool tables_tried;
+    char tables_newest[80];
     struct mm_bus_options task_bus;
     struct mm_store_options task_store;
     /* node_keep.c: what is known of the newest snapshot, and when to look again. */
     int64_t snap_seq[MM_SHARDS_MAX], older_seq[MM_SHARDS_MAX], snap_tables, snap_at_ms, next_keep_ms;
     int keep_wait_ms;
     bool snap_known, snapshot_fails;
+    bool schema_look;                     /* it may have changed: compare */
+    uint64_t schema_was, schema_to_store; /* of the watched tables; changed here and in no snapshot, 0 = none */
     int64_t next_warn_ms, next_full_ms, full_moved; /* node_warn.c */
     char keep_error[512], lease_bucket[256];
     bool offered; /* a connection was tried at least once */
@@ -200,7 +207,8 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err);  /* does not connec
 void mm_node_close_bus(struct mm_node *n);                    /* also what listens, and the child server */
 void mm_node_close_all(struct mm_node *n);
 struct mm_repl_options mm_node_repl_options(const struct mm_node *n);
-struct mm_bus_options mm_node_bus_options(struct mm_node *n); /* without extra_fd */
+struct mm_bus_options mm_node_bus_options(struct mm_node *n);     /* without extra_fd */
+struct mm_store_options mm_node_store_options(struct mm_node *n); /* its bus: task_bus */
 
 /* node_wake.c. Waits for work, at most wait_ms; the gate is not held. */
 void mm_node_wait(struct mm_node *n, int wait_ms);
@@ -273,6 +281,12 @@ bool mm_node_lock_told(struct mm_node *n);
 /* node_reconcile.c. A task of that kind is ready: the next step of publishing what it
 ** found. True when it is over, with err set or without. */
 bool mm_node_reconcile_step(struct mm_node *n, struct mm_err *err);
+
+/* node_tables.c. Tables that join alone, with a copy: begins one when no task is under
+** way; READY: true when it is over. */
+void mm_node_tables_step(struct mm_node *n);
+bool mm_node_tables_ready(struct mm_node *n);
+void mm_node_tables_failed(struct mm_node *n, const struct mm_err *err);
 
 /* node_keep.c. Snapshots that nobody asks for. */
 struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err);

@@ -19,6 +19,39 @@ static int64_t listed(struct mm_node *n, struct mm_err *err)
     return count;
 }
 
+/* As a snapshot's manifest has it; 0 = a table is missing here. */
+static uint64_t schema_of(struct mm_node *n, struct mm_err *err)
+{
+    uint64_t h = 0;
+    int count = 0;
+    mm_gate_enter();
+    struct mm_watch_entry *list = mm_watchlist_all(n->r.db, &count, err);
+    for (int k = 0; k < count && err->rc == SQLITE_OK; k++) {
+        struct mm_target *t = mm_targets_get(n->r.targets, list[k].name, err);
+        if (t == NULL || t->def == NULL) {
+            h = 0;
+            break;
+        }
+        h = h * 1099511628211ULL + mm_table_hash(t->def);
+    }
+    mm_watch_list_free(list, count);
+    mm_gate_leave();
+    return h;
+}
+
+/* Whoever joins needs tables as they are now: a change of this node's is stored once. */
+static void look_at_schema(struct mm_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    uint64_t now = n->schema_look ? schema_of(n, &err) : n->schema_was;
+    if (err.rc == SQLITE_OK && now != n->schema_was) {
+        n->schema_to_store = n->schema_was != 0 ? now : 0;
+        n->schema_was = now;
+    }
+    n->schema_look = err.rc != SQLITE_OK;
+}
+
 struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err)
 {
     const struct mm_config *c = n->config;
@@ -27,6 +60,7 @@ struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err)
                          .interval_ms = c->snapshot.interval_ms,
                          .rest = n->resting,
                          .tables = listed(n, err),
+                         .schema = n->schema_to_store,
                          .bucket = n->lease_bucket,
                          .replicas = (int)c->log.replicas };
     (void)snprintf(n->lease_bucket, sizeof n->lease_bucket, "%s-leases", c->cluster);
@@ -53,7 +87,7 @@ static bool maybe_due(struct mm_node *n)
     const struct mm_config *c = n->config;
     struct mm_err err;
     mm_err_init(&err);
-    if (!n->snap_known ||
+    if (!n->snap_known || n->schema_to_store != 0 ||
         (c->snapshot.interval_ms > 0 && mm_clock_wall_ms() - n->snap_at_ms >= c->snapshot.interval_ms)) {
         return true;
     }
@@ -80,6 +114,7 @@ void mm_node_keep_step(struct mm_node *n)
         n->next_keep_ms = now + (n->r.founder && !n->snap_known ? 0 : FIRST_MS); /* newcomers wait for the first one */
     } else if (now >= n->next_keep_ms) {
         n->next_keep_ms = now + AGAIN_MS;
+        look_at_schema(n);
         if (maybe_due(n) && !mm_node_task_begin(n, MM_TASK_KEEP, &err)) {
             mm_node_kept(n, &err);
         }
@@ -113,6 +148,7 @@ void mm_node_kept(struct mm_node *n, const struct mm_err *err)
         if (m->id[0] != '\0') { /* this node's, or the one that made its own unnecessary */
             n->snap_known = true;
             n->snap_tables = m->tables;
+            n->schema_to_store = m->schema == n->schema_to_store ? 0 : n->schema_to_store;
             n->snap_at_ms = m->at_ms;
             for (int k = 0; k < m->nshard && k < n->r.nshard; k++) {
                 n->snap_seq[k] = m->shard[k].seq;

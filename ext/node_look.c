@@ -88,7 +88,7 @@ void mm_node_look(struct mm_node *n)
         mm_repl_rekey(r, &err);
     }
     if (r->schema_moved) { /* seen here, while folding or while joining */
-        r->tables_changed = n->watch_due = n->triggers_due = true;
+        r->tables_changed = n->watch_due = n->triggers_due = n->schema_look = true;
     }
     if (n->watch_due || r->tables_changed || n->nothing_watched) {
         n->watch_due = true;

@@ -136,3 +136,24 @@ void mm_node_close_all(struct mm_node *n)
     n->settings = NULL;
     n->applier = NULL;
 }
+
+struct mm_store_options mm_node_store_options(struct mm_node *n)
+{
+    const struct mm_config *c = n->config;
+    struct mm_store_options o = { .kind = c->snapshot.store };
+    o.nats.bus = &n->task_bus;
+    o.nats.bucket = c->snapshot.nats_bucket;
+    o.nats.replicas = (int)c->snapshot.nats_replicas;
+    o.s3.endpoint = c->snapshot.s3_endpoint;
+    o.s3.use_ssl = c->snapshot.s3_use_ssl;
+    o.s3.bucket = c->snapshot.s3_bucket;
+    o.s3.path = c->snapshot.s3_path;
+    o.s3.region = c->snapshot.s3_region;
+    o.s3.access_key = c->snapshot.s3_access_key;
+    o.s3.secret = c->snapshot.s3_secret;
+    o.s3.session_token = c->snapshot.s3_session_token;
+    o.webdav_url = c->snapshot.webdav_url;
+    o.sftp_url = c->snapshot.sftp_url;
+    o.file_path = c->snapshot.file_path;
+    return o;
+}

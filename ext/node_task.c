@@ -111,31 +111,11 @@ static void wake(void *arg)
     mm_worker_wake(arg);
 }
 
-static struct mm_store_options store_options(struct mm_node *n)
-{
-    const struct mm_config *c = n->config;
-    struct mm_store_options o = { .kind = c->snapshot.store };
-    o.nats.bus = &n->task_bus;
-    o.nats.bucket = c->snapshot.nats_bucket;
-    o.nats.replicas = (int)c->snapshot.nats_replicas;
-    o.s3.endpoint = c->snapshot.s3_endpoint;
-    o.s3.use_ssl = c->snapshot.s3_use_ssl;
-    o.s3.bucket = c->snapshot.s3_bucket;
-    o.s3.path = c->snapshot.s3_path;
-    o.s3.region = c->snapshot.s3_region;
-    o.s3.access_key = c->snapshot.s3_access_key;
-    o.s3.secret = c->snapshot.s3_secret;
-    o.s3.session_token = c->snapshot.s3_session_token;
-    o.webdav_url = c->snapshot.webdav_url;
-    o.sftp_url = c->snapshot.sftp_url;
-    o.file_path = c->snapshot.file_path;
-    return o;
-}
-
 static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need_snapshot, uint64_t token,
                  struct mm_err *err)
 {
-    bool may_do_without = kind == MM_TASK_RECONCILE || (kind == MM_TASK_BRING && !need_snapshot);
+    bool may_do_without =
+        kind == MM_TASK_RECONCILE || kind == MM_TASK_TABLES || (kind == MM_TASK_BRING && !need_snapshot);
     if (!n->config->snapshot.enabled && !may_do_without) {
         return mm_err_set(err, SQLITE_ERROR, "snapshot.enabled is false in the configuration");
     }
@@ -145,7 +125,7 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
     bool any = n->rejoining != MM_REJOIN_NOT; /* whatever the cluster has now */
     int64_t epoch = n->r.joined && !any && n->r.epoch > n->r.newest_epoch ? n->r.epoch : n->r.newest_epoch;
     n->task_bus = mm_node_bus_options(n);
-    n->task_store = store_options(n);
+    n->task_store = mm_node_store_options(n);
     n->task_join = mm_node_join_options(n);
     struct mm_task_options o = {
         .kind = kind,
@@ -163,6 +143,7 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
         .keep_always = any,
         .join = &n->task_join,
         .token = token,
+        .tried = n->tables_tried ? n->tables_newest : NULL,
         .newcomer = !n->r.joined,
         .watch_all = n->watch_all,
         .wake = wake,
@@ -177,7 +158,7 @@ static int begin(struct mm_node *n, enum mm_task_kind kind, bool lost, bool need
 
 bool mm_node_task_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err)
 {
-    n->how = MM_JOIN_STRICT;
+    n->how = kind == MM_TASK_TABLES ? n->config->join : MM_JOIN_STRICT;
     mm_node_flush(n, true); /* a snapshot is of the place that the database names */
     if (kind == MM_TASK_KEEP && (n->r.reload_needed || mm_repl_dirty(&n->r))) {
         mm_err_set(err, SQLITE_BUSY, "the database is locked by its application");
@@ -397,6 +378,9 @@ void mm_node_task_step(struct mm_node *n)
             begin_wanted(n);
         }
         if (n->task == NULL) {
+            mm_node_tables_step(n);
+        }
+        if (n->task == NULL) {
             mm_node_keep_step(n);
         }
         return;
@@ -411,6 +395,10 @@ void mm_node_task_step(struct mm_node *n)
     case MM_TASK_READY:
         if (kind == MM_TASK_SEED) {
             mm_node_rejoin_ready(n);
+        } else if (kind == MM_TASK_TABLES) {
+            if (mm_node_tables_ready(n)) {
+                mm_node_task_close(n);
+            }
         } else if (kind != MM_TASK_RECONCILE) {
             ready(n);
         } else if (mm_node_reconcile_step(n, &err)) {
@@ -430,6 +418,8 @@ void mm_node_task_step(struct mm_node *n)
             mm_node_rejoin_failed(n, &err);
         } else if (kind == MM_TASK_SEED) {
             mm_node_rejoin_failed(n, &err);
+        } else if (kind == MM_TASK_TABLES) {
+            mm_node_tables_failed(n, &err);
         } else if (kind == MM_TASK_KEEP) {
             mm_node_kept(n, &err);
         } else {

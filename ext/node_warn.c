@@ -84,8 +84,8 @@ static int64_t moved(const struct mm_node *n)
     return sum;
 }
 
-/* Who could make room, or why nobody does. mu held. */
-static void reasons(struct mm_node *n, struct mm_buf *out)
+/* Who could make room (true), or why nobody does. mu held. */
+static bool reasons(struct mm_node *n, struct mm_buf *out)
 {
     const char *able = n->no_snapshot[0] == '\0' ? "this one" : NULL;
     for (int k = 0; k < n->peers.count && able == NULL; k++) {
@@ -94,7 +94,7 @@ static void reasons(struct mm_node *n, struct mm_buf *out)
     }
     if (able != NULL) {
         mm_buf_printf(out, "; a snapshot makes room, which %s may take", able);
-        return;
+        return true;
     }
     mm_buf_printf(out, "; no node may take a snapshot, which would make room. This one: %s", n->no_snapshot);
     for (int k = 0; k < n->peers.count; k++) {
@@ -103,6 +103,7 @@ static void reasons(struct mm_node *n, struct mm_buf *out)
             mm_buf_printf(out, "; %s (%lld): %s", p->hello.name, (long long)p->hello.node, p->hello.no_snapshot);
         }
     }
+    return false;
 }
 
 void mm_node_warn_step(struct mm_node *n)
@@ -125,6 +126,7 @@ void mm_node_warn_step(struct mm_node *n)
         look_at_log(n, full, sizeof full);
     }
     struct mm_buf b;
+    bool able = false;
     mm_buf_init(&b, TEXT_MAX);
     (void)pthread_mutex_lock(&n->mu);
     bool news = (full[0] != '\0') != (n->log_warning[0] != '\0');
@@ -134,12 +136,12 @@ void mm_node_warn_step(struct mm_node *n)
     n->warn_snapshot = n->snapshot_fails;
     if (news && full[0] != '\0') {
         mm_buf_str(&b, full);
-        reasons(n, &b);
+        able = reasons(n, &b);
     }
     (void)pthread_mutex_unlock(&n->mu);
     mm_buf_byte(&b, 0);
     if (news && b.rc == SQLITE_OK && full[0] != '\0') {
-        mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, (const char *)b.data);
+        mm_log(able ? MM_LOG_INFO : MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, (const char *)b.data);
     } else if (news) {
         mm_log(MM_LOG_INFO, "node %lld: the log has room again", (long long)n->config->node_id);
     }
@@ -162,7 +164,7 @@ void mm_node_warnings(struct mm_node *n, struct mm_buf *out)
     }
     if (n->log_warning[0] != '\0') {
         mm_buf_str(&b, n->log_warning);
-        reasons(n, &b);
+        (void)reasons(n, &b);
     } else if (n->warn_snapshot) {
         mm_buf_printf(&b, "no snapshot is taken: %s", n->no_snapshot);
     }

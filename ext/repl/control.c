@@ -68,8 +68,9 @@ static bool watch_message(struct mm_repl *r, const uint8_t *data, size_t len, st
     }
     memcpy(name, data + 1, len - 1);
     struct mm_target *t = mm_targets_get(r->targets, name, err);
-    if (t == NULL || (t->state == MM_JOINING && mm_watchlist_seq(r->db, t->name, err) > 0)) {
-        return false; /* its replay decides first */
+    if (t == NULL ||
+        (t->state == MM_JOINING && t->joined_seq != MM_SEQ_BEFORE && mm_watchlist_seq(r->db, t->name, err) > 0)) {
+        return false; /* its replay, or a copy, decides first */
     }
     m->kind = MM_MSG_WATCH;
     if (t->def != NULL && mm_watch_captures(t->state)) {

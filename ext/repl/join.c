@@ -49,14 +49,11 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
         mm_join_base(r, t, &ours, err);
         why = mm_join_difference(&ours, table);
     }
-    t->state = why == NULL ? MM_WATCHED : MM_STALE;
-    t->joined_seq = why == NULL ? seq + 1 : 0;
+    t->state = why == NULL ? MM_WATCHED : MM_JOINING;
+    t->joined_seq = why == NULL ? seq + 1 : MM_SEQ_COPY;
+    r->copy_due = r->copy_due || why != NULL;
     mm_watch_set(r->db, t->name, t->state, why, err);
-    mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
-    if (why != NULL) {
-        mm_log(MM_LOG_WARN, "table %s stays out: %s", t->name, why);
-    }
-    return err->rc;
+    return mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
 }
 
 /* --- the founded message --- */

@@ -50,7 +50,7 @@ int mm_join_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *ou
 const char *mm_join_difference(const struct mm_msg_table *ours, const struct mm_msg_table *theirs);
 
 /* A table of a `watch` message met in the log, inside the write transaction:
-** it joins here when its base is equal, else it becomes stale. `own`: the
+** it joins here when its base is equal, else it waits for a copy. `own`: the
 ** message is this node's. */
 int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard, int64_t seq, bool own,
                   struct mm_err *err);
@@ -60,8 +60,8 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
 int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 
 /* After a schema change: tables that became stale for a cause in the schema are
-** read from the log again, from the first message that was left out on. Begins
-** a transaction of its own. */
+** read from the log again, from the first message that was left out on; other stale
+** ones wait for a copy. Begins a transaction of its own. */
 int mm_join_again(struct mm_repl *r, struct mm_err *err);
 /* An own transaction stays in the tables and is folded: a stale table that it
 ** names is no longer what the log made of it, and cannot go on from there. */
@@ -76,7 +76,7 @@ int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *e
 /* It was joining when the reading began. */
 bool mm_join_takes_part(const struct mm_shard *s, const char *table);
 /* The log does not reach back to its first message: the joining tables of the
-** shard are stale. */
+** shard wait for a copy. */
 int mm_join_replay_failed(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 /* A founded or watch message: tables whose base equals it take part. */
 int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, struct mm_err *err);
@@ -88,7 +88,7 @@ bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_
 /* At the end of a batch: how far the joining tables are. */
 int mm_join_replay_mark(struct mm_repl *r, struct mm_err *err);
 /* The position is reached: the tables are watched; those that the log does
-** not explain are stale. The shard must be followed again. */
+** not explain wait for a copy. The shard must be followed again. */
 int mm_join_replay_done(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 
 #endif

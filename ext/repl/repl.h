@@ -103,6 +103,7 @@ struct mm_repl {
     int64_t move_due;       /* this file was set back under this incarnation: nothing is sent until it is left */
     uint64_t move_shards;   /* where the log says so: bit n - 1 */
     bool moved_before;      /* this file was set back once: look for txids that were accepted earlier */
+    bool copy_due;          /* a table has begun to wait for a copy */
     bool tables_changed;    /* the watch list or a state was changed: publish the news */
 };
 

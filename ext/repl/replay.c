@@ -13,9 +13,6 @@ static int part_shard(const struct mm_shard *s)
     return -s->n;
 }
 
-static const char unexplained[] = "the log no longer holds the message with which the cluster began to watch it: start "
-                                  "anew from a copy of another node's database";
-
 struct look {
     struct mm_repl *r;
     struct mm_shard *s;
@@ -34,7 +31,7 @@ bool mm_join_takes_part(const struct mm_shard *s, const char *table)
 
 static bool is_joining(const struct mm_target *t, const struct look *l, struct mm_err *err)
 {
-    return t->shard == l->s->n && t->state == MM_JOINING && t->def != NULL &&
+    return t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq >= 0 && t->def != NULL &&
            mm_watchlist_seq(l->r->db, t->name, err) > 0;
 }
 
@@ -73,8 +70,8 @@ static int make_stale(void *arg, struct mm_target *t, struct mm_err *err)
         t->joined_seq = -1;
         mm_watch_set_joined_seq(l->r->db, t->name, -1, err);
         mm_watch_set(l->r->db, t->name, MM_STALE,
-                     "a message that may have named it was passed over by marmot_skip: call marmot_cleanup('discard') "
-                     "and join again from a copy of another node's database",
+                     "a message that may have named it was passed over by marmot_skip: it joins again with a snapshot "
+                     "that a node which could read it has taken since",
                      err);
     }
     return err->rc;
@@ -83,19 +80,27 @@ static int make_stale(void *arg, struct mm_target *t, struct mm_err *err)
 int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
     struct look l = { r, s, 0 };
-    r->tables_changed = true;
+    r->tables_changed = r->copy_due = true;
     return mm_targets_each(r->targets, make_stale, &l, err);
 }
 
 static int look_again(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
-    if (t->state == MM_STALE && t->joined_seq > 0 && t->def == NULL) { /* it would come back with other rows */
-        mm_watch_set_joined_seq(l->r->db, t->name, -1, err);
+    if (t->state == MM_STALE && t->joined_seq != 0 && t->def == NULL) { /* it would come back with other rows */
+        mm_watch_set_joined_seq(l->r->db, t->name, MM_SEQ_COPY, err);
     } else if (t->state == MM_STALE && t->joined_seq > 0 && t->def->supported) {
         mm_watch_set(l->r->db, t->name, MM_JOINING, NULL, err);
         mm_log(MM_LOG_INFO, "table %s was stale and is read from the log again", t->name);
         l->found++;
+    } else if (t->state == MM_STALE && t->def != NULL && t->def->supported && l->r->joined &&
+               mm_watchlist_seq(l->r->db, t->name, err) > 0) {
+        if (t->joined_seq == MM_SEQ_NEVER) {
+            mm_watch_set(l->r->db, t->name, MM_JOINING, NULL, err);
+            mm_watch_set_joined_seq(l->r->db, t->name, MM_SEQ_COPY, err);
+            l->found++;
+        }
+        l->r->copy_due = true;
     } else if (t->state == MM_JOINING && t->def != NULL && !t->def->supported) {
         mm_watch_set(l->r->db, t->name, MM_UNSUPPORTED, t->def->why, err);
         mm_log(MM_LOG_WARN, "table %s is not supported: %s", t->name, t->def->why);
@@ -180,14 +185,19 @@ int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *e
     return err->rc;
 }
 
+/* The log alone does not do for it. */
+static int wait_for_copy(struct mm_repl *r, struct mm_target *t, int64_t joined_seq, struct mm_err *err)
+{
+    t->joined_seq = joined_seq;
+    r->copy_due = r->tables_changed = true;
+    return mm_watch_set_joined_seq(r->db, t->name, joined_seq, err);
+}
+
 static int give_up(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
     if (t->shard == l->s->n && t->state == MM_JOINING && mm_join_takes_part(l->s, t->name)) {
-        t->state = MM_STALE;
-        t->joined_seq = t->joined_seq > 0 ? -1 : 0; /* what had joined goes on sending */
-        mm_watch_set(l->r->db, t->name, MM_STALE, unexplained, err);
-        mm_watch_set_joined_seq(l->r->db, t->name, t->joined_seq, err);
+        wait_for_copy(l->r, t, t->joined_seq > 0 || t->joined_seq == MM_SEQ_BEFORE ? MM_SEQ_BEFORE : MM_SEQ_COPY, err);
     }
     return err->rc;
 }
@@ -208,7 +218,7 @@ int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg 
     for (size_t k = 0; k < m->control.ntable && err->rc == SQLITE_OK; k++) {
         const struct mm_msg_table *theirs = &m->control.table[k];
         struct mm_target *t = mm_targets_get(r->targets, theirs->name, err);
-        if (t == NULL || t->state != MM_JOINING || t->shard != s->n || t->joined_seq > 0 || t->def == NULL ||
+        if (t == NULL || t->state != MM_JOINING || t->shard != s->n || t->joined_seq != 0 || t->def == NULL ||
             !mm_join_takes_part(s, t->name)) {
             continue;
         }
@@ -216,9 +226,7 @@ int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg 
         mm_join_base(r, t, &ours, err);
         const char *why = mm_join_difference(&ours, theirs);
         if (err->rc == SQLITE_OK && why != NULL) {
-            mm_watch_set(r->db, t->name, MM_STALE, why, err);
-            t->state = MM_STALE;
-            mm_log(MM_LOG_WARN, "table %s stays out: %s", t->name, why);
+            wait_for_copy(r, t, MM_SEQ_COPY, err);
         } else if (err->rc == SQLITE_OK) {
             t->joined_seq = seq + 1;
             mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
@@ -327,10 +335,12 @@ static int finish(void *arg, struct mm_target *t, struct mm_err *err)
     if (t->shard != l->s->n || t->state != MM_JOINING || !mm_join_takes_part(l->s, t->name)) {
         return err->rc;
     }
-    t->state = t->joined_seq > 0 ? MM_WATCHED : MM_STALE;
-    mm_watch_set(l->r->db, t->name, t->state, t->joined_seq > 0 ? NULL : unexplained, err);
+    if (t->joined_seq <= 0) {
+        return wait_for_copy(l->r, t, t->joined_seq < 0 ? t->joined_seq : MM_SEQ_COPY, err);
+    }
+    t->state = MM_WATCHED;
     l->r->tables_changed = true;
-    return err->rc;
+    return mm_watch_set(l->r->db, t->name, MM_WATCHED, NULL, err);
 }
 
 int mm_join_replay_done(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)

@@ -249,6 +249,11 @@ static void one_table(struct mm_diff *d, int number, const struct mm_diff_option
     if (ours == NULL || theirs == NULL) {
         return;
     }
+    out->joins = mm_watch_needs_copy(ours->state, ours->joined_seq) && ours->def != NULL;
+    out->before = ours->joined_seq == MM_SEQ_BEFORE;
+    if (o->tables && !out->joins) {
+        return;
+    }
     out->captured = mm_watch_captures(ours->state);
     out->unknown = ours->state == MM_WATCH_NONE;
     if (theirs->def == NULL || theirs->state != MM_WATCHED) {

@@ -33,6 +33,7 @@ struct mm_diff_table {
     bool captured;             /* it is watched here */
     bool unknown;              /* nobody has said here whether to watch it */
     bool waits;                /* of ABSENT: its rows come with the next snapshot */
+    bool joins, before;        /* `tables`: it waits for a copy; it had joined before */
     char why[300];
 };
 
@@ -47,6 +48,7 @@ struct mm_diff_options {
     struct mm_repl_options repl; /* the node's */
     struct mm_work *work;
     bool visible;
+    bool tables; /* only those that wait for a copy */
 };
 
 int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_scratch *s, struct mm_err *err);

@@ -93,7 +93,8 @@ static void write_rows(struct mm_repl *r, const struct mm_diff_table *d, int num
 
 static bool merges(struct mm_repl *r, const struct mm_install *in, const struct mm_diff_table *d, struct mm_err *err)
 {
-    return in->merge && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL) &&
+    bool whole = in->take == NULL || in->take[d - in->diff->table];
+    return in->merge && whole && !d->before && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL) &&
            mm_watch_captures(mm_watch_get(r->db, d->name, NULL, err));
 }
 
@@ -190,7 +191,7 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     enum mm_watch_state state = mm_watch_get(r->db, d->name, NULL, err);
     bool mine = mm_watch_captures(state);
     bool wanted = mine || (state == MM_WATCH_NONE && in->watch_all);
-    if (!wanted || err->rc != SQLITE_OK) {
+    if (!wanted || err->rc != SQLITE_OK || (in->take != NULL && !in->take[number])) {
         return;
     }
     if (d->mode == MM_DIFF_OTHER || d->mode == MM_DIFF_ABSENT) {
@@ -213,6 +214,7 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     }
     mm_table_free(def);
     mm_watch_set(r->db, d->name, MM_WATCHED, NULL, err);
+    mm_watch_set_joined_seq(r->db, d->name, 1, err);
 }
 
 static bool must_hold_all(const struct mm_install *in)
@@ -295,7 +297,9 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
         one_table(r, in, k, err);
         in->work->done = k + 1;
     }
-    replace_state(r, in, err);
+    if (in->take == NULL) {
+        replace_state(r, in, err);
+    }
     mm_repl_reload(r, err);
     *given_up = in->give_up ? give_up(r, err) : 0;
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {

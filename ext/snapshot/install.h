@@ -21,6 +21,7 @@ struct mm_install {
     bool give_up;   /* what is here and not in the copy is given up: nothing stays pending */
     bool merge;     /* rows that exist only here stay and are captured (repl/merge.h) */
     const char *cluster_id;
+    const bool *take; /* NULL: all of it; else these tables of the diff alone, the state stays */
     struct mm_work *work;
 };
 

@@ -14,6 +14,7 @@ bool mm_keep_due(const struct mm_keep *k, const struct mm_manifest *newest, cons
                  struct mm_bus *bus, struct mm_err *err)
 {
     if (newest == NULL || newest->nshard != k->nshard || newest->tables != k->tables ||
+        (k->schema != 0 && k->schema != newest->schema) ||
         (k->interval_ms > 0 && mm_clock_wall_ms() - newest->at_ms >= k->interval_ms)) {
         return true;
     }

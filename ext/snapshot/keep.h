@@ -14,6 +14,7 @@ struct mm_keep {
     int64_t interval_ms; /* 0: only by growth */
     bool rest;           /* the node is going to sleep: whatever is new is worth a snapshot */
     int64_t tables;      /* on the cluster's list, as this node has it */
+    uint64_t schema;     /* of these tables, when it has changed here; 0 = it has not */
     int64_t position[MM_SNAPSHOT_SHARDS];
     const char *bucket; /* of the leases */
     int replicas;

@@ -39,6 +39,7 @@ struct mm_task {
 
     /* The work's own; others look after READY or DONE. */
     struct mm_manifest manifest, older;
+    char newest[sizeof((struct mm_manifest *)0)->id];
     struct mm_diff diff;
 };
 
@@ -128,8 +129,7 @@ static void snapshot(struct mm_task *t, struct mm_err *err)
 
 static struct mm_scratch_options scratch_options(struct mm_task *t)
 {
-    return (
-        struct mm_scratch_options){ t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work, t->o.kind == MM_TASK_RECONCILE };
+    return (struct mm_scratch_options){ t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work, t->o.kind != MM_TASK_BRING };
 }
 
 /* One snapshot, unpacked, checked, at its place in the log. */
@@ -176,7 +176,12 @@ static bool newest(struct mm_task *t, struct mm_scratch *s, struct mm_err *first
         return false;
     }
     int n = mm_repository_newest(&r, list, first, err);
-    if (err->rc != SQLITE_OK && !t->o.need_snapshot) { /* without the store the log may still do */
+    (void)snprintf(t->newest, sizeof t->newest, "%s", n > 0 ? list[0].id : "");
+    if (t->o.kind == MM_TASK_TABLES && err->rc == SQLITE_OK && t->o.tried != NULL &&
+        strcmp(t->o.tried, t->newest) == 0) {
+        mm_err_set(err, SQLITE_DONE, "no newer snapshot is there");
+    } else if (err->rc != SQLITE_OK && !t->o.need_snapshot &&
+               t->o.kind != MM_TASK_TABLES) { /* without the store the log may still do */
         *first = *err;
         mm_err_init(err);
     }
@@ -215,7 +220,8 @@ static void keep_file(struct mm_task *t, struct mm_err *err)
     bool differs = false;
     for (int k = 0; k < t->diff.n; k++) {
         const struct mm_diff_table *d = &t->diff.table[k];
-        differs = differs || (d->captured && d->rows > 0 && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL));
+        differs = differs ||
+                  (d->captured && !d->before && d->rows > 0 && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL));
     }
     if ((t->o.keep && differs) || t->o.keep_always) {
         t->kept = mm_kept_make(t->o.path, t->o.vfs, &t->work, err);
@@ -264,7 +270,7 @@ static int start_copy(struct mm_task *t, struct mm_scratch *s, struct mm_err *fi
 static void bring(struct mm_task *t, struct mm_err *err)
 {
     struct mm_scratch s = { 0 };
-    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work, false };
+    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work, false, false };
     int64_t end[MM_SNAPSHOT_SHARDS];
     struct mm_err first;
     start_copy(t, &s, &first, err);
@@ -282,10 +288,12 @@ static void bring(struct mm_task *t, struct mm_err *err)
     mm_scratch_close(&s);
 }
 
-static void reconcile(struct mm_task *t, struct mm_err *err)
+/* A copy of exactly the node's place: to find what was not captured, or for tables alone. */
+static void exactly(struct mm_task *t, struct mm_err *err)
 {
     struct mm_scratch s = { 0 };
-    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work, true };
+    bool tables = t->o.kind == MM_TASK_TABLES;
+    struct mm_diff_options d = { t->o.path, t->o.vfs, t->o.repl, &t->work, !tables, tables };
     int64_t end[MM_SNAPSHOT_SHARDS];
     struct mm_err first;
     if (start_copy(t, &s, &first, err) == SQLITE_OK && mm_scratch_approach(&s, t->o.path, t->o.vfs, err) == SQLITE_OK &&
@@ -297,6 +305,9 @@ static void reconcile(struct mm_task *t, struct mm_err *err)
         }
         mm_scratch_replay(&s, t->position, err);
         mm_diff_run(&t->diff, &d, &s, err);
+        if (tables) {
+            keep_file(t, err);
+        }
     }
     mm_scratch_close(&s);
 }
@@ -326,11 +337,12 @@ static void body(struct mm_worker *w, void *arg)
     (void)w;
     mm_err_init(&err);
     mm_aside_remove(t->copy);
-    bool held = t->o.kind == MM_TASK_BRING || t->o.kind == MM_TASK_RECONCILE || t->o.kind == MM_TASK_SEED;
+    bool exact = t->o.kind == MM_TASK_TABLES || t->o.kind == MM_TASK_RECONCILE;
+    bool held = t->o.kind == MM_TASK_BRING || exact || t->o.kind == MM_TASK_SEED;
     if (t->o.kind == MM_TASK_BRING) {
         bring(t, &err);
-    } else if (t->o.kind == MM_TASK_RECONCILE) {
-        reconcile(t, &err);
+    } else if (exact) {
+        exactly(t, &err);
     } else if (t->o.kind == MM_TASK_SEED) {
         seed(t, &err);
     } else {
@@ -431,6 +443,11 @@ const struct mm_manifest *mm_task_manifest(const struct mm_task *t)
 const struct mm_manifest *mm_task_older(const struct mm_task *t)
 {
     return &t->older;
+}
+
+const char *mm_task_newest(const struct mm_task *t)
+{
+    return t->newest;
 }
 
 const struct mm_diff *mm_task_diff(const struct mm_task *t)

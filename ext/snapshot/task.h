@@ -31,7 +31,8 @@ enum mm_task_kind {
     MM_TASK_BRING,
     MM_TASK_KEEP, /* a snapshot if one is due, by one node alone */
     MM_TASK_RECONCILE,
-    MM_TASK_SEED, /* a new epoch, from this node's state; READY when it counts */
+    MM_TASK_SEED,   /* a new epoch, from this node's state; READY when it counts */
+    MM_TASK_TABLES, /* a copy for the tables that wait for one: the rest stays as it is */
 };
 enum mm_task_state {
     MM_TASK_WORKING,
@@ -51,6 +52,7 @@ struct mm_task_options { /* all borrowed until close */
     struct mm_keep keep_log;            /* its streams are filled in */
     bool need_snapshot;                 /* an empty beginning will not do */
     int64_t epoch;                      /* no snapshot of an older one will do */
+    const char *tried;                  /* TABLES: with this newest snapshot it was tried; NULL: not yet */
     bool keep, keep_always;             /* a copy of the file is made: when the rows here differ; in any case */
     const struct mm_join_options *join; /* of SEED, */
     uint64_t token;                     /* which this database keeps until the epoch counts */
@@ -78,6 +80,7 @@ void mm_task_held(struct mm_task *t, const int64_t *position);
 const struct mm_manifest *mm_task_manifest(const struct mm_task *t); /* of the snapshot; id "" for an empty beginning */
 /* Of SNAPSHOT and KEEP: the newest but one, id "" = none. */
 const struct mm_manifest *mm_task_older(const struct mm_task *t);
+const char *mm_task_newest(const struct mm_task *t); /* of TABLES, READY or FAILED: id, "" = none was found */
 const struct mm_diff *mm_task_diff(const struct mm_task *t);
 const char *mm_task_copy(const struct mm_task *t);
 const char *mm_task_kept(const struct mm_task *t); /* name of the copy of the file, "" = none was made */

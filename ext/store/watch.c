@@ -66,6 +66,13 @@ int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct 
                       table);
 }
 
+bool mm_watch_any_needs_copy(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0,
+                     "SELECT 1 FROM main.__marmot__table WHERE state IN ('stale', 'joining') AND joined_seq < 0"
+                     " LIMIT 1") != 0;
+}
+
 static int put_watch(sqlite3 *db, const char *table, struct mm_err *err)
 {
     struct mm_buf b;

@@ -28,10 +28,21 @@ enum mm_watch_state mm_watch_get(sqlite3 *db, const char *table, char **first_na
 /* Sets state and reason (NULL clears it); makes the row when there is none. */
 int mm_watch_set(sqlite3 *db, const char *table, enum mm_watch_state s, const char *why, struct mm_err *err);
 
-/* The first sequence that is not folded into the table yet, while it joins; 0 =
-** it has not joined (its content was not found equal). */
+/* The first sequence that is not folded into the table yet, while it joins; or: */
+enum {
+    MM_SEQ_NEVER = 0,   /* it has not joined: its content was not found equal */
+    MM_SEQ_BEFORE = -1, /* it had joined; what is missing is not known: a copy gives it its content */
+    MM_SEQ_COPY = -2,   /* it has not joined, and the log does not do: compared with a copy */
+};
 int64_t mm_watch_joined_seq(sqlite3 *db, const char *table, struct mm_err *err);
 int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct mm_err *err);
+
+/* True when a table waits for a copy of the cluster's content. */
+static inline bool mm_watch_needs_copy(enum mm_watch_state s, int64_t joined_seq)
+{
+    return (s == MM_STALE || s == MM_JOINING) && joined_seq < 0;
+}
+bool mm_watch_any_needs_copy(sqlite3 *db, struct mm_err *err);
 
 /* Starts to watch: state joining, and the control message `watch` in the
 ** outbox, in the current transaction of db. Nothing when it is watched. */
