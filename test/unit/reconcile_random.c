@@ -217,7 +217,7 @@ static int64_t pass(struct rig *r, sqlite3 *other, struct mm_repl *live, const c
     struct mm_work work = { 0 };
     struct mm_diff diff = { 0 };
     struct mm_scratch s = { .work = &work };
-    struct mm_diff_options d = { r->path, NULL, options, &work, true };
+    struct mm_diff_options d = { r->path, NULL, options, &work, true, false };
     int64_t rows = -1;
     mm_err_init(&err);
     sqlite3 *from = mm_repl_connect(base, NULL, 0, &err);
