@@ -81,6 +81,20 @@ int mm_epoch_finish(struct mm_bus *bus, const char *cluster, const struct mm_epo
     return err->rc;
 }
 
+bool mm_epoch_founded(struct mm_bus *bus, const char *cluster, struct mm_err *err)
+{
+    char *value = NULL;
+    bool there = get(bus, cluster, "seeded", 1, &value, err);
+    free(value);
+    return there;
+}
+
+int mm_epoch_set_founded(struct mm_bus *bus, const char *cluster, struct mm_err *err)
+{
+    create(bus, cluster, "seeded", 1, "founded", err);
+    return err->rc;
+}
+
 /* The acknowledgement of the one message under way: its sequence, 0 when the stream had moved on. */
 static int64_t wait_ack(struct mm_bus *bus, const char *stream, struct mm_err *err)
 {

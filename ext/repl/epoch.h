@@ -31,6 +31,11 @@ int mm_epoch_begin(struct mm_bus *bus, const char *cluster, const struct mm_epoc
 int mm_epoch_finish(struct mm_bus *bus, const char *cluster, const struct mm_epoch *e, const char *snapshot,
                     struct mm_err *err);
 
+/* The first epoch: key seeded.1 says that the cluster is founded, so that nobody founds
+** it again where its streams are gone. */
+bool mm_epoch_founded(struct mm_bus *bus, const char *cluster, struct mm_err *err);
+int mm_epoch_set_founded(struct mm_bus *bus, const char *cluster, struct mm_err *err);
+
 /* Appends the message with which the epoch begins to the shard's stream, behind
 ** what is there now; its place becomes *pos. */
 int mm_epoch_append(struct mm_bus *bus, const struct mm_shard *s, const struct mm_msg *m, struct mm_position *pos,

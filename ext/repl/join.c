@@ -347,13 +347,23 @@ static enum mm_join_result look_at_epochs(struct mm_repl *r, const struct mm_joi
     if (mm_epoch_look(r->bus, o->cluster, own, epochs, err) != SQLITE_OK) {
         return MM_JOIN_LATER;
     }
-    r->newest_epoch = epochs->done.n > r->newest_epoch ? epochs->done.n : r->newest_epoch;
+    r->newest_epoch = epochs->done.n;
     if (epochs->done.n == 0) {
         return MM_JOIN_DONE;
     }
     mm_err_set(err, SQLITE_NOTFOUND, "the cluster goes on in epoch %lld, which node %lld began",
                (long long)epochs->done.n, (long long)epochs->done.node);
     return MM_JOIN_EPOCH;
+}
+
+static void log_is_gone(const struct mm_join_options *o, struct mm_err *err)
+{
+    mm_err_init(err);
+    mm_err_set(
+        err, SQLITE_NOTFOUND,
+        "the log of cluster %s, which was founded before, is gone: call marmot_rejoin('seed') on a node that was "
+        "part of it, or set cluster to a name of its own",
+        o->cluster);
 }
 
 enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
@@ -386,9 +396,11 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
     if (result == MM_JOIN_DONE && look_at_epochs(r, o, 1, &epochs, err) != MM_JOIN_DONE) {
         result = err->rc == SQLITE_NOTFOUND ? MM_JOIN_BRING : MM_JOIN_LATER;
     }
+    bool founded = result == MM_JOIN_DONE && mm_epoch_founded(r->bus, o->cluster, err);
+    result = result == MM_JOIN_DONE && err->rc != SQLITE_OK ? MM_JOIN_LATER : result;
     for (int k = 0; k < r->nshard && result == MM_JOIN_DONE; k++) {
         struct mm_stream_info info;
-        result = mm_record_stream(r, o, &r->shard[k], true, &info, err);
+        result = mm_record_stream(r, o, &r->shard[k], !founded, &info, err);
         if (result == MM_JOIN_DONE) {
             (void)snprintf(r->shard[k].pos.created, sizeof r->shard[k].pos.created, "%s", info.created);
         }
@@ -398,6 +410,8 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
     } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0 && epochs.newest.n != 0) {
         begun(&epochs.newest, err); /* nobody founds beside it */
         result = MM_JOIN_LATER;
+    } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0 && founded) {
+        result = MM_JOIN_DIVERGED;
     } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0) {
         /* Whoever stores it first founds; a dead founder's place is taken so. */
         if (publish_founded(r, o, table, n, err) != SQLITE_OK) {
@@ -406,6 +420,16 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
     }
     if (result == MM_JOIN_DONE) {
         result = join_founded(r, o, table, n, err);
+    }
+    if (result == MM_JOIN_DONE && !founded) {
+        struct mm_err none; /* whoever joins next tells it, else */
+        mm_err_init(&none);
+        mm_epoch_set_founded(r->bus, o->cluster, &none);
+    } else if (result == MM_JOIN_DIVERGED) {
+        if (err->rc != SQLITE_AUTH) {
+            log_is_gone(o, err);
+        }
+        result = MM_JOIN_CONFLICT;
     }
     free(table);
     return result;

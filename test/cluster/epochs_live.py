@@ -74,6 +74,11 @@ def streams_deleted(ws, nats):
             n.sql("INSERT INTO t VALUES (?, ?)", 1000 + k, n.name)
         for n in nodes:
             n.wait_state("diverged", 40)
+        early = node(ws, nats, "early", "deleted", schema=SCHEMA + "INSERT INTO t VALUES (1, 'of a newcomer');")
+        early.wait_state("join_conflict", 20)
+        check("a newcomer does not found the cluster again", "is gone" in early.status()["why"], early.status())
+        check("nor seed it", "never part" in refused(early, "seed"), refused(early, "seed"))
+        early.quit()
         # Node 999 has begun an epoch and is at work on it; then its lease is over.
         raw.request("$KV.marmot-meta.epoch.2", b"999 00000000deadbeef")
         raw.request("$KV.marmot-leases.seed.2", b"999")

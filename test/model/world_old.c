@@ -33,8 +33,8 @@ void world_old_message(struct world *w, uint64_t seed)
     for (int64_t seq = end; !found && seq > 0 && seq > end - LOOK_BACK; seq--) {
         const struct net_message *from = net_get(w->net, shard, seq);
         mm_err_init(&err);
-        found = mm_wire_decode(&m, from->data, from->len, from->zstd, &a, &err) == SQLITE_OK &&
-                m.kind == MM_MSG_TXN && m.epoch == 1;
+        found = mm_wire_decode(&m, from->data, from->len, from->zstd, &a, &err) == SQLITE_OK && m.kind == MM_MSG_TXN &&
+                m.epoch == 1;
     }
     if (found) {
         memcpy(m.prev, m.txid, sizeof m.prev);
