@@ -68,28 +68,6 @@ static void result_buf(struct call *c, struct mm_buf *b)
     free(text);
 }
 
-/* How a table is captured is one setting of the database for now. */
-static bool mode_ok(struct call *c, int k)
-{
-    const char *mode = text_arg(c, k);
-    if (mode == NULL || strcmp(mode, "auto") == 0) {
-        return true;
-    }
-    if (strcmp(mode, "hook") == 0 || strcmp(mode, "trigger") == 0) {
-        char *set = mm_meta_exists(c->db, &c->err) ? mm_meta_text(c->db, MM_META_CAPTURE, &c->err) : NULL;
-        if (set != NULL && strcmp(set, mode) != 0) {
-            mm_err_set(
-                &c->err, SQLITE_ERROR,
-                "this database captures in mode '%.20s': give 'capture' in marmot_init to change it for all tables",
-                set);
-        }
-        sqlite3_free(set);
-        return c->err.rc == SQLITE_OK;
-    }
-    mm_err_set(&c->err, SQLITE_ERROR, "unknown mode '%.40s': use 'auto', 'hook' or 'trigger'", mode);
-    return false;
-}
-
 static void body_init(struct call *c)
 {
     struct mm_buf b;
@@ -100,7 +78,7 @@ static void body_init(struct call *c)
 
 static void body_watch(struct call *c)
 {
-    if (mode_ok(c, 1) && mm_watching_add(c->db, text_arg(c, 0), &c->err) == SQLITE_OK) {
+    if (mm_watching_add(c->db, text_arg(c, 0), text_arg(c, 1), &c->err) == SQLITE_OK) {
         mm_registry_tables_changed(c->db);
         sqlite3_result_int(c->ctx, 1);
     }
@@ -108,10 +86,7 @@ static void body_watch(struct call *c)
 
 static void body_watch_all(struct call *c)
 {
-    if (!mode_ok(c, 0)) {
-        return;
-    }
-    int n = mm_watching_add_all(c->db, &c->err);
+    int n = mm_watching_add_all(c->db, text_arg(c, 0), &c->err);
     if (n >= 0) {
         mm_registry_tables_changed(c->db);
         sqlite3_result_int(c->ctx, n);

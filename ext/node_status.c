@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/gate.h"
 #include "base/log.h"
+#include "capture/hook.h"
 #include "capture/trigger.h"
 #include "node_int.h"
 
@@ -108,9 +109,9 @@ static int table_json(void *arg, struct mm_target *t, struct mm_err *err)
     struct mm_buf *b = all->b;
     mm_buf_str(b, b->len > 1 ? ",{\"name\":" : "{\"name\":");
     mm_buf_json(b, t->name);
-    bool full = mm_trigger_mode(all->db, err) == MM_TRIGGER_FULL;
+    bool full = mm_trigger_mode_for(all->db, t->name, err) == MM_TRIGGER_FULL;
     bool there = mm_trigger_there(all->db, t->name, err);
-    const char *how = full ? (there ? "trigger" : "none") : there ? "auto" : "hook";
+    const char *how = full && there ? "trigger" : full && !mm_hook_available(NULL) ? "none" : there ? "auto" : "hook";
     mm_buf_printf(b, ",\"capture\":\"%s\",\"key\":[", mm_watch_captures(t->state) ? how : "none");
     const char *sep = "";
     for (int place = 1; t->def != NULL && place <= t->def->ncol; place++) {

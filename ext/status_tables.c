@@ -59,13 +59,16 @@ static int one_table(sqlite3 *db, struct mm_status_rows *r, const char *name, co
     bool captured = e != NULL ? mm_watch_captures(e->state) : false;
     const char *refused = mm_trigger_refuses(t);
     bool there = captured && mm_trigger_there(db, t->name, err);
-    bool full = there && mm_trigger_mode(db, err) == MM_TRIGGER_FULL;
+    bool full = there && mm_trigger_mode_for(db, t->name, err) == MM_TRIGGER_FULL;
     bool hooked = captured && !full && !mm_registry_uncaptured(db, why, sizeof why);
     if (captured && !full && !hooked) {
         cause = cause != NULL ? cause : why;
-    } else if (captured && !there && mm_trigger_mode(db, err) != MM_TRIGGER_NONE && refused != NULL) {
+    } else if (captured && !there && mm_trigger_mode_for(db, t->name, err) != MM_TRIGGER_NONE && refused != NULL) {
         sqlite3_snprintf(sizeof why, why, "writers without libmarmot are not captured: %s", refused);
         cause = cause != NULL ? cause : why;
+    } else if (captured && !there && mm_trigger_mode(db, err) != MM_TRIGGER_NONE &&
+               mm_trigger_mode_for(db, t->name, err) == MM_TRIGGER_NONE) {
+        cause = cause != NULL ? cause : "writers without libmarmot are not captured: its mode is 'hook'";
     }
     const char *how = hooked && there ? "auto" : hooked ? "hook" : there ? "trigger" : "none";
     const char *text[] = { t->name, how, key, state, cause };

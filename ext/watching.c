@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/db.h"
+#include "capture/hook.h"
 #include "capture/tables.h"
 #include "capture/trigger.h"
 #include "store/meta.h"
@@ -148,8 +149,35 @@ static struct mm_table *load(sqlite3 *db, const char *table, struct mm_err *err)
     return t;
 }
 
-int mm_watching_add(sqlite3 *db, const char *table, struct mm_err *err)
+static void add_one(sqlite3 *db, const char *table, const char *mode, struct mm_err *err)
 {
+    mm_watch_add(db, table, err);
+    if (mode != NULL) {
+        mm_watch_set_capture(db, table, mode, err);
+    }
+}
+
+static int check_mode(const char *mode, struct mm_err *err)
+{
+    const char *why = NULL;
+    if (mode == NULL || strcmp(mode, "auto") == 0 || strcmp(mode, "trigger") == 0) {
+        return err->rc;
+    }
+    if (strcmp(mode, "hook") != 0) {
+        return mm_err_set(err, SQLITE_ERROR, "unknown mode '%.40s': use 'auto', 'hook' or 'trigger'", mode);
+    }
+    if (!mm_hook_available(&why)) {
+        mm_err_set(err, SQLITE_ERROR, "this host's SQLite does not offer what mode 'hook' needs (%.200s): use 'auto'",
+                   why);
+    }
+    return err->rc;
+}
+
+int mm_watching_add(sqlite3 *db, const char *table, const char *mode, struct mm_err *err)
+{
+    if (check_mode(mode, err) != SQLITE_OK) {
+        return err->rc;
+    }
     bool own = sqlite3_get_autocommit(db) != 0;
     if (begin(db, err) != SQLITE_OK) {
         return err->rc;
@@ -157,8 +185,11 @@ int mm_watching_add(sqlite3 *db, const char *table, struct mm_err *err)
     struct mm_table *t = load(db, table, err);
     if (t != NULL && !t->supported) {
         mm_err_set(err, SQLITE_ERROR, "table '%.100s' cannot be watched: %.350s", t->name, t->why);
+    } else if (t != NULL && mode != NULL && strcmp(mode, "trigger") == 0 && mm_trigger_refuses(t) != NULL) {
+        mm_err_set(err, SQLITE_ERROR, "table '%.100s' cannot be captured by triggers: %.200s", t->name,
+                   mm_trigger_refuses(t));
     } else if (t != NULL) {
-        mm_watch_add(db, t->name, err);
+        add_one(db, t->name, mode, err);
     }
     mm_table_free(t);
     return finish(db, own, err);
@@ -180,7 +211,7 @@ int mm_watching_remove(sqlite3 *db, const char *table, struct mm_err *err)
     return finish(db, own, err);
 }
 
-static bool add_one_of_all(sqlite3 *db, const char *name, struct mm_err *err)
+static bool add_one_of_all(sqlite3 *db, const char *name, const char *mode, struct mm_err *err)
 {
     struct mm_table *t = mm_table_load(db, name, err);
     if (t == NULL) {
@@ -188,7 +219,7 @@ static bool add_one_of_all(sqlite3 *db, const char *name, struct mm_err *err)
     }
     bool supported = t->supported;
     if (supported) {
-        mm_watch_add(db, t->name, err);
+        add_one(db, t->name, mode, err);
     } else if (!mm_watch_captures(mm_watch_get(db, t->name, NULL, err))) {
         mm_watch_set(db, t->name, MM_UNSUPPORTED, t->why, err);
     }
@@ -196,18 +227,21 @@ static bool add_one_of_all(sqlite3 *db, const char *name, struct mm_err *err)
     return supported;
 }
 
-int mm_watching_add_all(sqlite3 *db, struct mm_err *err)
+int mm_watching_add_all(sqlite3 *db, const char *mode, struct mm_err *err)
 {
     bool own = sqlite3_get_autocommit(db) != 0;
-    if (begin(db, err) != SQLITE_OK) {
+    if (check_mode(mode, err) != SQLITE_OK || begin(db, err) != SQLITE_OK) {
         return -1;
     }
     int watched = 0;
     int n = 0;
     char **names = mm_table_list(db, &n, err);
     mm_head_set_watch_all(db, true, err);
+    if (mode != NULL) {
+        mm_meta_set_text(db, MM_META_MODE, mode, err);
+    }
     for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
-        watched += add_one_of_all(db, names[k], err);
+        watched += add_one_of_all(db, names[k], mode, err);
     }
     free_names(names, n);
     return finish(db, own, err) == SQLITE_OK ? watched : -1;

@@ -12,13 +12,14 @@
 #include "base/sqlite.h"
 
 /* An error when the table is missing (with the nearest name) or cannot be
-** watched (with the cause). */
-int mm_watching_add(sqlite3 *db, const char *table, struct mm_err *err);
+** watched (with the cause). `mode`: how it is captured from now on ('auto', 'hook',
+** 'trigger'); NULL: as before, else as the database is. */
+int mm_watching_add(sqlite3 *db, const char *table, const char *mode, struct mm_err *err);
 int mm_watching_remove(sqlite3 *db, const char *table, struct mm_err *err);
 
 /* Every table that can be watched, now and later; the others are recorded with
 ** their cause. Returns the number of watched tables, -1 with err set. */
-int mm_watching_add_all(sqlite3 *db, struct mm_err *err);
+int mm_watching_add_all(sqlite3 *db, const char *mode, struct mm_err *err);
 
 /* Asks for a rule ('last', 'delta', 'max', 'min') of a column; it holds from the
 ** place of its message in the log on, for every node. */

@@ -22,7 +22,8 @@ static void decide(struct mm_hook *h, struct mm_entry *e, struct mm_err *err)
     }
     enum mm_watch_state state = mm_watch_get(h->db, e->name, NULL, err);
     if (mm_watch_captures(state)) {
-        bool by_triggers = mm_trigger_mode(h->db, err) == MM_TRIGGER_FULL && mm_trigger_there(h->db, e->name, err);
+        bool by_triggers =
+            mm_trigger_mode_for(h->db, e->name, err) == MM_TRIGGER_FULL && mm_trigger_there(h->db, e->name, err);
         e->capture = e->t->capturable && !by_triggers;
         if (!e->t->capturable) {
             char why[256];

@@ -18,14 +18,29 @@ static const int made[KINDS] = { EVICT_INSERT, ADDED, CHANGED, EVICT_UPDATE, REM
 
 enum { COLUMNS_BYTES = 1 << 20 };
 
+static enum mm_trigger_mode mode_named(const char *mode)
+{
+    return mode == NULL                   ? MM_TRIGGER_NONE
+           : strcmp(mode, "auto") == 0    ? MM_TRIGGER_GUARD
+           : strcmp(mode, "trigger") == 0 ? MM_TRIGGER_FULL
+                                          : MM_TRIGGER_NONE;
+}
+
 enum mm_trigger_mode mm_trigger_mode(sqlite3 *db, struct mm_err *err)
 {
     char *mode = mm_meta_text(db, MM_META_CAPTURE, err);
-    enum mm_trigger_mode m = mode == NULL                   ? MM_TRIGGER_NONE
-                             : strcmp(mode, "auto") == 0    ? MM_TRIGGER_GUARD
-                             : strcmp(mode, "trigger") == 0 ? MM_TRIGGER_FULL
-                                                            : MM_TRIGGER_NONE;
+    enum mm_trigger_mode m = mode_named(mode);
     sqlite3_free(mode);
+    return m;
+}
+
+enum mm_trigger_mode mm_trigger_mode_for(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    char *all = mm_meta_text(db, MM_META_CAPTURE, err);
+    char *own = all != NULL && strcmp(all, "none") != 0 ? mm_watch_capture(db, table, err) : NULL;
+    enum mm_trigger_mode m = mode_named(own != NULL ? own : all);
+    sqlite3_free(all);
+    sqlite3_free(own);
     return m;
 }
 
@@ -191,11 +206,11 @@ static char *trigger_text(const struct mm_table *t, long long number, int kind, 
     return sqlite3_str_finish(x.s);
 }
 
-static enum mm_trigger_mode mode_of(sqlite3 *db, const struct mm_table *t, enum mm_trigger_mode all, struct mm_err *err)
+static enum mm_trigger_mode mode_of(sqlite3 *db, const struct mm_table *t, struct mm_err *err)
 {
     bool wanted = t != NULL && t->capturable && t->supported && mm_trigger_refuses(t) == NULL &&
                   mm_watch_captures(mm_watch_get(db, t->name, NULL, err));
-    return wanted ? all : MM_TRIGGER_NONE;
+    return wanted ? mm_trigger_mode_for(db, t->name, err) : MM_TRIGGER_NONE;
 }
 
 /* The number of the triggers that stand on a table; 0 = none, or of several. */
@@ -294,13 +309,12 @@ static bool drop_one(sqlite3 *db, const char *table, struct mm_err *err)
 /* Whatever is not as it should be is mended, or, with `look`, only found. */
 static bool settle(sqlite3 *db, bool look, struct mm_err *err)
 {
-    enum mm_trigger_mode all = mm_trigger_mode(db, err);
     bool due = false;
     int n = 0;
     char **names = err->rc == SQLITE_OK ? mm_table_list(db, &n, err) : NULL;
     for (int k = 0; k < n; k++) {
         struct mm_table *t = err->rc == SQLITE_OK && !(look && due) ? mm_table_load(db, names[k], err) : NULL;
-        enum mm_trigger_mode mode = t != NULL ? mode_of(db, t, all, err) : MM_TRIGGER_NONE;
+        enum mm_trigger_mode mode = t != NULL ? mode_of(db, t, err) : MM_TRIGGER_NONE;
         bool good = t == NULL || (mode == MM_TRIGGER_NONE
                                       ? mm_db_int(db, err, 0,
                                                   "SELECT count(*) FROM main.sqlite_schema WHERE type = 'trigger' AND"

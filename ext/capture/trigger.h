@@ -42,6 +42,9 @@ enum mm_trigger_mode {
 /* What the database is set to (MM_META_CAPTURE). */
 enum mm_trigger_mode mm_trigger_mode(sqlite3 *db, struct mm_err *err);
 
+/* And what it is for one table, which marmot_watch may have given a mode of its own. */
+enum mm_trigger_mode mm_trigger_mode_for(sqlite3 *db, const char *table, struct mm_err *err);
+
 /* Why triggers cannot capture this table; NULL when they can. Static text. */
 const char *mm_trigger_refuses(const struct mm_table *t);
 

@@ -9,6 +9,7 @@ static const char *const migrations[] = {
     mm_sql_0001_bookkeeping,
     mm_sql_0002_inbox,
     mm_sql_0003_log,
+    mm_sql_0004_modes,
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };

@@ -38,6 +38,7 @@ int mm_meta_set_text(sqlite3 *db, const char *key, const char *v, struct mm_err 
 #define MM_META_SEED "seed"               /* the token of an epoch that this database begins, until it counts */
 #define MM_META_SOURCES "sources"         /* the last number given to a set of triggers */
 #define MM_META_CAPTURE "capture"         /* how: auto, hook, trigger, or none (nothing is captured) */
+#define MM_META_MODE "watch_mode"         /* of tables that are watched because all are, when not the database's */
 #define MM_META_STRAYS "strays"           /* commits that nothing captured, until they are mended (stray.h) */
 #define MM_META_STRAYS_EVER "strays_ever" /* and all there ever were */
 

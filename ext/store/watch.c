@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/db.h"
+#include "store/meta.h"
 #include "store/outbox.h"
 
 static const char *const state_names[] = { "none", "watched", "unwatched", "unsupported", "stale", "joining" };
@@ -92,9 +93,24 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
     if (err->rc != SQLITE_OK || mm_watch_captures(s)) {
         return err->rc;
     }
+    char *mode = mm_meta_text(db, MM_META_MODE, err);
     mm_watch_set(db, table, MM_JOINING, NULL, err);
     mm_watch_set_joined_seq(db, table, 0, err);
+    if (s == MM_WATCH_NONE && mode != NULL) {
+        mm_watch_set_capture(db, table, mode, err);
+    }
+    sqlite3_free(mode);
     return put_watch(db, table, err);
+}
+
+char *mm_watch_capture(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    return mm_db_text(db, err, "SELECT capture FROM main.__marmot__table WHERE name = %Q", table);
+}
+
+int mm_watch_set_capture(sqlite3 *db, const char *table, const char *mode, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "UPDATE main.__marmot__table SET capture = %Q WHERE name = %Q", mode, table);
 }
 
 int mm_watch_again(sqlite3 *db, struct mm_err *err)
@@ -213,10 +229,12 @@ int mm_watchlist_copy(sqlite3 *db, const char *from, const char *to, struct mm_e
 
 int mm_watch_copy(sqlite3 *db, const char *to, struct mm_err *err)
 {
-    return mm_db_exec(db, err,
-                      "INSERT INTO \"%w\".__marmot__table SELECT * FROM main.__marmot__table WHERE state = 'watched'"
-                      " AND name IN (SELECT name FROM main.__marmot__watchlist)",
-                      to);
+    return mm_db_exec(
+        db, err,
+        "INSERT INTO \"%w\".__marmot__table(name, first_name, state, why, joined_seq)"
+        " SELECT name, first_name, state, why, joined_seq FROM main.__marmot__table WHERE state = 'watched'"
+        " AND name IN (SELECT name FROM main.__marmot__watchlist)",
+        to);
 }
 
 bool mm_watchlist_missing(sqlite3 *db, char **name, struct mm_err *err)

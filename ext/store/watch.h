@@ -45,10 +45,16 @@ static inline bool mm_watch_needs_copy(enum mm_watch_state s, int64_t joined_seq
 bool mm_watch_any_needs_copy(sqlite3 *db, struct mm_err *err);
 
 /* Starts to watch: state joining, and the control message `watch` in the
-** outbox, in the current transaction of db. Nothing when it is watched. */
+** outbox, in the current transaction of db; captured as MM_META_MODE says. Nothing
+** when it is watched. */
 int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err);
 /* The outbox was given up: those messages once more whose tables are not on the cluster's list. */
 int mm_watch_again(sqlite3 *db, struct mm_err *err);
+
+/* How the table is captured when not as the database is: "auto", "hook", "trigger";
+** NULL = as that. sqlite3_free. Stays with this node. */
+char *mm_watch_capture(sqlite3 *db, const char *table, struct mm_err *err);
+int mm_watch_set_capture(sqlite3 *db, const char *table, const char *mode, struct mm_err *err);
 
 /* The reason of its state; NULL when there is none. sqlite3_free. */
 char *mm_watch_why(sqlite3 *db, const char *table, struct mm_err *err);
