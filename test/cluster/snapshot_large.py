@@ -28,13 +28,15 @@ def connect():
     db.enable_load_extension(True)
     db.load_extension(extension)
     return db
-db, other, seen, answer = connect(), connect(), [], []
+db, other, seen, answer, metrics = connect(), connect(), [], [], []
 db.execute("SELECT marmot_init(?)", (config,)).fetchone()
 db.execute("SELECT marmot_watch_all()").fetchone()
 def look():
     s = json.loads(other.execute("SELECT marmot_status()").fetchone()[0])
     if "progress" in s and s["progress"] not in seen[-1:]:
         seen.append(s["progress"])
+    if "progress" in s and not metrics:
+        metrics.extend(r[0] for r in other.execute("SELECT name FROM marmot_metrics WHERE name LIKE 'work%' ORDER BY 1"))
     time.sleep(0.002)
     return s["state"]
 if call == "marmot_run()":
@@ -56,7 +58,7 @@ else:
     while t.is_alive():
         look()
     answer.append(time.monotonic() - began)
-print(json.dumps([answer, seen]), flush=True)
+print(json.dumps([answer, seen, metrics]), flush=True)
 sys.stdin.readline()
 if call != "marmot_run()":
     print(db.execute("SELECT marmot_sync(30000)").fetchone()[0], flush=True)
@@ -106,7 +108,7 @@ def snapshot(ws, path, config):
     writer.start()
     a.stdin.write("go\n")
     a.stdin.flush()
-    (_, took), seen = json.loads(a.stdout.readline())
+    (_, took), seen, metrics = json.loads(a.stdout.readline())
     writer.over.set()
     writer.join()
     # Whoever held the lock while it copies would be seen: that is a fifth of the time at least.
@@ -114,6 +116,7 @@ def snapshot(ws, path, config):
     bar("the longest of %d commits beside a snapshot of %d MiB that took %.1f s: %.0f ms" % (
         writer.commits, MIB, took, writer.longest * 1e3), writer.longest < most, "more than %.0f ms" % (most * 1e3))
     check("writers go on beside it", writer.commits > 20, writer.commits)
+    check("metrics: the same", metrics == ["work_done", "work_total"], metrics)
     by = dict(steps(seen))
     packing = by.get("packing the snapshot", [])
     check("status: how far the packing is, in bytes", len(packing) > 1 and packing[-1][1] > MIB << 20 and
@@ -138,7 +141,7 @@ def join(ws, config):
             pass
     thread = threading.Thread(target=listen)
     thread.start()
-    answer, seen = json.loads(b.stdout.readline())
+    answer, seen, _ = json.loads(b.stdout.readline())
     b.communicate("\n")
     thread.join(5)
     os.close(ours)
