@@ -39,7 +39,7 @@ void mm_aside_close(int fd)
 
 void mm_aside_remove(const char *copy)
 {
-    static const char *const suffix[] = { "", "-journal", "-wal", "-shm" };
+    static const char *const suffix[] = { "", "-journal", "-wal", "-shm", "-recoded" };
     for (size_t k = 0; k < sizeof suffix / sizeof *suffix; k++) {
         char *name = sqlite3_mprintf("%s%s", copy, suffix[k]);
         if (name != NULL) {

@@ -15,6 +15,7 @@
 #include "snapshot/aside.h"
 #include "snapshot/begin.h"
 #include "snapshot/kept.h"
+#include "snapshot/recode.h"
 #include "snapshot/repository.h"
 #include "snapshot/seed.h"
 #include "snapshot/take.h"
@@ -149,8 +150,8 @@ static bool try_snapshot(struct mm_task *t, struct mm_repository *r, const struc
     for (int k = 0; k < m->nshard; k++) {
         at[k] = m->shard[k].seq;
     }
-    if (err->rc == SQLITE_OK && mm_scratch_open(s, &so, m, err) == SQLITE_OK &&
-        mm_scratch_replay(s, at, err) == SQLITE_OK) {
+    if (err->rc == SQLITE_OK && mm_recode(t->copy, t->o.path, t->o.vfs, &t->work, err) == SQLITE_OK &&
+        mm_scratch_open(s, &so, m, err) == SQLITE_OK && mm_scratch_replay(s, at, err) == SQLITE_OK) {
         t->manifest = *m;
         return true;
     }
