@@ -1,6 +1,6 @@
 """Transactions far above the message size travel in parts: they arrive whole or
 not at all, whatever a reader sees meanwhile and whenever the writer is killed.
-marmot-test: limit=180
+marmot-test: limit=300
 """
 import os
 import sqlite3

@@ -1,9 +1,17 @@
 #include "test/lib/bus.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+
+int bus_slow(int ms)
+{
+    const char *times = getenv("MARMOT_TEST_SLOW");
+    double slow = times != NULL ? strtod(times, NULL) : 1;
+    return slow > 1 ? (int)(ms * slow) : ms;
+}
 
 struct mm_bus *bus_to(const char *url, struct mm_err *err)
 {
@@ -77,14 +85,14 @@ bool bus_fill(struct mm_bus *b, const char *subject, int from, int count, size_t
             return false;
         }
         while (i - acked >= 512) {
-            if (!bus_ack(b, &ack, BUS_MS, err) || ack.kind != MM_ACK_STORED) {
+            if (!bus_ack(b, &ack, bus_slow(BUS_MS), err) || ack.kind != MM_ACK_STORED) {
                 return false;
             }
             acked++;
         }
     }
     while (acked < count) {
-        if (!bus_ack(b, &ack, BUS_MS, err) || ack.kind != MM_ACK_STORED) {
+        if (!bus_ack(b, &ack, bus_slow(BUS_MS), err) || ack.kind != MM_ACK_STORED) {
             return false;
         }
         acked++;
@@ -97,7 +105,7 @@ int bus_api(struct mm_bus *b, const char *subject, const char *json, struct mm_e
     struct mm_ack ack;
     /* The answer arrives as an acknowledgement without a sequence. */
     if (bus_put(b, subject, json, strlen(json), 1, err) == 0) {
-        (void)bus_ack(b, &ack, BUS_MS, err);
+        (void)bus_ack(b, &ack, bus_slow(BUS_MS), err);
     }
     return err->rc;
 }

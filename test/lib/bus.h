@@ -6,6 +6,7 @@
 #include "test/lib/nats.h"
 
 enum { BUS_MS = 5000 };
+int bus_slow(int ms); /* a wait, multiplied by MARMOT_TEST_SLOW (test/run --slow) */
 
 struct mm_bus *bus_to(const char *url, struct mm_err *err); /* open and connected, NULL with err */
 bool bus_stream(struct mm_bus *b, const char *name, const char *subject, int64_t max_msgs, struct mm_err *err);

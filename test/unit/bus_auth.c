@@ -167,10 +167,10 @@ static void tls(void)
     o.extra_fd = -1;
     b = mm_bus_open(&o, &err);
     bool good = b != NULL && mm_bus_connect(b, &err) == 0 && bus_stream(b, "t", "t", -1, &err) &&
-                bus_fill(b, "t", 1, 2000, 40000, &err) && mm_bus_follow(b, "t", 1, 1, BUS_MS, &err) == 0;
+                bus_fill(b, "t", 1, 2000, 40000, &err) && mm_bus_follow(b, "t", 1, 1, bus_slow(BUS_MS), &err) == 0;
     struct mm_delivery d;
     int got = 0;
-    while (good && got < 2000 && bus_next(b, &d, BUS_MS, &err) && d.seq == got + 1 && d.len == 40000) {
+    while (good && got < 2000 && bus_next(b, &d, bus_slow(BUS_MS), &err) && d.seq == got + 1 && d.len == 40000) {
         mm_bus_release(&d);
         got++;
     }
