@@ -303,7 +303,6 @@ static void check_prometheus(struct mm_config *c, struct mm_err *err)
 static const char *const not_yet[] = {
     "replicate",
     "autoincrement",
-    "outbox_full",
 };
 
 static void warn_not_yet(struct mm_config *c, struct mm_err *err)

@@ -260,6 +260,7 @@ static bool loop(struct mm_worker *w, struct mm_node *n)
         wait = smaller(wait, mm_node_peers_timeout(n));
         if (sound) {
             mm_node_sync_step(n);
+            mm_node_full_step(n);
             mm_node_flush(n, false);
         }
         if (stopping) {

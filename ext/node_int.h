@@ -1,5 +1,5 @@
 /* What the files of the node share. node.c owns the thread and its loop,
-** node_open.c what it opens and closes, node_look.c what the application did, node_stray.c what nothing captured, node_link.c the server, the connection and the joining, node_sync.c the
+** node_open.c what it opens and closes, node_look.c what the application did, node_stray.c what nothing captured, node_full.c an outbox that is full, node_link.c the server, the connection and the joining, node_sync.c the
 ** waiting callers, node_wake.c what it waits for, node_repair.c blocked shards, node_tell.c the state and its words, node_status.c all that is told, node_view.c copies of it. Nobody else includes this. */
 #ifndef MM_NODE_INT_H
 #define MM_NODE_INT_H
@@ -107,6 +107,7 @@ struct mm_node {
     char url[256];
     int server_pid;
     struct mm_peers peers;          /* the other nodes, as they told */
+    int64_t full_bytes;             /* of the outbox while it is beyond outbox_max_bytes, else 0 */
     int64_t strays;                 /* commits that nothing captured, not mended yet */
     char hello_cluster[40];         /* the cluster's id, "" before joining */
     int64_t caught_up_ms;           /* monotonic: last at the end of every shard; 0 = not looked yet */
@@ -141,8 +142,10 @@ struct mm_node {
     struct mm_err store_problem;   /* what is folded cannot be written here, at the last attempt */
     char store_error[512];         /* the last such error, of any kind */
     int store_wait_ms;
-    bool silent;   /* the server is there, its JetStream gives no answer: see problem */
-    bool stamping; /* strays are looked for */
+    bool silent; /* the server is there, its JetStream gives no answer: see problem */
+    int64_t next_full_look_ms;
+    bool brake_known; /* the head row says what full_bytes does */
+    bool stamping;    /* strays are looked for */
     struct mm_inbox_end stray_end;
     int64_t next_stray_ms, strays_found; /* when the task began */
     bool triggers_due;                   /* they may be of an older schema */
@@ -312,6 +315,11 @@ int mm_node_stray_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err
 void mm_node_stray_mended(struct mm_node *n, struct mm_err *err);
 void mm_node_stray_leave(struct mm_node *n);
 void mm_node_stray_text(const struct mm_node *n, char out[MM_STRAY_TEXT]);
+
+/* node_full.c */
+enum { MM_FULL_TEXT = 320 };
+void mm_node_full_step(struct mm_node *n);
+void mm_node_full_text(const struct mm_node *n, char out[MM_FULL_TEXT]);
 
 /* node_http.c: the page for Prometheus. Open returns what the bus is to be woken by. */
 int mm_node_http_open(struct mm_node *n);

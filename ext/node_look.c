@@ -29,6 +29,9 @@ static void watch_new_tables(struct mm_node *n, struct mm_err *err)
             mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
             begun = true;
         }
+        if (mm_watch_get(r->db, list[k], NULL, err) != MM_WATCH_NONE) {
+            continue; /* the application was faster, with marmot_unwatch for one */
+        }
         if (t->def->supported) {
             mm_watch_add(r->db, list[k], err);
         } else {

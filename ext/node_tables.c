@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "node_int.h"
 #include "snapshot/install.h"
+#include "store/stray.h"
 
 enum {
     LOOK_MS = 1000,
@@ -119,7 +120,7 @@ static void mark_all(struct mm_node *n, const struct mm_diff *diff, const char *
         }
     }
     mm_watch_list_free(list, count);
-    mm_db_exec(n->r.db, err, "COMMIT");
+    mm_stray_commit(n->r.db, err);
     if (!sqlite3_get_autocommit(n->r.db)) {
         sqlite3_exec(n->r.db, "ROLLBACK", NULL, NULL, NULL);
     }

@@ -155,6 +155,13 @@ void mm_node_warnings(struct mm_node *n, struct mm_buf *out)
     struct mm_buf b;
     mm_buf_init(&b, TEXT_MAX);
     mm_buf_add(out, known, strlen(known) - 1); /* without the ] */
+    if (n->full_bytes > 0) {
+        char why[MM_FULL_TEXT];
+        mm_node_full_text(n, why);
+        mm_buf_str(out, sep);
+        mm_buf_json(out, why);
+        sep = ",";
+    }
     if (n->strays > 0) {
         char why[MM_STRAY_TEXT];
         mm_node_stray_text(n, why);

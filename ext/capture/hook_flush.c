@@ -233,6 +233,13 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
     if (h->now.data == 0 || mm_hook_head(h, err) != SQLITE_OK || !h->capturing) {
         return err->rc;
     }
+    h->size = h->now.data;
+    if (h->brake == MM_BRAKE_REFUSE && !h->closing) {
+        return mm_err_set(
+            err, SQLITE_FULL,
+            "the outbox has reached outbox_max_bytes, and outbox_full is 'refuse': start or reach the NATS "
+            "server, raise outbox_max_bytes, or set outbox_full to 'slow' or 'warn'");
+    }
     struct mm_spill data;
     struct mm_spill names;
     mm_spill_init(&data);

@@ -86,6 +86,8 @@ struct mm_hook {
     bool head_known;
     bool watch_all, capturing;
     bool stamping; /* every transaction is stamped, also one of unwatched tables */
+    int brake;     /* MM_BRAKE_ */
+    uint64_t size; /* captured bytes of the transaction that was written last */
     bool vouched;  /* what was written before this connection's first stamp was looked at */
     int64_t incarnation;
 

@@ -148,6 +148,7 @@ int mm_hook_head(struct mm_hook *h, struct mm_err *err)
         h->incarnation = sqlite3_column_int64(st, 0);
         h->watch_all = sqlite3_column_int(st, 1) != 0;
         h->capturing = sqlite3_column_int(st, 2) != MM_CAPTURING_NOT;
+        h->brake = sqlite3_column_int(st, 3);
         h->stamping = sqlite3_column_int(st, 2) == MM_CAPTURING_ALL;
         h->head_known = true;
         h->schema_moved = mm_kept_reprepared(h, MM_KEPT_HEAD);

@@ -1,7 +1,9 @@
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "capture/hook_int.h"
+#include "store/outbox.h"
 
 void mm_hook_say_uncaptured(struct mm_hook *h, const char *why)
 {
@@ -190,6 +192,16 @@ static int x_sync(sqlite3_vtab *v)
     return report(v, &err);
 }
 
+/* While the outbox is full: by what it grew, within bounds. The locks of the
+** transaction are free by now. */
+static void slow_down(const struct mm_hook *h)
+{
+    enum { LEAST_MS = 10, MOST_MS = 100, BYTES_A_MS = 8192 };
+    uint64_t ms = LEAST_MS + h->size / BYTES_A_MS;
+    const struct timespec t = { .tv_nsec = (long)(ms < MOST_MS ? ms : MOST_MS) * 1000000 };
+    (void)nanosleep(&t, NULL);
+}
+
 static int x_commit(sqlite3_vtab *v)
 {
     struct mm_hook *h = hook_of(v);
@@ -198,6 +210,9 @@ static int x_commit(sqlite3_vtab *v)
     h->told = h->told && !wrote; /* captured again: the next loss is news */
     if (wrote && h->hooked) {
         h->listener(h->arg, MM_NOTE_COMMIT, NULL);
+    }
+    if (wrote && h->brake == MM_BRAKE_SLOW) {
+        slow_down(h);
     }
     return SQLITE_OK;
 }

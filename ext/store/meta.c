@@ -10,6 +10,7 @@ static const char *const migrations[] = {
     mm_sql_0002_inbox,
     mm_sql_0003_log,
     mm_sql_0004_modes,
+    mm_sql_0005_full,
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };

@@ -25,7 +25,7 @@ enum { MM_TXID_SIZE = 16 };
 ** row of kind MM_OUTBOX_BATCH, whose `last` is its highest id. A larger
 ** transaction or a control message is a row of its own, in parts. --- */
 
-/* ?1 NULL. One row: incarnation, watch_all, capturing. */
+/* ?1 NULL. One row: incarnation, watch_all, capturing, brake. */
 extern const char mm_outbox_sql_head[];
 /* ?1 id, ?2 part, ?3 kind, ?4 incarnation, ?5 txid, ?6 at, ?7 names, ?8 data, ?9 last. */
 extern const char mm_outbox_sql_put[];
@@ -124,6 +124,10 @@ int mm_head_set_watch_all(sqlite3 *db, bool on, struct mm_err *err);
 enum { MM_CAPTURING_NOT = 0, MM_CAPTURING = 1, MM_CAPTURING_ALL = 2 };
 int mm_head_set_capturing(sqlite3 *db, int how, struct mm_err *err);
 int mm_head_capturing(sqlite3 *db, struct mm_err *err);
+/* What a captured COMMIT does while the outbox is full. */
+enum { MM_BRAKE_OFF, MM_BRAKE_SLOW, MM_BRAKE_REFUSE };
+int mm_head_set_brake(sqlite3 *db, int brake, struct mm_err *err);
+int mm_head_brake(sqlite3 *db, struct mm_err *err);
 
 /* Adds number and bytes of the rows after *counted, and moves it to the last. */
 int mm_outbox_count(struct mm_outbox *o, int64_t *counted, int64_t *rows, int64_t *bytes, struct mm_err *err);

@@ -29,3 +29,13 @@ int mm_head_capturing(sqlite3 *db, struct mm_err *err)
 {
     return (int)mm_db_int(db, err, MM_CAPTURING, "SELECT capturing FROM main.__marmot__head WHERE one = 1");
 }
+
+int mm_head_set_brake(sqlite3 *db, int brake, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "UPDATE main.__marmot__head SET brake = %d WHERE one = 1", brake);
+}
+
+int mm_head_brake(sqlite3 *db, struct mm_err *err)
+{
+    return (int)mm_db_int(db, err, MM_BRAKE_OFF, "SELECT brake FROM main.__marmot__head WHERE one = 1");
+}
