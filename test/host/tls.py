@@ -1,6 +1,8 @@
 """TLS to the server from within hosts: the client library brings its own OpenSSL.
 marmot-test: parallel
 
+Node exports an OpenSSL of its own: the loader says whose functions ours found.
+
 MARMOT_HOSTS names the kinds of lib/host_kinds.py that are tried.
 """
 import os
@@ -13,7 +15,7 @@ from marmot_test import *  # noqa: E402,F403
 from cluster_hosts import *  # noqa: E402,F403
 from host_kinds import KINDS, Absent  # noqa: E402
 
-FEW = "python php ruby"
+FEW = "python php ruby node"
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v);"
 
 
@@ -33,17 +35,47 @@ def config(nats, ca):
     return {"nats": {"urls": [nats.url], "ca_file": ca}}
 
 
+def bindings(prefix):
+    """Of the client library's calls into OpenSSL: by which file each name was found."""
+    found = {}
+    for name in os.listdir(os.path.dirname(prefix)):
+        path = os.path.join(os.path.dirname(prefix), name)
+        if not path.startswith(prefix):
+            continue
+        with open(path, errors="replace") as f:
+            for line in f:
+                m = re.search(r"binding file \S*libnats\S* \[\d+\] to (\S+) \[\d+\]: normal symbol `((?:SSL|X509|EVP)_\w+)'", line)
+                if m:
+                    found[m.group(2)] = os.path.basename(m.group(1))
+    return found
+
+
+def started(kind, ws, name, **how):
+    """The loader of the host writes down whose symbols it takes."""
+    more = {"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": os.path.join(ws.dir, name + "-loader"), "LD_BIND_NOW": "1"}
+    os.environ.update(more)
+    try:
+        return kind.start(ws, name, **how), more["LD_DEBUG_OUTPUT"]
+    finally:
+        for key in more:
+            del os.environ[key]
+
+
 def one_kind(kind):
     with Workspace() as ws:
         pem = certificates(ws)
         nats = NatsServer(ws, config='tls { cert_file: "%s", key_file: "%s" }\n' % (pem["tls_server"], pem["tls_server_key"])).start()
         peer = Node(ws, "peer", config=config(nats, pem["tls_ca"]), schema=SCHEMA)
-        host = kind.start(ws, "host", config=config(nats, pem["tls_ca"]), schema=SCHEMA)
+        host, loader = started(kind, ws, "host", config=config(nats, pem["tls_ca"]), schema=SCHEMA)
         host.ask("INSERT INTO t VALUES (1, hex(zeroblob(100000)));")
         peer.sql("INSERT INTO t VALUES (2, ?)", "b" * 200000)
         check("%s: both are in the log" % kind.name, (host.sync(), peer.sync(), host.sync()) == (1, 1, 1), host.status())
         common = everywhere([host, peer])
         check("%s: replicates over TLS" % kind.name, len(common["t"][1]) == 2, common["t"][1])
+        names = bindings(loader)
+        strange = {n: f for n, f in names.items() if not re.match(r"lib(ssl|crypto)\.so", f)}
+        check("%s: the client library calls the system's OpenSSL (%d functions)" % (kind.name, len(names)),
+              len(names) > 10 and not strange, strange or names)
         stranger = kind.start(ws, "stranger", config=config(nats, pem["tls_other_ca"]), schema=SCHEMA)
         status = wait_until(lambda: (lambda s: s["state"] == "offline" and s)(stranger.status()), 20, "a wrong CA keeps it offline")
         check("%s: a server that another CA signed is refused" % kind.name, stranger.sync(200) == 0, status)
