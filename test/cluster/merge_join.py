@@ -7,6 +7,7 @@ marmot-test: parallel
 import glob
 import json
 import os
+import sqlite3
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -115,13 +116,20 @@ def main():
         check("a copy of the file is kept", len(glob.glob(m.db + "-before-join-*")) == 1, os.listdir(ws.dir))
         check("both databases are sound", integrity(a.db) == "ok" and integrity(m.db) == "ok", integrity(m.db))
 
+        with sqlite3.connect(os.path.join(ws.dir, "again.db")) as wide:
+            wide.execute("PRAGMA encoding = 'UTF-16le'")
+            wide.execute("CREATE TABLE aside(x)")
+            wide.execute("DROP TABLE aside")
+        wide.close()
         again = Node(ws, "again", config=config(nats, join="merge"), schema=MINE)
         again.wait_state("live", 40)
-        check("the same rows once more join", again.sync(20000) == 1, again.status())
+        check("the same rows once more, in a UTF-16 file, join", again.sync(20000) == 1, again.status())
         a.sync()
         m.sync()
         after = wait_equal([a, m, again], 30)
         check("and nothing of them is new", after == common, difference(after, common))
+        found = json.loads(again.one("SELECT marmot_reconcile()"))
+        check("nor was anything left uncaptured", found["rows"] == 0, found)
         m.sql("DELETE FROM t WHERE id >= 100")
         again.sql("UPDATE uniq SET w = 7 WHERE id = 20")
         m.sync()
