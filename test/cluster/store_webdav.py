@@ -1,7 +1,6 @@
 #!/usr/bin/python3
 """Snapshots on WebDAV servers: Apache with either kind of password, by TLS, and rclone. marmot-test: parallel limit=240"""
 import os
-import subprocess
 from urllib.parse import quote
 
 from marmot_test import *
@@ -14,14 +13,6 @@ LOGIN = "login=%s&secret=%s" % (USER, quote(PASSWORD))
 def at(server, port=None, query=LOGIN, directory="/deep/er%20one"):
     url = server.url if port is None else server.url.replace(":%d" % server.port, ":%d" % port)
     return "%s?dir=%s&%s" % (url, directory, query)
-
-
-def authority(ws):
-    """A certificate for localhost that nobody else trusts."""
-    key, cert = os.path.join(ws.dir, "tls.key"), os.path.join(ws.dir, "tls.pem")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
-    return cert, key
 
 
 def with_apache(ws):

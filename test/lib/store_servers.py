@@ -77,6 +77,14 @@ class Server:
         return path
 
 
+def authority(ws):
+    """A certificate for localhost that nobody else trusts."""
+    key, cert = os.path.join(ws.dir, "tls.key"), os.path.join(ws.dir, "tls.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    return cert, key
+
+
 class Apache(Server):
     program = "apache2"
 
