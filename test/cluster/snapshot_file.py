@@ -3,6 +3,7 @@ between the parts of a large transaction; restored by an empty newcomer, by the
 node itself, and by one that was away; damaged ones are refused.
 marmot-test: limit=180
 """
+import hashlib
 import json
 import os
 import shutil
@@ -168,6 +169,23 @@ def refused(ws, nats, a, b):
             return json.dumps(m).encode()
         return lambda: [rewrite(m, change) for m in metas]
 
+    def inside(*statements):
+        """Data that says something else, with a manifest that fits."""
+        def damage():
+            for meta, data in zip(metas, datas):
+                raw, packed = os.path.join(ws.dir, "inside.db"), os.path.join(place, data)
+                unpack(packed, raw)
+                db = sqlite3.connect(raw, isolation_level=None)
+                for text in statements:
+                    db.execute(text)
+                db.close()
+                subprocess.run(["zstd", "-q", "-f", raw, "-o", packed], check=True)
+                with open(packed, "rb") as f:
+                    sha = hashlib.sha256(f.read()).hexdigest()
+                fit = {"size": os.path.getsize(packed), "raw": os.path.getsize(raw), "sha256": sha}
+                rewrite(meta, lambda m: json.dumps(dict(json.loads(m), **fit)).encode())
+        return damage
+
     flip = lambda d: d[:len(d) // 2] + bytes([d[len(d) // 2] ^ 1]) + d[len(d) // 2 + 1:]  # noqa: E731
     stranger = sorted(n for n in os.listdir(place))
     cases = {
@@ -182,6 +200,10 @@ def refused(ws, nats, a, b):
                                                                    "created": "2020-01-01T00:00:00Z"}]),
         "another epoch": edit("epoch", 7),
         "a wrong length": edit("raw", 4096),
+        "data of another cluster": inside("UPDATE __marmot__meta SET value = '%s' WHERE key = 'cluster_id'" % ("f" * 32)),
+        "bookkeeping that is too new": inside("UPDATE __marmot__meta SET value = 999 WHERE key = 'schema_version'"),
+        "a damaged database": inside("PRAGMA writable_schema = 1",
+                                     "UPDATE sqlite_schema SET rootpage = 2 WHERE type = 'table' AND name = 't'"),
     }
     b.sql("UPDATE t SET v = 'mine' WHERE id = 2")
     b.sync()

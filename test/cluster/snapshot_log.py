@@ -4,6 +4,7 @@ that holds a write transaction for two seconds loses nothing, and a node that
 was away longer than the log reaches comes back with what it had pending.
 marmot-test: limit=180
 """
+import json
 import os
 import sqlite3
 import sys
@@ -46,6 +47,24 @@ def together(nodes, count, base):
     return threads
 
 
+def samples(nats, place, stop, bad):
+    """What is removed from the log lies before the older of the two snapshots, at any time."""
+    seen = 0
+    while not stop.is_set():
+        first = stream(nats)["state"]["first_seq"]  # before the look at the snapshots, which only go forward
+        try:
+            names = [n for n in os.listdir(place) if n.endswith(".json")]
+            manifests = [json.load(open(os.path.join(place, n))) for n in names]
+        except (OSError, ValueError):
+            continue  # one was being replaced
+        at = sorted(m["shards"][0]["position"] for m in manifests)
+        if first > 1 and (len(at) < 2 or first > at[-2]):
+            bad.append((first, at))
+        seen += first > 1
+        time.sleep(0.01)
+    check("the log never lost what the older snapshot does not hold (%d looks)" % seen, not bad and seen > 10, bad[:3])
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -64,6 +83,9 @@ def main():
         check("the stream is bounded and refuses what does not fit", config["max_msgs"] == MOST
               and config["discard"] == "new", config)
 
+        stop, bad = threading.Event(), []
+        watcher = threading.Thread(target=samples, args=(nats, os.path.join(ws.dir, "snapshots"), stop, bad))
+        watcher.start()
         writers = together([a, b], 700, 1000)
         # An application's long write transaction beside it: nothing can be folded at b meanwhile.
         held = sqlite3.connect(b.db, timeout=30, isolation_level=None)
@@ -74,6 +96,8 @@ def main():
         held.close()
         for t in writers:
             t.join()
+        stop.set()
+        watcher.join()
         check("both get through", a.sync(30000) == 1 and b.sync(30000) == 1, "%s %s" % (a.status(), b.status()))
         rows = wait_equal([a, b])
         written = [r for r in rows["t"][1] if r[0][1] < 900000]

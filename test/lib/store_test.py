@@ -141,6 +141,11 @@ def the_faults(make, ws, label, port, idle=3000):
     proxy.cut_after(1 << 40)
     check(label + ": and is not seen", sorted(s.list()) == ["cut", "first"], s.list())
     slow = make(proxy.port, 700)
+    crawling = filled(ws, "crawling", 3 * MB)
+    proxy.slow(2 * MB)
+    s.put("crawled", crawling)  # most of it lies in the sockets' buffers at once
+    check(label + ": a slow server is waited for", slow.get("crawled", back) and same(crawling, back), "other bytes")
+    proxy.slow(0)
     slow.put("second", small)
     proxy.hold(True)
     begin = time.monotonic()
@@ -221,6 +226,7 @@ class CutProxy:
         self.limit = None
         self.count = 0
         self.cuts = 0
+        self.pace = 0
         self.held = threading.Event()
         self.held.set()
         self.lock = threading.Lock()
@@ -232,6 +238,10 @@ class CutProxy:
         """Resets a connection each time that many bytes have passed; `times` in all."""
         with self.lock:
             self.limit, self.count, self.times = count, 0, times
+
+    def slow(self, pace):
+        """So many bytes a second in each direction; 0 = as fast as they come."""
+        self.pace = pace
 
     def hold(self, on):
         if on:
@@ -274,6 +284,8 @@ class CutProxy:
             while True:
                 data = a.recv(65536)
                 self.held.wait()
+                if self.pace:
+                    time.sleep(len(data) / self.pace)
                 if not data:
                     b.shutdown(socket.SHUT_WR)
                     return
