@@ -223,6 +223,30 @@ def connections(ws):
     check("the write-ahead log is gone after the last close", not os.path.exists(path + "-wal"), "it is there")
 
 
+def shared_cache(ws):
+    """Two connections of one cache, closed in either order."""
+    path = os.path.join(ws.dir, "shared.db")
+    for last in (0, 1):
+        pair = [sqlite3.connect("file:%s?cache=shared" % path, uri=True, isolation_level=None) for _ in range(2)]
+        for db in pair:
+            db.enable_load_extension(True)
+            db.load_extension(EXTENSION)
+        pair[0].execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, x)")
+        one(pair[0], "SELECT marmot_init(?)", OFFLINE.replace("{", '{"capture":"hook",', 1))
+        one(pair[1], "SELECT marmot_watch('t')")
+        before = transactions(pair[0])
+        for k in range(20):
+            pair[k % 2].execute("INSERT INTO t(x) VALUES (?)", (k,))
+        check("a shared cache: both connections are captured", transactions(pair[1]) == before + 20, transactions(pair[1]))
+        check("and none of their commits counts as foreign",
+              one(pair[last], "SELECT value FROM marmot_metrics WHERE name = 'foreign_commits_total'") == 0, "one does")
+        pair[1 - last].close()
+        check("the one that is left goes on", json.loads(one(pair[last], "SELECT marmot_status()"))["outbox"] is not None, "no")
+        pair[last].execute("INSERT INTO t(x) VALUES (-1)")
+        pair[last].close()
+        check("the last close ends all of it", not os.path.exists(path + "-wal"), "the write-ahead log is there")
+
+
 def threads(ws):
     """Connections of 8 threads come, init, write, stop and go at once."""
     path = os.path.join(ws.dir, "threads.db")
@@ -388,6 +412,7 @@ def main():
         second_sqlite(ws)
         application_hook(ws)
         connections(ws)
+        shared_cache(ws)
         threads(ws)
         come_and_go(ws)
         if "tsan" in os.environ.get("LD_PRELOAD", ""):
