@@ -86,9 +86,11 @@ static void begin_answer(const struct mm_node *n, struct mm_buf *b, enum mm_rejo
 
 static void end_answer(struct mm_node *n, struct mm_buf *b, int64_t given_up)
 {
+    int64_t upto;
     if (n->rejoining != MM_REJOIN_SEED) {
         mm_buf_printf(b, ",\"given_up\":%lld,\"kept\":", (long long)given_up);
-        mm_buf_json(b, n->task != NULL && mm_task_kept(n->task)[0] != '\0' ? mm_task_kept(n->task) : NULL);
+        const char *kept = n->task != NULL ? mm_task_kept(n->task, &upto) : "";
+        mm_buf_json(b, kept[0] != '\0' ? kept : NULL);
     }
     mm_buf_byte(b, '}');
     finish(n, NULL, b);
@@ -109,15 +111,17 @@ void mm_node_rejoin_failed(struct mm_node *n, const struct mm_err *err)
 void mm_node_rejoin_brought(struct mm_node *n, int64_t given_up)
 {
     struct mm_buf b;
+    int64_t upto;
     if (n->rejoining == MM_REJOIN_NOT) {
         return;
     }
+    const char *kept = mm_task_kept(n->task, &upto);
     begin_answer(n, &b, n->rejoining);
     mm_buf_str(&b, ",\"snapshot\":");
     mm_buf_json(&b, mm_task_manifest(n->task)->id[0] != '\0' ? mm_task_manifest(n->task)->id : NULL);
     mm_log(MM_LOG_WARN, "node %lld rejoined by '%s': %lld of its transactions are given up%s%s",
            (long long)n->config->node_id, names[n->rejoining], (long long)given_up,
-           mm_task_kept(n->task)[0] != '\0' ? ", the file as it was is kept as " : "", mm_task_kept(n->task));
+           kept[0] != '\0' ? ", the file as it was is kept as " : "", kept);
     end_answer(n, &b, given_up);
 }
 

@@ -295,6 +295,7 @@ static void ready(struct mm_node *n)
         .cluster_id = n->r.cluster_id,
     };
     int64_t given_up = 0;
+    (void)mm_task_kept(n->task, &in.upto);
     char cluster_id[sizeof n->r.cluster_id];
     memcpy(cluster_id, n->r.cluster_id, sizeof cluster_id);
     in.cluster_id = cluster_id;

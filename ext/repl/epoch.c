@@ -112,7 +112,10 @@ static int64_t wait_ack(struct mm_bus *bus, const char *stream, struct mm_err *e
         return 0;
     }
     if (ack.kind == MM_ACK_FULL) {
-        mm_err_set(err, SQLITE_FULL, "stream %s is full: raise replication_log.max_bytes", stream);
+        mm_err_set(err, SQLITE_FULL,
+                   "stream %s is full: raise replication_log.max_bytes, or delete the stream: the epoch then begins in "
+                   "a new one",
+                   stream);
     } else if (ack.kind != MM_ACK_STORED && ack.kind != MM_ACK_EXPECTED) {
         mm_err_set(err, SQLITE_ERROR, "stream %s does not take a message: %s (JetStream error %d)", stream, ack.text,
                    ack.code);

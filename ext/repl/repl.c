@@ -201,12 +201,12 @@ static struct pending_id *pending_ids(struct mm_repl *r, size_t *n, struct mm_er
     return list;
 }
 
-int64_t mm_repl_pending_transactions(struct mm_repl *r, struct mm_err *err)
+int64_t mm_repl_pending_transactions(struct mm_repl *r, int64_t upto, struct mm_err *err)
 {
     size_t n = 0;
     int64_t count = 0;
     struct pending_id *list = err->rc == SQLITE_OK ? pending_ids(r, &n, err) : NULL;
-    for (size_t k = 0; k < n; k++) {
+    for (size_t k = 0; k < n && list[k].id <= upto; k++) {
         struct mm_outbox_row row;
         count += mm_outbox_get(r->outbox, list[k].id, &row, NULL, NULL, err) && row.kind == MM_OUTBOX_TXN;
     }

@@ -139,8 +139,8 @@ int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err 
 ** later writes to a new random one. Inside the caller's transaction, after
 ** which *moved asks for mm_repl_reload. */
 int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err);
-/* How many transactions are pending in some shard. */
-int64_t mm_repl_pending_transactions(struct mm_repl *r, struct mm_err *err);
+/* How many transactions with an outbox id up to `upto` are pending in some shard. */
+int64_t mm_repl_pending_transactions(struct mm_repl *r, int64_t upto, struct mm_err *err);
 bool mm_repl_dirty(const struct mm_repl *r);
 
 #endif

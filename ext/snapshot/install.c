@@ -272,10 +272,10 @@ static void replace_state(struct mm_repl *r, const struct mm_install *in, struct
 }
 
 /* Its outbox ends here: nothing of it may be sent later. */
-static int64_t give_up(struct mm_repl *r, struct mm_err *err)
+static int64_t give_up(struct mm_repl *r, int64_t upto, struct mm_err *err)
 {
-    int64_t n = mm_repl_pending_transactions(r, err);
-    mm_outbox_discard(r->outbox, err);
+    int64_t n = mm_repl_pending_transactions(r, upto, err);
+    mm_outbox_discard(r->outbox, upto, err);
     mm_watch_again(r->db, err);
     mm_targets_forget(r->targets);
     mm_repl_reload(r, err);
@@ -301,7 +301,11 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
         replace_state(r, in, err);
     }
     mm_repl_reload(r, err);
-    *given_up = in->give_up ? give_up(r, err) : 0;
+    *given_up = in->give_up ? give_up(r, in->upto, err) : 0;
+    if (in->merge && in->fresh) {
+        mm_watch_again(r->db, err);
+        mm_targets_forget(r->targets);
+    }
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
         mm_pending_all_undone(r->shard[k].pending);
         mm_pending_redo(r->shard[k].pending, err);

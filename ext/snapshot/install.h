@@ -19,6 +19,7 @@ struct mm_install {
     bool fresh;     /* everybody takes a new incarnation: the epoch is a new one, which must hold all that is
                     ** here, but for what the outbox still has (SQLITE_MISMATCH: it does not), unless: */
     bool give_up;   /* what is here and not in the copy is given up: nothing stays pending */
+    int64_t upto;   /* of give_up: up to this outbox id, which the kept copy of the file holds */
     bool merge;     /* rows that exist only here stay and are captured (repl/merge.h) */
     const char *cluster_id;
     const bool *take; /* NULL: all of it; else these tables of the diff alone, the state stays */

@@ -4,8 +4,9 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "repl/open.h"
+#include "store/inbox.h"
 
-char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, struct mm_err *err)
+char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int64_t *upto, struct mm_err *err)
 {
     if (err->rc != SQLITE_OK) {
         return NULL;
@@ -19,7 +20,10 @@ char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, stru
     sqlite3 *db = mm_repl_connect(path, vfs, 0, err);
     if (db != NULL) {
         mm_work_step(work, "keeping a copy of the file", 0);
+        struct mm_inbox_end end = { 0 };
         mm_work_watch(work, db);
+        mm_inbox_find_end(db, &end, err);
+        *upto = end.next - 1;
         mm_db_exec(db, err, "VACUUM INTO %Q", name);
     }
     sqlite3_close(db);

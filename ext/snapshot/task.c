@@ -29,6 +29,7 @@ struct mm_task {
     const char *stream[MM_SNAPSHOT_SHARDS];
     char name[MM_SNAPSHOT_SHARDS][256], subject[256];
     char *copy, *kept;
+    int64_t kept_upto;
     int64_t began_ms, ended_ms;
 
     pthread_mutex_t mu;
@@ -225,7 +226,7 @@ static void keep_file(struct mm_task *t, struct mm_err *err)
                   (d->captured && !d->before && d->rows > 0 && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL));
     }
     if ((t->o.keep && differs) || t->o.keep_always) {
-        t->kept = mm_kept_make(t->o.path, t->o.vfs, &t->work, err);
+        t->kept = mm_kept_make(t->o.path, t->o.vfs, &t->work, &t->kept_upto, err);
     }
 }
 
@@ -461,8 +462,9 @@ const char *mm_task_copy(const struct mm_task *t)
     return t->copy;
 }
 
-const char *mm_task_kept(const struct mm_task *t)
+const char *mm_task_kept(const struct mm_task *t, int64_t *upto)
 {
+    *upto = t->kept_upto;
     return t->kept != NULL ? t->kept : "";
 }
 

@@ -83,8 +83,9 @@ const struct mm_manifest *mm_task_older(const struct mm_task *t);
 const char *mm_task_newest(const struct mm_task *t); /* of TABLES, READY or FAILED: id, "" = none was found */
 const struct mm_diff *mm_task_diff(const struct mm_task *t);
 const char *mm_task_copy(const struct mm_task *t);
-const char *mm_task_kept(const struct mm_task *t); /* name of the copy of the file, "" = none was made */
-int64_t mm_task_ms(const struct mm_task *t);       /* since it began */
-struct mm_work *mm_task_work(struct mm_task *t);   /* progress for any thread; in READY to go on with it */
+/* Name of the copy of the file, "" = none was made; *upto: it has the outbox up to there. */
+const char *mm_task_kept(const struct mm_task *t, int64_t *upto);
+int64_t mm_task_ms(const struct mm_task *t);     /* since it began */
+struct mm_work *mm_task_work(struct mm_task *t); /* progress for any thread; in READY to go on with it */
 
 #endif

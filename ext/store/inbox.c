@@ -422,14 +422,14 @@ int64_t mm_inbox_rewrite(uint8_t *bytes, size_t len, int64_t base, int64_t old, 
     return n;
 }
 
-int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t moved, struct mm_err *err)
+int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t last, int64_t moved, struct mm_err *err)
 {
     struct mm_inbox_end end = { 0 };
     struct mm_buf b;
     mm_buf_init(&b, (size_t)1 << 24);
     mm_inbox_find_end(db, &end, err);
     mm_inbox_bytes(db, &end, &b, err);
-    if (err->rc == SQLITE_OK && mm_inbox_rewrite(b.data, b.len, end.base, old, first, INT64_MAX, moved) > 0) {
+    if (err->rc == SQLITE_OK && mm_inbox_rewrite(b.data, b.len, end.base, old, first, last, moved) > 0) {
         struct log l;
         log_open(&l, db, true, err);
         log_write(&l, b.data, (uint32_t)b.len, HEAD, err);

@@ -99,8 +99,8 @@ bool mm_inbox_parse(const uint8_t **p, const uint8_t *end, struct mm_inbox_recor
 ** begins with id `base`. Returns how many. */
 int64_t mm_inbox_rewrite(uint8_t *bytes, size_t len, int64_t base, int64_t old, int64_t first, int64_t last,
                          int64_t moved);
-/* Gives the log's records from `first` on under `old` to `moved`. Returns err->rc. */
-int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t moved, struct mm_err *err);
+/* The same in the log itself. Returns err->rc. */
+int mm_inbox_move(sqlite3 *db, int64_t old, int64_t first, int64_t last, int64_t moved, struct mm_err *err);
 
 /* The stamp at the end, which *end is moved to: 1, or 0 when there is none; `seal`
 ** (may be NULL) gets its bytes as they lie there. */

@@ -400,7 +400,7 @@ int mm_outbox_move(struct mm_outbox *o, int64_t old, int64_t first, int64_t move
                (long long)moved, (long long)old, (long long)first);
     for (int64_t base = 0; err->rc == SQLITE_OK && (base = move_batch(o, base, old, first, moved, err)) != 0;) {
     }
-    mm_inbox_move(o->db, old, first, moved, err);
+    mm_inbox_move(o->db, old, first, INT64_MAX, moved, err);
     mm_outbox_forget(o);
     return err->rc;
 }

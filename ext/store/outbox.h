@@ -111,8 +111,8 @@ int mm_outbox_copy(sqlite3 *db, const char *to, struct mm_err *err);
 int mm_outbox_strip(sqlite3 *db, struct mm_err *err);
 /* The log was set back: rows above `id` count as not echoed again. */
 int mm_outbox_unecho(sqlite3 *db, int64_t id, struct mm_err *err);
-/* All of it is given up, echoed or not; ids go on. */
-int mm_outbox_discard(struct mm_outbox *o, struct mm_err *err);
+/* What it holds up to `upto` is given up, echoed or not; ids go on. */
+int mm_outbox_discard(struct mm_outbox *o, int64_t upto, struct mm_err *err);
 /* Highest id that was trimmed away: what is up to it cannot be sent again. */
 int64_t mm_outbox_gone(sqlite3 *db, struct mm_err *err);
 

@@ -152,6 +152,48 @@ def killed_on_the_way(ws, nats, nodes):
     check("each time one epoch", epochs == [epoch + len(KILLS)] * len(nodes), (epoch, epochs))
 
 
+def writes_go_on(ws):
+    """Everybody writes all along; what adds up shows what is applied twice or lost."""
+    nats = NatsServer(ws).start()
+    schema = SCHEMA + "CREATE TABLE sum(k INTEGER PRIMARY KEY, n INTEGER); INSERT INTO sum VALUES (1, 0), (2, 0);"
+    nodes = [node(ws, nats, n, "writes", schema=schema) for n in "abc"]
+    settle(nodes)
+    nodes[0].one("SELECT marmot_policy('sum', 'n', 'delta')")
+    settle(nodes)
+    count = 0
+
+    def write():
+        nonlocal count
+        for k, n in enumerate(nodes):
+            if n.busy:
+                continue
+            n.txn([("UPDATE sum SET n = n + 1 WHERE k = 1", ()), ("UPDATE sum SET n = n + 10 WHERE k = 2", ()),
+                   ("INSERT INTO t VALUES (?, ?)", (10000 * k + count, "x" * (3000000 if count == 7 else 30)))])
+            count += 1
+    for n in nodes:
+        n.busy = False
+    for _ in range(10):
+        write()
+    nats.wipe()
+    write()
+    nats.start()
+    wait_until(lambda: write() or all(n.status()["state"] == "diverged" for n in nodes), 30, "all are diverged")
+    nodes[1].send_sql("SELECT marmot_rejoin('seed')")
+    nodes[1].busy = True
+    for _ in range(20):
+        write()
+    nodes[1].receive()
+    nodes[1].busy = False
+    wait_until(lambda: write() or all(n.status()["state"] == "live" for n in nodes), 40, "all are live")
+    rows = settle(nodes)
+    sums = {r[0][1]: r[1][1] for r in rows["sum"][1]}
+    check("each change of all %d counts once" % count, sums == {1: count, 2: 10 * count} and
+          len(rows["t"][1]) == count, (count, sums, len(rows["t"][1])))
+    for n in nodes:
+        n.quit()
+    nats.kill()
+
+
 def holds_more(ws):
     nats = NatsServer(ws).start()
     a, b, c = nodes = [node(ws, nats, n, "more") for n in "abc"]
@@ -284,6 +326,7 @@ def main():
             check("%s is sound" % n.name, integrity(n.db) == "ok", integrity(n.db))
             n.quit()
         nats.kill()
+        writes_go_on(ws)
         holds_more(ws)
         adopt(ws)
         another_cluster(ws)

@@ -294,7 +294,7 @@ static void given_up(void)
     mm_outbox_forget(outbox);
     mm_db_exec(db, &err, "BEGIN");
     mm_outbox_undo_put(outbox, a, 1, true, "x", 1, &err);
-    check("all of it is given up", mm_outbox_discard(outbox, &err) == SQLITE_OK && are("") &&
+    check("all of it is given up", mm_outbox_discard(outbox, last, &err) == SQLITE_OK && are("") &&
                                        mm_outbox_size(db, &n, &bytes, &err) == SQLITE_OK && n == 0 && bytes == 0);
     mm_db_exec(db, &err, "COMMIT");
     end.at = 0;
@@ -302,7 +302,19 @@ static void given_up(void)
                                                  !mm_outbox_get(outbox, a, &row, NULL, NULL, &err) &&
                                                  count("SELECT count(*) FROM __marmot__undo") == 0);
     check("ids go on", put(1, 10) == last + 1 && mm_outbox_gone(db, &err) == last);
-    mm_outbox_discard(outbox, &err);
+    a = put(1, 10);
+    mm_outbox_discard(outbox, a - 1, &err);
+    char want[100];
+    snprintf(want, sizeof want, "%lld", (long long)a);
+    check("of the inbox what comes later stays", are(want) && mm_outbox_echoed_upto(outbox, &err) == a - 1);
+    put(1, 10);
+    put(1, 30000); /* the inbox becomes a batch */
+    mm_outbox_forget(outbox);
+    mm_outbox_discard(outbox, a, &err);
+    snprintf(want, sizeof want, "%lld %lld", (long long)a + 1, (long long)a + 2);
+    check("and of a batch", are(want) && count("SELECT count(*) FROM __marmot__outbox WHERE kind = 2") == 1);
+    mm_outbox_discard(outbox, a + 2, &err);
+    check("up to the end", are(""));
     end.at = 0;
     check("no error on the way", err.rc == SQLITE_OK);
 }
