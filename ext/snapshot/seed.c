@@ -12,7 +12,7 @@
 #include "repl/record.h"
 #include "snapshot/repository.h"
 
-enum { REQUEST_MS = 5000 };
+enum { REQUEST_MS = 5000, TRIES = 10, AGAIN_MS = 200 };
 
 /* The record of the cluster, made anew where a server lost all. */
 static void need_record(const struct mm_seed *s, struct mm_repl *r, struct mm_err *err)
@@ -214,8 +214,16 @@ int mm_seed_run(const struct mm_seed *s, struct mm_manifest *m, struct mm_err *e
     repo.store = mm_store_open(s->store, err);
     r.bus = err->rc == SQLITE_OK ? mm_bus_open(&bo, err) : NULL;
     mm_work_step(s->take.work, "beginning an epoch", 0);
-    if (err->rc == SQLITE_OK && mm_bus_connect(r.bus, err) == SQLITE_OK) {
-        begin_epoch(s, &r, &repo, m, err);
+    int64_t own = m->epoch;
+    for (int k = 0; k < TRIES && err->rc == SQLITE_OK && m->epoch == own; k++) {
+        if (mm_bus_connected(r.bus) || mm_bus_connect(r.bus, err) == SQLITE_OK) {
+            begin_epoch(s, &r, &repo, m, err);
+        }
+        /* A bucket that another node is making right now takes nothing yet. */
+        if (err->rc == SQLITE_CANTOPEN && m->epoch == own && k < TRIES - 1 && !s->take.work->stop) {
+            mm_err_init(err);
+            mm_bus_wait(r.bus, AGAIN_MS, err);
+        }
     }
     mm_store_close(repo.store);
     mm_bus_close(r.bus);
