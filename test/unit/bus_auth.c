@@ -170,11 +170,21 @@ static void tls(void)
                 bus_fill(b, "t", 1, 2000, 40000, &err) && mm_bus_follow(b, "t", 1, 1, bus_slow(BUS_MS), &err) == 0;
     struct mm_delivery d;
     int got = 0;
-    while (good && got < 2000 && bus_next(b, &d, bus_slow(BUS_MS), &err) && d.seq == got + 1 && d.len == 40000) {
+    int lost = 0;
+    while (good && got < 2000 && bus_next(b, &d, bus_slow(BUS_MS), &err)) {
+        if (d.kind == MM_DELIVERY_LOST) { /* a server gives up on who reads too slowly, as below valgrind */
+            lost++;
+            good = (mm_bus_connected(b) || mm_bus_connect(b, &err) == 0) &&
+                   mm_bus_follow(b, "t", 1, got + 1, bus_slow(BUS_MS), &err) == 0;
+            continue;
+        }
+        good = d.seq == got + 1 && d.len == 40000;
+        got += good;
         mm_bus_release(&d);
-        got++;
     }
     nats_check("80 MB there and back", got == 2000, "%d %s", got, err.msg);
+    nats_check("in one go", lost == 0 || bus_slow(1) > 1, "lost %d times", lost);
+    printf("# lost %d times\n", lost);
     mm_bus_close(b);
     nats_stop(&s);
 
