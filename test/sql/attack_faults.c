@@ -1,6 +1,6 @@
 /* What goes wrong inside: every allocation, interrupts at any moment, an
 ** authorizer that says no. Nothing may be committed uncaptured and unsaid,
-** nothing may be corrupted.
+** nothing may be corrupted. marmot-test: limit=240
 **
 ** Where the join itself fails, the statement is made to fail by a veto that
 ** SQLite's own asserts object to: those sweeps run on release builds only. */
