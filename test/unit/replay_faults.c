@@ -6,15 +6,13 @@
 **
 **   replay_faults [--first SEED] [--count N] [--seconds N] [--full] [--nth N]
 **
-** Without --full a sweep leaves out most of its places, by the seed. Before it
-** each allocation fails in turn while a transaction of two shards is read. */
+** Without --full a sweep leaves out most of its places, by the seed. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "base/db.h"
 #include "base/log.h"
 #include "test/model/schedule.h"
 
@@ -98,61 +96,6 @@ static bool once(struct trial *t, long nth, long live)
     return !t->failed;
 }
 
-/* A transaction is pending in all of its shards or in none after `what` ran out
-** of memory, or what is in memory is marked as not to be trusted. */
-static bool whole(struct mm_repl *r, int (*what)(struct mm_repl *, struct mm_err *), const char *name)
-{
-    struct mm_err err;
-    bool good = true;
-    long nth = 0;
-    for (bool came = true; came && good;) {
-        mm_err_init(&err);
-        fault_arm(FAULT_MEMORY, ++nth, NULL, NULL);
-        (void)what(r, &err);
-        came = fault_came();
-        fault_arm(FAULT_NONE, 0, NULL, NULL);
-        mm_err_init(&err);
-        if (r->reload_needed) {
-            mm_repl_reload(r, &err);
-        } else {
-            mm_repl_read_outbox(r, &err);
-        }
-        size_t one = mm_pending_count(r->shard[0].pending);
-        size_t two = mm_pending_count(r->shard[1].pending);
-        good = err.rc == SQLITE_OK && one == 1 && two == 1;
-        if (!good) {
-            printf("not ok %s of two shards, allocation %ld: pending %zu and %zu times %s\n", name, nth, one, two,
-                   err.msg);
-        }
-    }
-    if (good) {
-        printf("ok %s of a transaction of two shards: %ld allocations fail\n", name, nth - 1);
-    }
-    return good;
-}
-
-static bool two_shards(void)
-{
-    struct world w;
-    uint64_t seed = 0;
-    world_open(&w, seed);
-    while (w.shards != 2) {
-        world_close(&w);
-        world_open(&w, ++seed);
-    }
-    struct mm_err err;
-    mm_err_init(&err);
-    mm_db_exec(w.node[0].app, &err, "BEGIN IMMEDIATE");
-    for (int s = 0; s < 2; s++) {
-        mm_db_exec(w.node[0].app, &err, "DELETE FROM main.\"%w\"", w.def[s][0].name);
-    }
-    mm_db_exec(w.node[0].app, &err, "COMMIT");
-    bool good = err.rc == SQLITE_OK && whole(&w.node[0].r, mm_repl_reload, "reading") &&
-                whole(&w.node[0].r, mm_repl_rekey, "new keys");
-    world_close(&w);
-    return good;
-}
-
 int main(int argc, char **argv)
 {
     static const struct option options[] = { { "first", 1, NULL, 'f' },   { "count", 1, NULL, 'c' },
@@ -175,9 +118,6 @@ int main(int argc, char **argv)
     }
     world_prepare();
     struct trial *t = schedule_shared(sizeof *t);
-    if (only == 0 && !two_shards()) {
-        return 1;
-    }
     long places[FAULTS] = { 0 };
     uint64_t k = 0;
     for (; k < count && (until == 0 || time(NULL) < until); k++) {

@@ -1,0 +1,144 @@
+/* Cases of the simulator that chance meets seldom, or that its comparisons
+** cannot see since everything ends equal all the same. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/log.h"
+#include "test/model/schedule.h"
+
+enum { COMMITS = 12 };
+
+static int failed;
+
+static void check(const char *name, bool good, const char *why)
+{
+    printf(good ? "ok %s\n" : "not ok %s: %s\n", name, why);
+    failed += !good;
+}
+
+static void open_world(struct world *w, int shards)
+{
+    uint64_t seed = 0;
+    world_open(w, seed);
+    while (w->shards != shards || w->part_size < 100000) {
+        world_close(w);
+        world_open(w, ++seed);
+    }
+}
+
+static void act(struct world *w, enum world_act a, unsigned node)
+{
+    struct world_step s = { a, node, 1 };
+    world_act(w, &s);
+}
+
+/* One transaction of the application. */
+static bool put_row(struct world *w, const char *table, int id)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_db_exec(w->node[0].app, &err, "REPLACE INTO main.\"%w\" VALUES (%d, 'case', 0)", table, id);
+    return err.rc == SQLITE_OK;
+}
+
+/* Where nothing goes wrong each transaction is sent once. */
+static void sent_once(void)
+{
+    struct world w;
+    char why[640];
+    open_world(&w, 1);
+    bool good = true;
+    for (int k = 0; k < COMMITS; k++) {
+        good = good && put_row(&w, "plain", 100 + k);
+    }
+    for (int k = 0; k < 3; k++) {
+        act(&w, WORLD_TURN, 0);
+    }
+    int64_t end = net_end(w.net, 1);
+    snprintf(why, sizeof why, "%lld messages, not %d; %s", (long long)end, COMMITS + 1, w.why);
+    check("nothing goes wrong: nothing is sent twice", good && !w.failed && end == COMMITS + 1, why);
+    const struct mm_shard *s = &w.node[0].r.shard[0];
+    snprintf(why, sizeof why, "%lld ignored, %lld duplicates, %lld resent", (long long)s->ignored,
+             (long long)s->duplicates, (long long)s->resent);
+    check("nor is anything ignored", s->ignored + s->duplicates + s->resent == 0, why);
+    world_settle(&w);
+    check("and all end equal", !w.failed, w.why);
+    world_close(&w);
+}
+
+/* The server gives another message at the place that was folded last. */
+static void other_tail(void)
+{
+    struct world w;
+    open_world(&w, 1);
+    bool good = put_row(&w, "plain", 100);
+    act(&w, WORLD_TURN, 0);
+    act(&w, WORLD_TURN, 1);
+    good = good && !w.failed && w.node[1].r.shard[0].pos.seq == net_end(w.net, 1);
+    const struct net_message *m = net_get(w.net, 1, net_end(w.net, 1));
+    ((uint8_t *)m->data)[m->len / 2] ^= 1;
+    act(&w, WORLD_CUT, 1);
+    act(&w, WORLD_TURN, 1);
+    check("another message at the folded place is noticed", good && w.failed && strstr(w.why, "is lost") != NULL,
+          w.why);
+    world_close(&w);
+}
+
+/* A transaction is pending in all of its shards or in none after `what` ran out
+** of memory, or what is in memory is marked as not to be trusted. */
+static void whole(struct mm_repl *r, int (*what)(struct mm_repl *, struct mm_err *), const char *name)
+{
+    struct mm_err err;
+    bool good = true;
+    long nth = 0;
+    for (bool came = true; came && good;) {
+        mm_err_init(&err);
+        fault_arm(FAULT_MEMORY, ++nth, NULL, NULL);
+        (void)what(r, &err);
+        came = fault_came();
+        fault_arm(FAULT_NONE, 0, NULL, NULL);
+        mm_err_init(&err);
+        if (r->reload_needed) {
+            mm_repl_reload(r, &err);
+        } else {
+            mm_repl_read_outbox(r, &err);
+        }
+        size_t one = mm_pending_count(r->shard[0].pending);
+        size_t two = mm_pending_count(r->shard[1].pending);
+        good = err.rc == SQLITE_OK && one == 1 && two == 1;
+        if (!good) {
+            printf("# allocation %ld: pending %zu and %zu times %s\n", nth, one, two, err.msg);
+        }
+    }
+    printf("# %s: %ld allocations fail\n", name, nth - 1);
+    check(name, good, "it is not");
+}
+
+static void two_shards(void)
+{
+    struct world w;
+    struct mm_err err;
+    open_world(&w, 2);
+    mm_err_init(&err);
+    mm_db_exec(w.node[0].app, &err, "BEGIN IMMEDIATE");
+    for (int s = 0; s < 2; s++) {
+        mm_db_exec(w.node[0].app, &err, "DELETE FROM main.\"%w\"", w.def[s][0].name);
+    }
+    mm_db_exec(w.node[0].app, &err, "COMMIT");
+    check("a transaction of two shards", err.rc == SQLITE_OK, err.msg);
+    whole(&w.node[0].r, mm_repl_reload, "is read whole");
+    whole(&w.node[0].r, mm_repl_rekey, "gets new keys whole");
+    world_close(&w);
+}
+
+int main(void)
+{
+    mm_log_silence();
+    world_prepare();
+    sent_once();
+    other_tail();
+    two_shards();
+    return failed > 0;
+}
