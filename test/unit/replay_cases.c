@@ -6,6 +6,7 @@
 
 #include "base/db.h"
 #include "base/log.h"
+#include "store/policy.h"
 #include "test/model/schedule.h"
 
 enum { COMMITS = 12 };
@@ -116,6 +117,60 @@ static void whole(struct mm_repl *r, int (*what)(struct mm_repl *, struct mm_err
     check(name, good, "it is not");
 }
 
+static bool run_sql(struct world *w, int node, const char *sql)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    return mm_db_exec(w->node[node].app, &err, "%s", sql) == SQLITE_OK;
+}
+
+static bool set_policy(struct world *w, int node, const char *column, enum mm_policy policy)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_db_exec(w->node[node].app, &err, "BEGIN IMMEDIATE");
+    mm_policy_request(w->node[node].app, "plain", column, policy, &err);
+    return mm_db_exec(w->node[node].app, &err, "COMMIT") == SQLITE_OK;
+}
+
+/* The echo of a change that the policy undoes is not taken as already there. */
+static void policy_at_echo(void)
+{
+    struct world w;
+    open_world(&w, 1);
+    bool good = set_policy(&w, 0, "a", MM_POLICY_MAX);
+    act(&w, WORLD_TURN, 0);
+    good = good && run_sql(&w, 0, "UPDATE plain SET a = 1 WHERE id = 2");
+    act(&w, WORLD_TURN, 0);
+    world_settle(&w);
+    check("max undoes a smaller value at its origin, too", good && !w.failed, w.why);
+    world_close(&w);
+}
+
+/* A policy comes between a pending change and a foreign one of the same row. */
+static void policy_between(void)
+{
+    struct world w;
+    open_world(&w, 1);
+    bool good = run_sql(&w, 0, "UPDATE plain SET b = 'mine' WHERE id = 1") && set_policy(&w, 1, "a", MM_POLICY_DELTA);
+    act(&w, WORLD_TURN, 1);
+    for (int k = 0; k < 2; k++) { /* the policy, then the change: each in a batch of its own */
+        world_step(&w, &(struct world_step){ WORLD_DELIVER, 0, 7 });
+        act(&w, WORLD_APPLY, 0);
+        good = good && run_sql(&w, 1, k == 0 ? "UPDATE plain SET b = 'theirs' WHERE id = 1" : "SELECT 1");
+        act(&w, WORLD_TURN, 1);
+    }
+    struct mm_err err;
+    mm_err_init(&err);
+    char *b = mm_db_text(w.node[0].app, &err, "SELECT b FROM main.plain WHERE id = 1");
+    check("a pending change stays on top of what comes behind a policy",
+          good && b != NULL && strcmp(b, "mine") == 0 && mm_pending_count(w.node[0].r.shard[0].pending) == 1, b);
+    sqlite3_free(b);
+    world_settle(&w);
+    check("and all end equal after it", !w.failed, w.why);
+    world_close(&w);
+}
+
 static void two_shards(void)
 {
     struct world w;
@@ -139,6 +194,8 @@ int main(void)
     world_prepare();
     sent_once();
     other_tail();
+    policy_at_echo();
+    policy_between();
     two_shards();
     return failed > 0;
 }
