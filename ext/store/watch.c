@@ -240,7 +240,7 @@ int mm_watch_copy(sqlite3 *db, const char *to, struct mm_err *err)
 bool mm_watchlist_missing(sqlite3 *db, char **name, struct mm_err *err)
 {
     *name = mm_db_text(db, err,
-                       "SELECT l.name || ' is ' || ifnull(t.state, 'not here') FROM main.__marmot__watchlist AS l"
+                       "SELECT l.name || ' is ' || ifnull(t.state, 'absent') FROM main.__marmot__watchlist AS l"
                        " LEFT JOIN main.__marmot__table AS t USING (name) WHERE t.state IS NOT 'watched' LIMIT 1");
     return *name != NULL;
 }
