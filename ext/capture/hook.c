@@ -136,6 +136,7 @@ static void hook_free(struct mm_hook *h)
     free(h->blob);
     free(h->row);
     free(h->filename);
+    sqlite3_free(h->left_to_guard);
     free(h);
 }
 
@@ -248,6 +249,8 @@ struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listene
     h->on = true;
     h->booked = true;
     h->stale = true;
+    sqlite3_free(h->left_to_guard);
+    h->left_to_guard = NULL;
     if (h->told) { /* an authorizer that came later is asked only when statements are prepared */
         mm_kept_drop_all(h);
     }

@@ -1,8 +1,10 @@
 /* What guards ask before they note a row: does the hook capture it? They ask
 ** through a function that every SQLite has; here it is ours. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "capture/hook_int.h"
+#include "capture/trigger.h"
 
 enum { DB_NAME_SINCE = 3039000 };
 
@@ -33,19 +35,24 @@ static void answer(sqlite3_context *ctx, int argc, sqlite3_value **argv)
     if (option == NULL) {
         return;
     }
-    if (strcmp(option, "MARMOT") != 0) {
+    if (strncmp(option, MM_TRIGGER_WORD, strlen(MM_TRIGGER_WORD)) != 0) {
         sqlite3_result_int(ctx, sqlite3_compileoption_used(option));
         return;
     }
     struct mm_err err;
     mm_err_init(&err);
     bool captured = h->on && (h->entered || (!attached_twice(h) && mm_hook_try_join(h, &err)));
+    if (!captured && (err.rc & 0xff) == SQLITE_AUTH) {
+        mm_err_init(&err);
+    }
+    sqlite3_free(h->left_to_guard);
+    h->left_to_guard =
+        captured || !h->on ? NULL : mm_trigger_table(h->db, atoll(option + strlen(MM_TRIGGER_WORD)), &err);
     if (!captured && err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_AUTH) {
         sqlite3_result_error(ctx, err.msg, -1);
         sqlite3_result_error_code(ctx, err.rc);
         return;
     }
-    h->guarded_row = !captured;
     sqlite3_result_int(ctx, captured);
 }
 

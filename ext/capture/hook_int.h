@@ -94,7 +94,7 @@ struct mm_hook {
     bool joined;
     bool entered;         /* and ready to capture: the first row did that */
     bool temp_join;       /* TEMP triggers join: the authorizer denies the other way */
-    bool guarded_row;     /* of the row that comes next, if it comes to that */
+    char *left_to_guard;  /* the table whose guard asked last and notes its row itself; else NULL */
     bool skip;            /* decided: nothing of this transaction is captured */
     struct mm_err failed; /* why this transaction must not commit */
     struct mm_spill data, names;

@@ -193,6 +193,18 @@ static void capture(struct mm_hook *h, struct mm_entry *e, int op, sqlite3_int64
     mm_arena_free(&a);
 }
 
+/* A guard has asked, was left alone with its row, and notes it with the rows
+** that it evicts, which come first. So may a row of another table. */
+static bool noted_by_guard(struct mm_hook *h, const char *table, int op)
+{
+    bool noted = h->left_to_guard != NULL && strcmp(h->left_to_guard, table) == 0;
+    if (noted && op != SQLITE_DELETE) {
+        sqlite3_free(h->left_to_guard);
+        h->left_to_guard = NULL;
+    }
+    return noted;
+}
+
 void mm_hook_row(void *arg, sqlite3 *db, int op, const char *schema, const char *table, sqlite3_int64 old_rowid,
                  sqlite3_int64 new_rowid)
 {
@@ -201,9 +213,7 @@ void mm_hook_row(void *arg, sqlite3 *db, int op, const char *schema, const char 
     if (!h->on || strcmp(schema, "main") != 0 || ours_or_sqlites(table)) {
         return;
     }
-    bool noted = h->guarded_row;
-    h->guarded_row = false;
-    if (!h->entered && (noted || !mm_hook_join(h, table))) {
+    if (!h->entered && (noted_by_guard(h, table, op) || !mm_hook_join(h, table))) {
         return;
     }
     if (h->skip || h->failed.rc != SQLITE_OK) {

@@ -188,7 +188,10 @@ static char *trigger_text(const struct mm_table *t, long long number, int kind, 
     sqlite3_str_appendf(x.s, "CREATE TRIGGER \"__marmot__%lld_%s\" %s ON \"%w\"", number, ends[kind], events[kind],
                         t->name);
     if (guard || when) {
-        sqlite3_str_appendf(x.s, " WHEN %s%s", guard ? MM_TRIGGER_ASK "=0" : "", guard && when ? " AND " : "");
+        sqlite3_str_appendall(x.s, " WHEN ");
+        if (guard) {
+            sqlite3_str_appendf(x.s, MM_TRIGGER_ASK "=0%s", number, when ? " AND " : "");
+        }
     }
     if (when) {
         put_evictions(&x, kind == EVICT_UPDATE);
@@ -224,6 +227,13 @@ static long long number_of(sqlite3 *db, const char *table, struct mm_err *err)
     long long number = name != NULL ? atoll(name + strlen("__marmot__")) : 0;
     sqlite3_free(name);
     return number;
+}
+
+char *mm_trigger_table(sqlite3 *db, long long number, struct mm_err *err)
+{
+    return mm_db_text(db, err,
+                      "SELECT tbl_name FROM main.sqlite_schema WHERE type = 'trigger' AND name = '__marmot__%lld_bd'",
+                      number);
 }
 
 bool mm_trigger_there(sqlite3 *db, const char *table, struct mm_err *err)

@@ -29,9 +29,10 @@
 #include "capture/spill.h"
 #include "capture/tables.h"
 
-/* Answers 'MARMOT' with 0 in plain SQLite, and with 1 on a connection whose
-** hook captures the row. */
-#define MM_TRIGGER_ASK "sqlite_compileoption_used('MARMOT')"
+/* What a guard asks, its table's number behind: plain SQLite answers 0, a
+** connection whose hook captures the row 1. */
+#define MM_TRIGGER_WORD "MARMOT "
+#define MM_TRIGGER_ASK "sqlite_compileoption_used('" MM_TRIGGER_WORD "%lld')"
 
 enum mm_trigger_mode {
     MM_TRIGGER_NONE,  /* the hook alone, or nothing */
@@ -48,6 +49,8 @@ enum mm_trigger_mode mm_trigger_mode_for(sqlite3 *db, const char *table, struct 
 /* Why triggers cannot capture this table; NULL when they can. Static text. */
 const char *mm_trigger_refuses(const struct mm_table *t);
 
+/* The table that stands under a number now, or NULL: sqlite3_free. */
+char *mm_trigger_table(sqlite3 *db, long long number, struct mm_err *err);
 /* True when the table has triggers of ours. */
 bool mm_trigger_there(sqlite3 *db, const char *table, struct mm_err *err);
 /* True when triggers are missing, in excess or of an older schema. Reads only. */

@@ -83,9 +83,7 @@ static bool names_in_text(sqlite3 *db, int64_t id, char **table, struct mm_buf *
     if (text == NULL) {
         return false;
     }
-    *table = mm_db_text(db, err,
-                        "SELECT tbl_name FROM main.sqlite_schema WHERE type = 'trigger' AND name = '__marmot__%lld_bd'",
-                        (long long)id);
+    *table = mm_trigger_table(db, id, err);
     read_names(text, id, cols);
     sqlite3_free(text);
     bool known = mm_buf_check(cols, err, "the columns of a trigger") == SQLITE_OK && *table != NULL && cols->len > 0;

@@ -8,7 +8,9 @@
 
 #include "base/db.h"
 #include "capture/tables.h"
+#include "capture/trigger.h"
 #include "store/change.h"
+#include "store/log.h"
 #include "store/meta.h"
 #include "store/outbox.h"
 #include "store/watch.h"
@@ -115,6 +117,18 @@ void rig_watch(struct rig *r, const char *table)
     if (r->hook != NULL) {
         mm_hook_forget_tables(r->hook);
     }
+}
+
+void rig_guards(struct rig *r)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
+    mm_meta_set_text(r->db, MM_META_CAPTURE, "auto", &err);
+    mm_trigger_settle(r->db, &err);
+    mm_db_exec(r->db, &err, "COMMIT");
+    need(err.rc == SQLITE_OK, "mm_trigger_settle", err.msg);
+    mm_hook_forget_tables(r->hook);
 }
 
 sqlite3 *rig_connect(const struct rig *r)
@@ -383,6 +397,11 @@ bool rig_judge(struct rig *r, char *why, size_t n)
     struct mm_err err;
     mm_err_init(&err);
     sqlite3 *real = rig_connect(r);
+    if (mm_log_any(real, &err)) {
+        mm_db_exec(real, &err, "BEGIN IMMEDIATE");
+        mm_trigger_move(real, NULL, &err);
+        mm_db_exec(real, &err, "COMMIT");
+    }
     apply_outbox(r, real, &err);
     int ntab = 0;
     struct mm_watch_entry *list = mm_watch_list(real, &ntab, &err);

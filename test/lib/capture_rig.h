@@ -35,6 +35,10 @@ void rig_close(struct rig *r);             /* also checks that close succeeds an
 sqlite3 *rig_connect(const struct rig *r); /* another, unhooked connection */
 void rig_watch(struct rig *r, const char *table);
 
+/* From here on the tables have guard triggers, as in mode 'auto'; the judge
+** moves what they noted to the outbox. */
+void rig_guards(struct rig *r);
+
 /* Runs SQL; returns the extended result code. */
 int rig_sql(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* All values of a query, "|" between rows and "," between columns; the
