@@ -33,6 +33,9 @@ static void answer(sqlite3_context *ctx, int argc, sqlite3_value **argv)
     struct mm_hook *h = sqlite3_user_data(ctx);
     const char *option = (const char *)sqlite3_value_text(argv[0]);
     if (option == NULL) {
+        if (sqlite3_value_type(argv[0]) != SQLITE_NULL) {
+            sqlite3_result_error_nomem(ctx);
+        }
         return;
     }
     if (strncmp(option, MM_TRIGGER_WORD, strlen(MM_TRIGGER_WORD)) != 0) {

