@@ -37,8 +37,7 @@ static const char schema[] =
 static const char *const writes[] = {
     "INSERT INTO t(b, r) VALUES('x', 7), ('y', 8)",
     "REPLACE INTO u VALUES('A', 3, 'both')",
-    "BEGIN; UPDATE t SET a = a + 10, b = 'q' WHERE a < 3; SAVEPOINT s; DELETE FROM u; ROLLBACK TO s; DELETE FROM w; "
-    "COMMIT",
+    "BEGIN; UPDATE t SET a = a + 10, b = 'q' WHERE a < 3; SAVEPOINT s; DELETE FROM u; ROLLBACK TO s; COMMIT",
     "UPDATE OR REPLACE u SET x = 2 WHERE k = 'c'",
     "INSERT INTO wide(c1, c16, c18) VALUES(1, 2, 3); UPDATE wide SET c17 = 4; DELETE FROM wide",
 };
