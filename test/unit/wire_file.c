@@ -90,8 +90,9 @@ static void damaged(const char *name, const uint8_t *frames, size_t len, const s
     int back = open_file(NULL, 0);
     mm_err_init(&err);
     mm_wire_file_unpack(packed, back, &f, &err);
-    check(err.rc == SQLITE_CORRUPT && fstat(back, &st) == 0 && st.st_size <= as->raw, name, "rc %d: %s, %lld bytes",
-          err.rc, err.msg, (long long)st.st_size);
+    long long size = fstat(back, &st) == 0 ? (long long)st.st_size : -1; /* arguments are read in any order */
+    check(err.rc == SQLITE_CORRUPT && size >= 0 && size <= as->raw, name, "rc %d: %s, %lld bytes", err.rc, err.msg,
+          size);
     (void)close(packed);
     (void)close(back);
 }
