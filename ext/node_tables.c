@@ -93,6 +93,9 @@ static void mark(struct mm_node *n, const struct mm_diff_table *d, struct mm_err
         keep_waiting(n, d->name, d->why, err);
     } else if (d->mode == MM_DIFF_OTHER) {
         keep_out(n, d->name, d->why, d->before ? MM_SEQ_BEFORE : MM_SEQ_COPY, err);
+    } else if (refused(n, d) && d->pending) { /* it may have been emptied just now */
+        keep_waiting(n, d->name, "its rows differ from the cluster's; it is compared again when its changes are sent",
+                     err);
     } else if (refused(n, d)) {
         (void)snprintf(
             why, sizeof why,
@@ -126,6 +129,17 @@ static void mark_all(struct mm_node *n, const struct mm_diff *diff, const char *
     }
     mm_targets_forget(n->r.targets);
     n->r.tables_changed = true;
+}
+
+/* With the same snapshot the verdict may be another. */
+static bool once_more(const struct mm_node *n, const struct mm_diff *diff)
+{
+    for (int k = 0; k < diff->n; k++) {
+        if (diff->table[k].joins && diff->table[k].pending && refused(n, &diff->table[k])) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Which of them join now. */
@@ -179,7 +193,7 @@ bool mm_node_tables_ready(struct mm_node *n)
         return false; /* next turn */
     }
     (void)snprintf(n->tables_newest, sizeof n->tables_newest, "%s", mm_task_newest(n->task));
-    n->tables_tried = err.rc == SQLITE_OK;
+    n->tables_tried = err.rc == SQLITE_OK && !once_more(n, diff);
     try_later(n);
     return true;
 }

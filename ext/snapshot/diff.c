@@ -194,7 +194,7 @@ static void compare_tables(struct mm_diff_side *c, int number, struct mm_err *er
     bool keyless = c->def->keyless || c->nkey == 0 || mm_diff_wide(c, err);
     c->out->mode = keyless ? MM_DIFF_ALL : MM_DIFF_KEYS;
     bool any = mm_db_int(c->live->db, err, 0, "SELECT 1 FROM main.\"%w\" LIMIT 1", c->def->name) != 0;
-    bool pending = mm_diff_any_pending(c, err);
+    bool pending = c->out->pending = mm_diff_any_pending(c, err);
     if (!any && !pending) {
         c->out->mode = MM_DIFF_ALL; /* into an empty table as a whole */
         c->out->there = mm_db_int(c->s->r.db, err, 0, "SELECT 1 FROM main.\"%w\" LIMIT 1", c->def->name);
