@@ -1,5 +1,5 @@
-/* Whole files as zstd frames of 4 MiB with their checksums, one after the other
-** (`zstd -d` reads them as one), and back: memory stays at some 20 MiB.
+/* Whole files as zstd frames of 8 MiB with their checksums, one after the other
+** (`zstd -d` reads them as one), and back: memory stays at some 35 MiB.
 **
 ** Threads: the caller's, and a second one that packs beside it. Files are read and written from their beginning by
 ** their offset. */

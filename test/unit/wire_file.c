@@ -13,7 +13,7 @@
 #include "test/lib/message.h"
 #include "wire/file.h"
 
-enum { PIECE = 4 << 20, FAR = 8 * PIECE };
+enum { PIECE = 8 << 20, FAR = 4 * PIECE };
 
 static int64_t seen;
 static bool stop_at_once;
