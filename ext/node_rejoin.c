@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/db.h"
 #include "base/gate.h"
 #include "base/log.h"
 #include "node_int.h"
 #include "store/meta.h"
+#include "store/stray.h"
 
 enum { ANSWER_MAX = 1 << 16, WAIT_MS = 15000, BEGIN_MS = 30000 };
 
@@ -166,6 +168,23 @@ static void check_others(struct mm_node *n, struct mm_err *err)
     (void)pthread_mutex_unlock(&n->mu);
 }
 
+/* What this node's beginning of an epoch is known by, also after a crash in the middle. */
+static int64_t seed_token(sqlite3 *db, struct mm_err *err)
+{
+    int64_t token = mm_meta_int(db, MM_META_SEED, 0, err);
+    if (token != 0 || mm_db_exec(db, err, "BEGIN IMMEDIATE") != SQLITE_OK) {
+        return token;
+    }
+    sqlite3_randomness(sizeof token, &token);
+    token = (token & INT64_MAX) | 1;
+    mm_meta_set_int(db, MM_META_SEED, token, err);
+    mm_stray_commit(db, err);
+    if (!sqlite3_get_autocommit(db)) {
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return token;
+}
+
 /* False: the database is locked, next turn. */
 static bool begin_seed(struct mm_node *n, struct mm_err *err)
 {
@@ -188,12 +207,7 @@ static bool begin_seed(struct mm_node *n, struct mm_err *err)
         return true;
     }
     mm_gate_enter();
-    int64_t token = mm_meta_int(n->r.db, MM_META_SEED, 0, err);
-    if (token == 0 && err->rc == SQLITE_OK) {
-        sqlite3_randomness(sizeof token, &token);
-        token = (token & INT64_MAX) | 1;
-        mm_meta_set_int(n->r.db, MM_META_SEED, token, err);
-    }
+    int64_t token = seed_token(n->r.db, err);
     mm_gate_leave();
     if ((err->rc & 0xff) == SQLITE_BUSY) {
         return false;

@@ -198,6 +198,27 @@ def not_published(ws, config):
     node.quit()
 
 
+def seeds(ws):
+    """Whatever a node writes of its own to begin an epoch, and to follow one, is no foreign commit."""
+    nats = NatsServer(ws).start()
+    config = {"capture": "hook", "nats": {"urls": [nats.url], "reconnect_wait_seconds": 1},
+              "snapshot": {"store": "file", "file": {"path": os.path.join(ws.dir, "epochs")}}}
+    a, b = [Node(ws, "seed" + name, config=config, schema=SCHEMA) for name in "ab"]
+    for n in (a, b):
+        n.sql("INSERT INTO w VALUES (?, 1)", n.name)
+        n.sync()
+    nats.wipe()
+    nats.start()
+    a.wait_state("diverged", 30)
+    check("a node in mode hook seeds", '"epoch":2' in a.one("SELECT marmot_rejoin('seed')"), "")
+    for n in (a, b):
+        n.wait_state("live", 30)
+        n.sync()
+        looked(n)
+        check("%s: and nothing counts as foreign" % n.name, counted(n) == 0, counted(n))
+        n.quit()
+
+
 def guarded(ws, nats):
     node = Node(ws, "auto", schema=SCHEMA, config={"cluster": "auto", "nats": {"urls": [nats.url]}})
     node.wait_state("live")
@@ -237,6 +258,7 @@ def main():
         mended(a, b)
         not_published(ws, config)
         guarded(ws, nats)
+        seeds(ws)
     finish()
 
 
