@@ -54,6 +54,24 @@ db.execute("INSERT INTO t VALUES (?, 'last')", (int(sys.argv[3]),))
 %s
 """
 
+# Opens the library by itself, with RTLD_LOCAL as SQLite too; the connection has no mutexes, and is closed
+# while a statement is half read.
+UNGUARDED = """
+import ctypes, sys
+sqlite, marmot = ctypes.CDLL(sys.argv[3]), ctypes.CDLL(sys.argv[1])
+assert sqlite.sqlite3_auto_extension(marmot.sqlite3_marmot_init) == 0
+db, st = ctypes.c_void_p(), ctypes.c_void_p()
+assert sqlite.sqlite3_open_v2(sys.argv[2].encode(), ctypes.byref(db), 0x2 | 0x8000, None) == 0  # READWRITE, NOMUTEX
+sqlite.sqlite3_db_mutex.restype = sqlite.sqlite3_errmsg.restype = ctypes.c_char_p
+assert sqlite.sqlite3_db_mutex(db) is None
+rc = sqlite.sqlite3_exec(db, b"SELECT marmot_init(); INSERT INTO t VALUES (-1, 'x'), (-2, 'x'); BEGIN;"
+                         b"UPDATE t SET x = 'y' WHERE id = -1; DELETE FROM t WHERE id = -2; COMMIT", None, None, None)
+assert rc == 0, sqlite.sqlite3_errmsg(db)
+sqlite.sqlite3_prepare_v2(db, b"INSERT INTO t VALUES (-3, 'z'), (-4, 'z') RETURNING id", -1, ctypes.byref(st), None)
+assert sqlite.sqlite3_step(st) == 100, sqlite.sqlite3_errmsg(db)
+assert sqlite.sqlite3_close_v2(db) == 0 and sqlite.sqlite3_finalize(st) == 0
+"""
+
 
 def drains(ws):
     """What a process wrote last is sent before it ends, when it is connected."""
@@ -67,6 +85,10 @@ def drains(ws):
     one(db, "SELECT marmot_watch_all()")
     check("two nodes join", one(db, "SELECT marmot_sync()") == 1, one(db, "SELECT marmot_status()"))
     db.close()
+    subprocess.run([PYTHON, "-c", UNGUARDED, EXTENSION, path, SYSTEM_SQLITE], timeout=60, check=True)
+    wanted = [(-4, "z"), (-3, "z"), (-1, "y")]
+    wait_until(lambda: there.sql("SELECT * FROM t ORDER BY id") == wanted, 10, "what had no mutexes is there")
+    ok("dlopen with RTLD_LOCAL, a connection without mutexes, sqlite3_close_v2 in a statement: all of it arrives")
     ends = [("a close", "db.close()"), ("an end", "keep = db"), ("exit()", "import ctypes; ctypes.CDLL(None).exit(0)")]
     for number, (name, end) in enumerate(ends):
         subprocess.run([PYTHON, "-c", LAST % end, EXTENSION, path, str(number)], timeout=60, check=True)
