@@ -13,6 +13,11 @@ static void entry_free(struct mm_entry *e)
     free(e);
 }
 
+bool mm_hook_by_triggers(struct mm_hook *h, const char *table, struct mm_err *err)
+{
+    return mm_trigger_mode_for(h->db, table, err) == MM_TRIGGER_FULL && mm_trigger_there(h->db, table, err);
+}
+
 /* The application may not watch a table whose rows cannot be named; one that
 ** became so by a later schema change is said, once. */
 static void decide(struct mm_hook *h, struct mm_entry *e, struct mm_err *err)
@@ -22,8 +27,7 @@ static void decide(struct mm_hook *h, struct mm_entry *e, struct mm_err *err)
     }
     enum mm_watch_state state = mm_watch_get(h->db, e->name, NULL, err);
     if (mm_watch_captures(state)) {
-        bool by_triggers =
-            mm_trigger_mode_for(h->db, e->name, err) == MM_TRIGGER_FULL && mm_trigger_there(h->db, e->name, err);
+        bool by_triggers = mm_hook_by_triggers(h, e->name, err);
         e->capture = e->t->capturable && !by_triggers;
         if (!e->t->capturable) {
             char why[256];

@@ -130,6 +130,8 @@ bool mm_hook_veto(struct mm_hook *h);
 int mm_hook_head(struct mm_hook *h, struct mm_err *err);
 
 /* hook_cache.c */
+/* True when triggers alone capture the table, which this connection need not do then. */
+bool mm_hook_by_triggers(struct mm_hook *h, const char *table, struct mm_err *err);
 struct mm_entry *mm_cache_get(struct mm_hook *h, const char *table, int nstored, struct mm_err *err);
 void mm_cache_forget(struct mm_hook *h);
 void mm_cache_end(struct mm_hook *h, bool committed); /* of a transaction */

@@ -74,6 +74,11 @@ static void join_failed(struct mm_hook *h, const char *table, const struct mm_er
     if (!denied && mm_hook_veto(h)) {
         return;
     }
+    struct mm_err unknown;
+    mm_err_init(&unknown);
+    if (denied && !h->told && mm_hook_by_triggers(h, table, &unknown) && unknown.rc == SQLITE_OK) {
+        return; /* not out of the cache, which is renewed by joins */
+    }
     if (denied) {
         sqlite3_snprintf(sizeof why, why,
                          "an authorizer denies \"DELETE FROM " MM_CAPTURE_MODULE
