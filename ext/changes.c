@@ -245,6 +245,20 @@ static void start_part(struct mm_changes *c, struct mm_err *err)
     drop_parts(c, whole);
 }
 
+/* As every node does; what still comes of it does not count until it begins anew. */
+static void end_parts(struct mm_changes *c)
+{
+    const struct mm_msg *m = &c->msg;
+    struct parts *p = c->parts;
+    while (p != NULL && (p->node != m->control.ended_node || p->incarnation != m->control.ended_incarnation ||
+                         memcmp(p->txid, m->control.ended_txid, sizeof p->txid) != 0)) {
+        p = p->next;
+    }
+    if (p != NULL) {
+        drop_parts(c, p);
+    }
+}
+
 static void start_message(struct mm_changes *c, struct mm_err *err)
 {
     memset(&c->msg, 0, sizeof c->msg);
@@ -259,6 +273,9 @@ static void start_message(struct mm_changes *c, struct mm_err *err)
     } else if (c->msg.kind == MM_MSG_PART) {
         start_part(c, err);
     } else {
+        if (c->msg.kind == MM_MSG_ENDED) {
+            end_parts(c);
+        }
         mm_changes_cursor_start(&c->cursor, &c->msg, c->msg.kind == MM_MSG_TXN ? &c->msg.txn : NULL, NULL, NULL);
     }
 }

@@ -31,7 +31,7 @@ struct mm_changes_row {
     int64_t at_ms; /* when it was committed; of what cannot be read: when it was stored */
     const char *table;
     const char *op;  /* insert, update, delete, replace; founded, watch, policy, verify,
-                     ** verified; parts (of a transaction that cannot be put together),
+                     ** verified, seeded, parts_ended; parts (of a transaction that cannot be put together),
                      ** nothing (a transaction without rows), newer, malformed */
     const char *key; /* JSON objects: column -> value */
     const char *old; /* what was sent of it: all of a row without a key, else of what changed */

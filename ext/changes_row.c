@@ -154,9 +154,22 @@ static const char *control_name(enum mm_msg_kind kind)
         return "verify";
     case MM_MSG_VERIFIED:
         return "verified";
+    case MM_MSG_ENDED:
+        return "parts_ended";
     default:
         return "control";
     }
+}
+
+static void ended(struct mm_changes_cursor *c, struct mm_changes_row *row, struct mm_err *err)
+{
+    row->op = control_name(MM_MSG_ENDED);
+    mm_buf_printf(&c->new, "{\"node\":%lld,\"txid\":\"", (long long)c->msg->control.ended_node);
+    for (size_t k = 0; k < sizeof c->msg->control.ended_txid; k++) {
+        mm_buf_printf(&c->new, "%02x", c->msg->control.ended_txid[k]);
+    }
+    mm_buf_str(&c->new, "\"}");
+    row->new = finish(&c->new, err);
 }
 
 static bool next_control(struct mm_changes_cursor *c, struct mm_changes_row *row, struct mm_err *err)
@@ -167,6 +180,10 @@ static bool next_control(struct mm_changes_cursor *c, struct mm_changes_row *row
     size_t at = c->row++;
     if (m->kind == MM_MSG_POLICY && at == 0) {
         policy(c, row, err);
+        return true;
+    }
+    if (m->kind == MM_MSG_ENDED && at == 0) {
+        ended(c, row, err);
         return true;
     }
     if (head && at == 0) {

@@ -252,6 +252,7 @@ static bool loop(struct mm_worker *w, struct mm_node *n)
         mm_node_repair_step(n);
         if (sound) {
             mm_node_task_step(n);
+            mm_node_parts_step(n);
         }
         mm_node_tell_state(n);
         mm_node_warn_step(n);

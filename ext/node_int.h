@@ -33,6 +33,7 @@ enum {
     MM_COUNT_MS = 200,     /* the outbox is counted this often while offline */
     MM_MOVE_MS = 200,      /* what triggers noted is moved this often at most */
     MM_STATUS_MS = 50,     /* the status is at most this old while much happens */
+    MM_PARTS_WATCHED = 64, /* unfinished transactions; more wait for these to end */
 };
 
 /* A caller of marmot_sync, on its own stack; `mu` guards the list. */
@@ -72,6 +73,12 @@ struct mm_rejoin {
     int64_t since_ms;
     struct mm_err err;
     struct mm_buf answer;
+};
+
+/* A transaction whose last part has not come. */
+struct mm_parts_watch {
+    struct mm_part_row row;
+    int64_t end_ms; /* monotonic: to be ended then, should no part come */
 };
 
 /* What a copy of the cluster's content is brought for. */
@@ -181,6 +188,10 @@ struct mm_node {
     bool schema_look;                     /* it may have changed: compare */
     uint64_t schema_was, schema_to_store; /* of the watched tables; changed here and in no snapshot, 0 = none */
     int64_t next_warn_ms, next_full_ms, full_moved; /* node_warn.c */
+    /* node_parts.c; quiet: since it was last unfit to end any, and a while more. */
+    int64_t parts_keep_ms, parts_quiet_ms, next_parts_ms;
+    struct mm_parts_watch parts[MM_PARTS_WATCHED];
+    int nparts;
     char keep_error[512], lease_bucket[256];
     bool offered; /* a connection was tried at least once */
     bool nothing_watched;
@@ -296,6 +307,10 @@ struct mm_keep mm_node_keep(struct mm_node *n, struct mm_err *err);
 void mm_node_keep_step(struct mm_node *n); /* no task is under way */
 bool mm_node_keep_rest(struct mm_node *n); /* before a sleep: true when a snapshot is being taken */
 void mm_node_kept(struct mm_node *n, const struct mm_err *err);
+
+/* node_parts.c. Ends transactions of which no part has come for an hour. */
+void mm_node_parts_open(struct mm_node *n);
+void mm_node_parts_step(struct mm_node *n);
 
 /* node.c */
 void mm_node_flush(struct mm_node *n, bool now);

@@ -53,6 +53,7 @@ int mm_node_open_repl(struct mm_node *n, struct mm_err *err)
         n->applier = mm_applier_open(r, err);
         mm_repl_open(r, &o, err);
         mm_node_stray_open(n, err);
+        mm_node_parts_open(n);
     }
     return err->rc;
 }

@@ -335,8 +335,8 @@ static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item 
         mm_join_replayed(a->r, s, m, it->d.seq, err);
         return mm_accept_take(s->replay, m, err);
     }
-    if (m->kind == MM_MSG_POLICY) {
-        mm_join_replay_policy(s, m, err);
+    if (m->kind == MM_MSG_POLICY || m->kind == MM_MSG_ENDED) {
+        mm_join_replay_control(a->r, s, m, err);
         return mm_accept_take(s->replay, m, err);
     }
     struct mm_txn joined = { 0 };

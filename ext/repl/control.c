@@ -8,7 +8,12 @@
 #include "store/stray.h"
 #include "store/verify.h"
 
-enum { ANSWER_MAX = 8 << 20, VERIFY_HEAD = 2 + MM_VERIFY_ID, TABLE_TAIL = 8 + 16 + 8 };
+enum {
+    ANSWER_MAX = 8 << 20,
+    VERIFY_HEAD = 2 + MM_VERIFY_ID,
+    TABLE_TAIL = 8 + 16 + 8,
+    ENDED_ROW = 2 + 8 + 8 + MM_TXID_SIZE
+};
 
 /* The text at `at` of a control row, NULL when it does not end inside. */
 static const char *text_at(const uint8_t *data, size_t len, size_t at)
@@ -35,6 +40,9 @@ int mm_control_shard(struct mm_repl *r, const uint8_t *data, size_t len, struct 
         return mm_targets_shard(r->targets, text_at(data, len, 1), err);
     }
     if (len > 0 && (data[0] == MM_CONTROL_VERIFY || data[0] == MM_CONTROL_VERIFIED) && verify_row(r, data, len)) {
+        return data[1];
+    }
+    if (len == ENDED_ROW && data[0] == MM_CONTROL_ENDED && data[1] >= 1 && data[1] <= r->nshard) {
         return data[1];
     }
     mm_err_set(err, SQLITE_CORRUPT, "a control row of the outbox is of no known kind");
@@ -149,6 +157,12 @@ bool mm_control_message(struct mm_repl *r, const uint8_t *data, size_t len, stru
         m->kind = MM_MSG_VERIFY;
         memcpy(m->control.verify_id, data + 2, MM_VERIFY_ID);
         return true;
+    case MM_CONTROL_ENDED:
+        m->kind = MM_MSG_ENDED;
+        m->control.ended_node = (int64_t)get_u64(data + 2);
+        m->control.ended_incarnation = (int64_t)get_u64(data + 10);
+        memcpy(m->control.ended_txid, data + 18, MM_TXID_SIZE);
+        return true;
     default:
         return answer_message(data, len, m, a, err);
     }
@@ -204,6 +218,9 @@ int mm_control_fold(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *
         break;
     case MM_MSG_VERIFIED:
         fold_verified(r, s, m, err);
+        break;
+    case MM_MSG_ENDED:
+        mm_part_end(r->db, s->n, m->control.ended_node, m->control.ended_incarnation, m->control.ended_txid, err);
         break;
     default:
         break;

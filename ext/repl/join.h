@@ -81,7 +81,8 @@ int mm_join_replay_failed(struct mm_repl *r, struct mm_shard *s, struct mm_err *
 /* A founded or watch message: tables whose base equals it take part. */
 int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, struct mm_err *err);
 void mm_join_replay_forget(struct mm_shard *s); /* frees what a replay remembers */
-int mm_join_replay_policy(struct mm_shard *s, const struct mm_msg *m, struct mm_err *err);
+/* A policy, or the end of parts. */
+int mm_join_replay_control(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_err *err);
 /* A part; true when the transaction is whole (body and txn hold it). */
 bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_arena *arena,
                          struct mm_buf *body, struct mm_txn *txn, struct mm_err *err);

@@ -252,7 +252,7 @@ void mm_join_replay_forget(struct mm_shard *s)
 }
 
 /* A later entry for the same column wins: they are read in order. */
-int mm_join_replay_policy(struct mm_shard *s, const struct mm_msg *m, struct mm_err *err)
+static int replay_policy(struct mm_shard *s, const struct mm_msg *m, struct mm_err *err)
 {
     size_t n = strlen(m->control.policy_table) + 1;
     size_t c = strlen(m->control.policy_column) + 1;
@@ -269,6 +269,15 @@ int mm_join_replay_policy(struct mm_shard *s, const struct mm_msg *m, struct mm_
     memcpy(text + n, m->control.policy_column, c);
     p[s->policies.n++] = (struct mm_policy_entry){ text, text + n, m->control.policy };
     return SQLITE_OK;
+}
+
+int mm_join_replay_control(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_err *err)
+{
+    if (m->kind == MM_MSG_POLICY) {
+        return replay_policy(s, m, err);
+    }
+    return mm_part_end(r->db, part_shard(s), m->control.ended_node, m->control.ended_incarnation, m->control.ended_txid,
+                       err);
 }
 
 bool mm_join_replay_part(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_arena *arena,

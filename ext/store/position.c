@@ -249,6 +249,61 @@ int mm_part_drop(sqlite3 *db, int shard, int64_t node, int64_t incarnation, stru
                       (long long)node, (long long)incarnation);
 }
 
+int mm_part_end(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const uint8_t txid[MM_TXID_SIZE],
+                struct mm_err *err)
+{
+    struct mm_part_head h;
+    if (mm_part_get(db, shard, node, incarnation, &h, err) && memcmp(h.txid, txid, sizeof h.txid) == 0) {
+        mm_part_drop(db, shard, node, incarnation, err);
+    }
+    return err->rc;
+}
+
+int mm_part_list(sqlite3 *db, struct mm_part_row *rows, int max, struct mm_err *err)
+{
+    /* Shards below 1 are those of a second reading, which ends by itself. */
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT shard, node, incarnation, txid, at, max(number) FROM main.__marmot__part"
+                                     " WHERE shard > 0 GROUP BY shard, node, incarnation LIMIT ?1");
+    int n = 0;
+    if (st != NULL) {
+        sqlite3_bind_int(st, 1, max);
+    }
+    while (n < max && mm_db_step(st, err)) {
+        struct mm_part_row *r = &rows[n++];
+        r->shard = sqlite3_column_int(st, 0);
+        r->node = sqlite3_column_int64(st, 1);
+        r->incarnation = sqlite3_column_int64(st, 2);
+        r->at = sqlite3_column_int64(st, 4);
+        r->number = sqlite3_column_int(st, 5);
+        if (!copy_blob(r->txid, sizeof r->txid, st, 3)) {
+            mm_err_set(err, SQLITE_CORRUPT, "a stored part of node %lld is not readable", (long long)r->node);
+        }
+    }
+    mm_db_finalize(st);
+    return err->rc == SQLITE_OK ? n : 0;
+}
+
+int mm_part_ask_end(sqlite3 *db, const struct mm_part_row *row, struct mm_err *err)
+{
+    struct mm_buf b;
+    mm_buf_init(&b, 256);
+    mm_buf_byte(&b, MM_CONTROL_ENDED);
+    mm_buf_byte(&b, (uint8_t)row->shard);
+    for (int k = 56; k >= 0; k -= 8) {
+        mm_buf_byte(&b, (uint8_t)((uint64_t)row->node >> k));
+    }
+    for (int k = 56; k >= 0; k -= 8) {
+        mm_buf_byte(&b, (uint8_t)((uint64_t)row->incarnation >> k));
+    }
+    mm_buf_add(&b, row->txid, sizeof row->txid);
+    if (mm_buf_check(&b, err, "the end of parts") == SQLITE_OK) {
+        mm_outbox_put_control(db, b.data, b.len, err);
+    }
+    mm_buf_free(&b);
+    return err->rc;
+}
+
 int mm_part_drop_shard(sqlite3 *db, int shard, struct mm_err *err)
 {
     return mm_db_exec(db, err, "DELETE FROM main.__marmot__part WHERE shard = %d", shard);

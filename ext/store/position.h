@@ -89,6 +89,24 @@ int mm_part_add(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const
 int mm_part_read(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_buf *data,
                  struct mm_err *err); /* all held parts, appended */
 int mm_part_drop(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_err *err);
+/* The parts of exactly this transaction are dropped; of another one nothing. */
+int mm_part_end(sqlite3 *db, int shard, int64_t node, int64_t incarnation, const uint8_t txid[MM_TXID_SIZE],
+                struct mm_err *err);
+
+/* An unfinished transaction: its newest part. */
+struct mm_part_row {
+    int shard;
+    int64_t node, incarnation;
+    uint8_t txid[MM_TXID_SIZE];
+    int number;
+    int64_t at; /* the server's time stamp */
+};
+/* The first `max` of them into `rows`; returns how many. */
+int mm_part_list(sqlite3 *db, struct mm_part_row *rows, int max, struct mm_err *err);
+/* Control row, in the caller's transaction: 'E', shard, node, incarnation (8 bytes each,
+** big-endian), txid. Asks all nodes to drop the parts of this transaction. */
+#define MM_CONTROL_ENDED 'E'
+int mm_part_ask_end(sqlite3 *db, const struct mm_part_row *row, struct mm_err *err);
 
 struct mm_conflict {
     int shard;

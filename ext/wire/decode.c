@@ -240,6 +240,18 @@ static void read_verified(struct mm_msg *m, const Marmot__V1__Verified *v, struc
     }
 }
 
+static void read_ended(struct mm_msg *m, const Marmot__V1__PartsEnded *e, struct mm_err *err)
+{
+    m->kind = MM_MSG_ENDED;
+    if (e->base.n_unknown_fields > 0) {
+        newer(err, "the end of parts");
+        return;
+    }
+    m->control.ended_node = e->node;
+    m->control.ended_incarnation = e->incarnation;
+    read_txid(m->control.ended_txid, &e->txid, "txid of ended parts is not 16 bytes", err);
+}
+
 static void read_body(struct mm_msg *m, const Marmot__V1__Message *w, struct mm_arena *arena, struct mm_err *err)
 {
     switch (w->body_case) {
@@ -272,6 +284,9 @@ static void read_body(struct mm_msg *m, const Marmot__V1__Message *w, struct mm_
         break;
     case MARMOT__V1__MESSAGE__BODY_SEEDED:
         read_seeded(m, w->seeded, arena, err);
+        break;
+    case MARMOT__V1__MESSAGE__BODY_PARTS_ENDED:
+        read_ended(m, w->parts_ended, err);
         break;
     default:
         corrupt(err, "no body");

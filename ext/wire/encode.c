@@ -133,8 +133,8 @@ static void put_verified(struct mm_buf *b, const struct mm_msg *m, struct mm_err
 static unsigned body_field(enum mm_msg_kind kind)
 {
     static const unsigned field[] = {
-        [MM_MSG_TXN] = 14,    [MM_MSG_PART] = 15,   [MM_MSG_FOUNDED] = 16,  [MM_MSG_WATCH] = 17,
-        [MM_MSG_POLICY] = 19, [MM_MSG_VERIFY] = 20, [MM_MSG_VERIFIED] = 22, [MM_MSG_SEEDED] = 23,
+        [MM_MSG_TXN] = 14,    [MM_MSG_PART] = 15,     [MM_MSG_FOUNDED] = 16, [MM_MSG_WATCH] = 17, [MM_MSG_POLICY] = 19,
+        [MM_MSG_VERIFY] = 20, [MM_MSG_VERIFIED] = 22, [MM_MSG_SEEDED] = 23,  [MM_MSG_ENDED] = 24,
     };
     return (size_t)kind < sizeof field / sizeof *field ? field[kind] : 0;
 }
@@ -167,6 +167,11 @@ static void put_body(struct mm_buf *b, const struct mm_msg *m, struct mm_err *er
         break;
     case MM_MSG_VERIFIED:
         put_verified(b, m, err);
+        break;
+    case MM_MSG_ENDED:
+        mm_put_fixed(b, 1, (uint64_t)m->control.ended_node);
+        mm_put_fixed(b, 2, (uint64_t)m->control.ended_incarnation);
+        mm_put_bytes(b, 3, m->control.ended_txid, sizeof m->control.ended_txid);
         break;
     default:
         mm_err_set(err, SQLITE_MISUSE, "message to encode: unknown kind %d", (int)m->kind);

@@ -35,6 +35,7 @@ enum mm_msg_kind {
     MM_MSG_VERIFY = 6,   /* control: every node sums its tables of this shard at this place */
     MM_MSG_VERIFIED = 7, /* control: one node's answer */
     MM_MSG_SEEDED = 8,   /* control: a new epoch begins, from one node's state */
+    MM_MSG_ENDED = 9,    /* control: the parts of an unfinished transaction go */
 };
 
 struct mm_msg_table { /* in FOUNDED and WATCH */
@@ -88,6 +89,9 @@ struct mm_msg {
         int64_t from_epoch;
         struct mm_msg_place *place;
         size_t nplace;
+        /* ENDED: whose transaction, and which */
+        int64_t ended_node, ended_incarnation;
+        uint8_t ended_txid[MM_TXID_SIZE];
     } control;
 };
 

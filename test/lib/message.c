@@ -270,11 +270,20 @@ static void make_seeded(struct mm_msg *m, struct mm_arena *a)
     }
 }
 
+static void make_ended(struct mm_msg *m, struct mm_arena *a)
+{
+    (void)a;
+    head(m, MM_MSG_ENDED);
+    m->control.ended_node = -3;
+    m->control.ended_incarnation = 0x1122334455667788;
+    memset(m->control.ended_txid, 0xE5, sizeof m->control.ended_txid);
+}
+
 const struct message_sample message_samples[] = {
-    { "insert", make_insert },     { "first", make_first },   { "update", make_update }, { "types", make_types },
-    { "keyless", make_keyless },   { "long", make_long },     { "empty", make_empty },   { "part", make_part },
-    { "founded", make_founded },   { "watch", make_watch },   { "policy", make_policy }, { "verify", make_verify },
-    { "verified", make_verified }, { "seeded", make_seeded },
+    { "insert", make_insert },     { "first", make_first },   { "update", make_update },     { "types", make_types },
+    { "keyless", make_keyless },   { "long", make_long },     { "empty", make_empty },       { "part", make_part },
+    { "founded", make_founded },   { "watch", make_watch },   { "policy", make_policy },     { "verify", make_verify },
+    { "verified", make_verified }, { "seeded", make_seeded }, { "parts_ended", make_ended },
 };
 const size_t message_nsamples = sizeof message_samples / sizeof *message_samples;
 
@@ -385,6 +394,11 @@ void message_random(struct message_random *r, struct mm_msg *m, struct mm_arena 
     m->control.policy = m->kind == MM_MSG_POLICY ? (int)message_next(r, MM_POLICY_COUNT) : 0;
     if (m->kind == MM_MSG_VERIFY || m->kind == MM_MSG_VERIFIED) {
         m->control.verify_id[message_next(r, 16)] = (uint8_t)message_next(r, 256);
+    }
+    if (m->kind == MM_MSG_ENDED) {
+        m->control.ended_node = (int64_t)message_next(r, UINT64_MAX);
+        m->control.ended_incarnation = (int64_t)message_next(r, UINT64_MAX);
+        m->control.ended_txid[message_next(r, 16)] = (uint8_t)message_next(r, 256);
     }
     if (m->kind == MM_MSG_VERIFIED) {
         m->control.verify_seq = (int64_t)message_next(r, INT64_MAX);

@@ -109,7 +109,9 @@ static bool control_same(const struct mm_msg *a, const struct mm_msg *b)
     }
     if (memcmp(a->control.verify_id, b->control.verify_id, sizeof a->control.verify_id) != 0 ||
         a->control.verify_seq != b->control.verify_seq || a->control.from_epoch != b->control.from_epoch ||
-        a->control.nplace != b->control.nplace) {
+        a->control.nplace != b->control.nplace || a->control.ended_node != b->control.ended_node ||
+        a->control.ended_incarnation != b->control.ended_incarnation ||
+        memcmp(a->control.ended_txid, b->control.ended_txid, sizeof a->control.ended_txid) != 0) {
         return false;
     }
     for (size_t k = 0; k < a->control.nplace; k++) {
@@ -197,6 +199,7 @@ uint64_t message_touch(const struct mm_msg *m)
     for (size_t k = 0; k < m->control.nplace; k++) {
         sum += (size_t)m->control.place[k].seq;
     }
+    sum += m->control.ended_txid[0];
     if (m->kind == MM_MSG_FOUNDED || m->kind == MM_MSG_SEEDED) {
         sum += strlen(m->control.cluster_id) + strlen(m->control.settings);
     }

@@ -401,6 +401,14 @@ static bool take_part(struct naive_origin *o, const struct mm_msg *m)
     return o->held == o->count;
 }
 
+static void end_parts(struct naive_origin *o, const struct mm_msg *m)
+{
+    if (memcmp(o->part_txid, m->control.ended_txid, sizeof o->part_txid) == 0) {
+        o->held = 0;
+        o->count = -1;
+    }
+}
+
 static void set_policy(struct naive *s, const struct mm_msg *m)
 {
     for (int t = 0; t < s->ntable; t++) {
@@ -463,6 +471,9 @@ void naive_message(struct naive *s, int64_t seq, const void *data, size_t len, b
             naive_apply(s, m.kind == MM_MSG_PART ? &joined : &m.txn, false);
             if (m.kind == MM_MSG_POLICY) {
                 set_policy(s, &m);
+            } else if (m.kind == MM_MSG_ENDED) {
+                end_parts(origin_of(s, m.control.ended_node, m.control.ended_incarnation), &m);
+                o = origin_of(s, m.node, m.incarnation); /* that may have moved them all */
             }
             accept(s, o, &m);
         }

@@ -19,7 +19,7 @@ const char *world_act_name(enum world_act a)
 {
     static const char *const names[WORLD_ACTS] = { "write",  "pump",    "take", "stray",   "deliver", "apply", "break",
                                                    "ack",    "flush",   "cut",  "restart", "hold",    "time",  "turn",
-                                                   "backup", "setback", "copy", "policy",  "old" };
+                                                   "backup", "setback", "copy", "policy",  "old",     "end" };
     return names[a];
 }
 
@@ -344,6 +344,9 @@ void world_act(struct world *w, const struct world_step *step)
         break;
     case WORLD_OLD:
         world_old_message(w, seed);
+        break;
+    case WORLD_END:
+        world_end_parts(w, n, seed);
         break;
     case WORLD_ACTS:
         break;

@@ -75,6 +75,7 @@ enum world_act {
     WORLD_COPY,   /* the file is copied: one node more */
     WORLD_POLICY, /* a column gets another rule */
     WORLD_OLD,    /* a message of another epoch arrives */
+    WORLD_END,    /* a node ends what it holds parts of, also where they still come */
     WORLD_ACTS
 };
 

@@ -39,9 +39,14 @@ void world_node_flush(struct world *w, struct world_node *n);
 void world_node_cut(struct world *w, struct world_node *n);
 void world_node_restart(struct world *w, struct world_node *n);
 
+/* world_control.c */
+void world_policy(struct world *w, struct world_node *n, uint64_t seed);
+void world_end_parts(struct world *w, struct world_node *n, uint64_t seed);
+
 /* world_write.c: one transaction of the application (or a part of one). */
 void world_write(struct world *w, struct world_node *n, uint64_t seed);
-void world_policy(struct world *w, struct world_node *n, uint64_t seed);
+bool world_begin(struct world *w, struct world_node *n);
+void world_end(struct world *w, struct world_node *n, bool keep);
 void world_hold(struct world *w, struct world_node *n, uint64_t seed);
 mm_coll_of world_coll; /* as the schema has them */
 

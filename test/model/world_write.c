@@ -408,7 +408,9 @@ static void remember(struct world *w, struct world_node *n, int64_t before)
         for (size_t k = 0; k < txn.ntab; k++) {
             c->touches[mm_watch_shard(txn.tab[k].name, w->shards) - 1] |= txn.tab[k].nrow > 0;
         }
-        if (row.kind == MM_OUTBOX_CONTROL) { /* a policy: of a table by its name */
+        if (row.kind == MM_OUTBOX_CONTROL && data.data[0] == MM_CONTROL_ENDED) {
+            c->touches[data.data[1] - 1] = true;
+        } else if (row.kind == MM_OUTBOX_CONTROL) { /* a policy: of a table by its name */
             mm_buf_byte(&data, 0);
             c->touches[mm_watch_shard((const char *)data.data + 1, w->shards) - 1] = true;
         }
@@ -422,7 +424,7 @@ static void remember(struct world *w, struct world_node *n, int64_t before)
     fault_pause(false);
 }
 
-static void end(struct world *w, struct world_node *n, bool keep)
+void world_end(struct world *w, struct world_node *n, bool keep)
 {
     struct mm_err err;
     fault_pause(true);
@@ -442,7 +444,7 @@ static void end(struct world *w, struct world_node *n, bool keep)
     }
 }
 
-static bool begin(struct world *w, struct world_node *n)
+bool world_begin(struct world *w, struct world_node *n)
 {
     if (sqlite3_exec(n->app, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK && !fault_came()) {
         world_fail(w, "BEGIN: %s", sqlite3_errmsg(n->app));
@@ -462,35 +464,17 @@ void world_write(struct world *w, struct world_node *n, uint64_t seed)
     if (n->open) {
         statements(w, n, &seed);
         still_open(n);
-    } else if (begin(w, n)) {
+    } else if (world_begin(w, n)) {
         statements(w, n, &seed);
-        end(w, n, pick(&seed, 10) != 0);
+        world_end(w, n, pick(&seed, 10) != 0);
     }
-}
-
-void world_policy(struct world *w, struct world_node *n, uint64_t seed)
-{
-    static const struct {
-        const char *table, *column;
-    } where[] = { { "names", "n" }, { "names", "n" }, { "plain", "a" }, { "pair", "v" } };
-    struct mm_err err;
-    mm_err_init(&err);
-    unsigned at = pick(&seed, 4);
-    if (n->open || !begin(w, n)) {
-        return;
-    }
-    mm_policy_request(n->app, where[at].table, where[at].column, (enum mm_policy)pick(&seed, MM_POLICY_COUNT), &err);
-    if (err.rc != SQLITE_OK) {
-        world_fail(w, "policy: %s", err.msg);
-    }
-    end(w, n, true);
 }
 
 void world_hold(struct world *w, struct world_node *n, uint64_t seed)
 {
     if (n->open) {
-        end(w, n, pick(&seed, 4) != 0);
-    } else if (begin(w, n)) {
+        world_end(w, n, pick(&seed, 4) != 0);
+    } else if (world_begin(w, n)) {
         statements(w, n, &seed);
         still_open(n);
     }

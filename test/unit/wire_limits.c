@@ -283,7 +283,7 @@ static void encoding(void)
     message_samples[7].make(&m, &a);
     m.part.number = m.part.count;
     refused("a part beyond the last does not leave", &m, SQLITE_MISUSE, "part");
-    m.kind = (enum mm_msg_kind)9;
+    m.kind = (enum mm_msg_kind)10;
     refused("an unknown kind does not leave", &m, SQLITE_MISUSE, "kind");
     message_samples[8].make(&m, &a);
     m.control.cluster_id = "0123";
@@ -407,6 +407,18 @@ static void seeded(void)
     expect_body("a digest that is too short", MARMOT__V1__MESSAGE__BODY_SEEDED, &ok, SQLITE_CORRUPT, "digest");
 }
 
+static void ended(void)
+{
+    Marmot__V1__PartsEnded e = MARMOT__V1__PARTS_ENDED__INIT;
+    e.node = INT64_MIN;
+    e.txid = bin("0123456789abcdef", 16);
+    expect_body("an end of parts made by hand", MARMOT__V1__MESSAGE__BODY_PARTS_ENDED, &e, SQLITE_OK, "");
+    e.txid.len = 15;
+    expect_body("one of a short txid", MARMOT__V1__MESSAGE__BODY_PARTS_ENDED, &e, SQLITE_CORRUPT, "16 bytes");
+    e.txid.len = 0;
+    expect_body("one of no txid", MARMOT__V1__MESSAGE__BODY_PARTS_ENDED, &e, SQLITE_CORRUPT, "16 bytes");
+}
+
 int main(void)
 {
     compressed();
@@ -414,6 +426,7 @@ int main(void)
     tables();
     controls();
     seeded();
+    ended();
     encoding();
     return check_failures() != 0;
 }
