@@ -20,7 +20,7 @@
 enum {
     KEEP_MS = 3600 * 1000, /* without a new part */
     KEEP_LEAST_MS = 100,
-    LOOKS = 60, /* so often in this time */
+    LOOKS = 60,      /* so often in this time */
     DELAY_PART = 10, /* drawn: up to this part of it more */
 };
 
@@ -37,9 +37,9 @@ void mm_node_parts_open(struct mm_node *n)
 ** message that waits for long would end a transaction that goes on. */
 static bool healthy(const struct mm_node *n)
 {
-    bool good = n->config->publish && n->config->replicate && n->r.joined && n->linked && !n->held &&
-                n->task == NULL && n->verdict == MM_NODE_LIVE && mm_bus_connected(n->r.bus) && n->r.move_due == 0 &&
-                !n->r.reload_needed && mm_repl_caught_up(&n->r);
+    bool good = n->config->publish && n->config->replicate && n->r.joined && n->linked && !n->held && n->task == NULL &&
+                n->verdict == MM_NODE_LIVE && mm_bus_connected(n->r.bus) && n->r.move_due == 0 && !n->r.reload_needed &&
+                mm_repl_caught_up(&n->r);
     for (int k = 0; good && k < n->r.nshard; k++) {
         const struct mm_shard *s = &n->r.shard[k];
         good = s->following && s->checked && s->replay == NULL && s->blocked_seq == 0 && !s->full &&

@@ -14,7 +14,8 @@ void world_policy(struct world *w, struct world_node *n, uint64_t seed)
     if (n->open || !world_begin(w, n)) {
         return;
     }
-    mm_policy_request(n->app, where[at].table, where[at].column, (enum mm_policy)(world_random(&seed) % MM_POLICY_COUNT), &err);
+    mm_policy_request(n->app, where[at].table, where[at].column,
+                      (enum mm_policy)(world_random(&seed) % MM_POLICY_COUNT), &err);
     if (err.rc != SQLITE_OK) {
         world_fail(w, "policy: %s", err.msg);
     }

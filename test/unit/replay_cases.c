@@ -174,6 +174,61 @@ static void policy_between(void)
     world_close(&w);
 }
 
+static int64_t answer(struct world *w, int node, const char *sql)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    return mm_db_int(w->node[node].app, &err, -1, "%s", sql);
+}
+
+/* A batch may end early: until all is folded. */
+static void turns(struct world *w, unsigned node)
+{
+    for (int k = 0; k < 40; k++) {
+        act(w, WORLD_TURN, node);
+    }
+}
+
+/* Another node ends a transaction whose publisher is only slow: what still comes of it
+** does not count, and it counts once when it was sent again. */
+static void ended_too_early(void)
+{
+    static const char held[] = "SELECT count(*) FROM main.__marmot__part";
+    static const char there[] = "SELECT length(CAST(b AS BLOB)) > 30000 FROM main.plain WHERE id = 1";
+    struct world w;
+    struct mm_part_row row;
+    struct mm_err err;
+    uint64_t seed = 0;
+    mm_err_init(&err);
+    world_open(&w, seed);
+    while (w.shards != 1 || w.part_size > 100000 || w.compress) {
+        world_close(&w);
+        world_open(&w, ++seed);
+    }
+    turns(&w, 0);
+    turns(&w, 1);
+    bool good = run_sql(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
+    act(&w, WORLD_PUMP, 0);
+    for (int k = 0; k < 3; k++) {
+        good = good && net_take(w.net, w.node[0].r.bus, 0, NET_STORED);
+    }
+    turns(&w, 1);
+    check("three parts wait", good && answer(&w, 1, held) == 3, w.why);
+    mm_db_exec(w.node[1].app, &err, "BEGIN IMMEDIATE");
+    good = mm_part_list(w.node[1].app, &row, 1, &err) == 1;
+    mm_part_ask_end(w.node[1].app, &row, &err);
+    mm_db_exec(w.node[1].app, &err, "COMMIT");
+    turns(&w, 1);
+    check("they go where it is ended", good && err.rc == SQLITE_OK && answer(&w, 1, held) == 0, err.msg);
+    while (net_take(w.net, w.node[0].r.bus, 0, NET_STORED)) {
+    }
+    turns(&w, 1);
+    check("what still comes does not count", answer(&w, 1, held) == 0 && answer(&w, 1, there) == 0, w.why);
+    world_settle(&w);
+    check("until it was sent again", !w.failed && answer(&w, 1, there) == 1 && answer(&w, 1, held) == 0, w.why);
+    world_close(&w);
+}
+
 static void two_shards(void)
 {
     struct world w;
@@ -199,6 +254,7 @@ int main(void)
     other_tail();
     policy_at_echo();
     policy_between();
+    ended_too_early();
     two_shards();
     return failed > 0;
 }
