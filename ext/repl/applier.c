@@ -258,10 +258,6 @@ static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *
         (void)snprintf(s->why, sizeof s->why, "message %d:%lld: %.300s", s->n, (long long)it->d.seq, it->bad.msg);
         return false;
     }
-    if (it->bad.rc == SQLITE_NOMEM) {
-        mm_err_nomem(err);
-        return false;
-    }
     if (it->bad.rc != SQLITE_OK) {
         ignore(a, s, it, it->bad.msg, err);
         advance(s, it);

@@ -19,7 +19,8 @@ void mm_applier_close(struct mm_applier *a);
 bool mm_applier_room(const struct mm_applier *a);
 /* Something to do for mm_applier_run: messages, or a verify call to answer. */
 bool mm_applier_due(const struct mm_applier *a);
-/* Takes the delivery (releases it when done). */
+/* Takes the delivery (releases it when done). SQLITE_NOMEM: it is gone, the shard is to
+** be followed again. */
 int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *err);
 /* Forgets what waits: the shard is followed again from its position. */
 void mm_applier_drop(struct mm_applier *a, int shard);

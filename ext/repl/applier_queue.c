@@ -113,6 +113,10 @@ int mm_applier_put(struct mm_applier *a, struct mm_delivery *d, struct mm_err *e
     mm_arena_init(&it->arena, ARENA_MAX);
     mm_err_init(&it->bad);
     mm_wire_decode(&it->msg, d->data, d->len, d->zstd, &it->arena, &it->bad);
+    if ((it->bad.rc & 0xff) == SQLITE_NOMEM) { /* says nothing about the message */
+        mm_item_free(it);
+        return mm_err_nomem(err);
+    }
     if (a->tail != NULL) {
         a->tail->next = it;
     } else {
