@@ -315,6 +315,47 @@ static enum mm_coll coll_of(void *arg, const char *table, const char *column)
     return coll;
 }
 
+/* What is there afterwards, once all that goes is gone. A row may wait for the
+** UNIQUE value of one that is changed by the same transaction: their order says
+** nothing, so those that meet it come after the others. */
+static void apply_images(sqlite3 *db, const struct mm_txn *txn, struct mm_err *err)
+{
+    size_t rows = 0;
+    for (size_t k = 0; k < txn->ntab; k++) {
+        rows += txn->tab[k].nrow;
+    }
+    bool *done = calloc(rows + 1, sizeof *done);
+    bool moved = true;
+    struct mm_err waits;
+    mm_err_init(&waits);
+    for (bool open = done != NULL; open && moved && err->rc == SQLITE_OK;) {
+        size_t at = 0;
+        open = moved = false;
+        for (size_t k = 0; k < txn->ntab; k++) {
+            for (size_t j = 0; j < txn->tab[k].nrow && err->rc == SQLITE_OK; j++, at++) {
+                struct mm_err one;
+                mm_err_init(&one);
+                if (!done[at]) {
+                    apply(db, &txn->tab[k], &txn->tab[k].row[j], false, &one);
+                    bool wait = (one.rc & 0xff) == SQLITE_CONSTRAINT;
+                    done[at] = !wait;
+                    open = open || wait;
+                    moved = moved || !wait;
+                    waits = wait ? one : waits;
+                    *err = wait ? *err : one;
+                }
+            }
+        }
+        if (open && !moved) {
+            *err = waits;
+        }
+    }
+    if (done == NULL) {
+        mm_err_nomem(err);
+    }
+    free(done);
+}
+
 static void apply_outbox(struct rig *r, sqlite3 *real, struct mm_err *err)
 {
     struct mm_outbox *o = mm_outbox_open(real, err);
@@ -333,13 +374,12 @@ static void apply_outbox(struct rig *r, sqlite3 *real, struct mm_err *err)
         if (row.kind == MM_OUTBOX_TXN &&
             mm_change_read(&txn, data.data, data.len, names.data, names.len, coll_of, real, err) == SQLITE_OK) {
             mm_db_exec(r->before, err, "BEGIN");
-            for (int pass = 0; pass < 2; pass++) {
-                for (size_t k = 0; k < txn.ntab; k++) {
-                    for (size_t j = 0; j < txn.tab[k].nrow; j++) {
-                        apply(r->before, &txn.tab[k], &txn.tab[k].row[j], pass == 0, err);
-                    }
+            for (size_t k = 0; k < txn.ntab; k++) {
+                for (size_t j = 0; j < txn.tab[k].nrow; j++) {
+                    apply(r->before, &txn.tab[k], &txn.tab[k].row[j], true, err);
                 }
             }
+            apply_images(r->before, &txn, err);
             mm_db_exec(r->before, err, "COMMIT");
         }
         mm_arena_free(&a);
