@@ -4,7 +4,9 @@ writes and conflicts meanwhile disturb nothing.
 marmot-test: parallel limit=180
 """
 import os
+import sqlite3
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
@@ -139,6 +141,37 @@ def other_process(ws, nodes, ids):
     second.quit()
 
 
+def writers_go_on(ws, nats):
+    """A million rows are summed from a read snapshot: nobody who writes waits for that."""
+    rows = ("CREATE TABLE big(id INTEGER PRIMARY KEY, v);WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            " WHERE i < 1000000) INSERT INTO big SELECT i, 'row ' || i FROM n;")
+    node = Node(ws, "large", config={"nats": {"urls": [nats.url]}, "cluster": "large"}, schema=rows)
+    node.wait_state("live")
+    node.sync()
+    over, commits = threading.Event(), []
+
+    def write():
+        db = sqlite3.connect(node.db, isolation_level=None, timeout=60)
+        while not over.is_set():
+            began = time.monotonic()
+            db.execute("UPDATE big SET v = v || '.' WHERE id = ?", (len(commits) + 1,))
+            commits.append(time.monotonic() - began)
+        db.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    began = time.monotonic()
+    answer = verify(node, 60000)
+    took = time.monotonic() - began
+    over.set()
+    writer.join()
+    check("a million rows are verified beside a writer", [r["rows"] for r in answer] == [1000000], answer)
+    check("which goes on", len(commits) > 10, len(commits))
+    bar("the slowest of %d commits beside it (%.2f s) took %.0f ms" % (len(commits), took, max(commits) * 1e3),
+        max(commits) < 0.25, max(commits))
+    node.quit()
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -156,6 +189,7 @@ def main():
         other_process(ws, nodes, ids)
         silence(nats, nodes, ids)
         unwatched(nodes, ids)
+        writers_go_on(ws, nats)
     finish()
 
 
