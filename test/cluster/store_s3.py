@@ -33,10 +33,25 @@ def with_swift(ws):
         fails("no %s: %r" % (key, value), lambda k=key, v=value: Store(ws, **dict(place, **{k: v})), MISUSE, "snapshot.s3.")
 
 
+def full_disk(ws):
+    with SmallDisk(ws) as disk:
+        if disk.missing:
+            note("skipped: a full disk (%s)" % disk.missing)
+            return
+        w = Swift(ws, root=disk.path).start()
+        w.bucket("snaps")
+        s = Store(ws, kind="s3", endpoint=w.endpoint, bucket="snaps", path="", access=w.access, secret=w.secret)
+        s.put("kept", filled(ws, "small", 10))
+        fails("a full disk there", lambda: s.put("kept", filled(ws, "large", 30 * MB)), (FULL, IOERR), "kept")
+        check("what was there stays", s.list() == {"kept": 10}, s.list())
+        w.stop()
+
+
 with Workspace() as ws:
     if Swift.missing():
         note("skipped: " + Swift.missing())
         ok("skipped")
     else:
         with_swift(ws)
+        full_disk(ws)
 finish()
