@@ -46,6 +46,7 @@ wait_until, Node.sync and the busy time-outs of the hosts give.
 """
 import atexit
 import ctypes
+import fcntl
 import json
 import os
 import random
@@ -161,19 +162,28 @@ def seeded():
     return random.Random(seed)
 
 
+ports = []  # locks of those that were given here
+
+
 def free_port():
     """A loopback port that nobody listens on, below the ephemeral range: two
-    neighbours stay free too (cluster and leaf listeners)."""
+    neighbours stay free too (cluster and leaf listeners). It is this process's until
+    that ends: a lock keeps it from being given again before somebody listens."""
+    folder = os.path.join(tempfile.gettempdir(), "marmot-test-ports-%d" % os.getuid())
+    os.makedirs(folder, exist_ok=True)
     for _ in range(200):
         port = random.SystemRandom().randrange(20000, 32000, 4)
+        lock = open(os.path.join(folder, str(port)), "w")
         try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for p in (port, port + 1, port + 2):
                 with socket.socket() as s:
                     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     s.bind(("127.0.0.1", p))
+            ports.append(lock)
             return port
         except OSError:
-            continue
+            lock.close()
     raise Timeout("no free port between 20000 and 32000")
 
 
