@@ -27,11 +27,12 @@ def took_ms(node, n):
     return (time.monotonic() - began) * 1000 / n
 
 
-def fill(node):
+def fill(node, how):
     for _ in range(15):
         node.sql("INSERT INTO t(v) VALUES (hex(randomblob(4000)))")
     wait_until(lambda: warned(node), 10 * SLOW, "the status of %s warns" % node.name)
-    time.sleep(0.2)  # until the head row says so, which no call tells
+    effect = {"warn": 0, "slow": 1, "refuse": 2}[how]
+    wait_until(lambda: node.one("SELECT brake FROM __marmot__head") == effect, 10 * SLOW, "COMMIT's effect is set")
 
 
 def one_way(ws, nats, how):
@@ -43,7 +44,7 @@ def one_way(ws, nats, how):
     before = took_ms(a, 5)
     nats.pause()
     try:
-        fill(a)
+        fill(a, how)
         ok("%s: the status warns" % how)
         if how == "refuse":
             try:
