@@ -11,6 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
+from rejoining import refused, rejoin, settle  # noqa: E402
 from cluster_nats import *  # noqa: E402,F403
 from cluster_wire import *  # noqa: E402,F403
 
@@ -22,26 +23,6 @@ def node(ws, nats, name, case, schema=SCHEMA, **more):
     snapshot = {"store": "file", "file": {"path": os.path.join(ws.dir, "snapshots-" + case)}}
     config = dict({"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}, "snapshot": snapshot}, **more)
     return Node(ws, "%s_%s" % (name, case), config=config, schema=schema)
-
-
-def settle(nodes, seconds=40):
-    for n in nodes:
-        n.wait_state("live", seconds)
-    for _ in range(2):
-        for n in nodes:
-            n.sync()
-    return wait_equal(nodes, seconds)
-
-
-def rejoin(n, how):
-    return json.loads(n.one("SELECT marmot_rejoin(?)", how))
-
-
-def refused(n, how):
-    try:
-        return "no error: %s" % n.one("SELECT marmot_rejoin(?)", how)
-    except SqlError as e:
-        return str(e)
 
 
 def ids(n):
