@@ -5,7 +5,6 @@ twice. Who holds more than the seed stays out until 'adopt' or 'merge'.
 marmot-test: parallel
 """
 import glob
-import json
 import os
 import sys
 import threading

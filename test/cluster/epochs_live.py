@@ -4,7 +4,6 @@ in flight; the beginning of an epoch met in the log; a node that the log has lef
 behind among others that go on.
 marmot-test: parallel
 """
-import json
 import os
 import shutil
 import sys
