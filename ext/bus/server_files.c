@@ -206,16 +206,14 @@ static void put_encoded(struct mm_buf *b, const char *s)
 }
 
 /* One URL a line; those without a user of their own get ours. */
-static void put_urls(struct mm_buf *b, const struct mm_server_config *c, const char *list, const char *before,
-                     const char *after)
+static void put_urls(struct mm_buf *b, const struct mm_server_config *c, const char *list)
 {
     for (; *list != '\0'; list += *list == ',') {
         size_t n = strcspn(list, ",");
         const char *host = memmem(list, n, "://", 3);
         host = host != NULL ? host + 3 : list;
         size_t rest = n - (size_t)(host - list);
-        mm_buf_str(b, before);
-        mm_buf_byte(b, '"');
+        mm_buf_str(b, "    \"");
         mm_buf_add(b, list, (size_t)(host - list));
         if ((c->user != NULL || c->token != NULL) && memchr(host, '@', rest) == NULL) {
             put_encoded(b, peer_user(c));
@@ -224,7 +222,7 @@ static void put_urls(struct mm_buf *b, const struct mm_server_config *c, const c
             mm_buf_byte(b, '@');
         }
         mm_buf_add(b, host, rest);
-        mm_buf_printf(b, "\"%s\n", after);
+        mm_buf_str(b, "\"\n");
         list += n;
     }
 }
@@ -242,15 +240,17 @@ static void put_neighbours(struct mm_buf *b, const struct mm_server_config *c, s
                       v6 ? "]" : "", port);
         put_authorization(b, c);
         mm_buf_str(b, "  routes: [\n");
-        put_urls(b, c, c->routes != NULL ? c->routes : "", "    ", "");
+        put_urls(b, c, c->routes != NULL ? c->routes : "");
         mm_buf_str(b, "  ]\n}\n");
         mm_buf_printf(b, "leafnodes {\n  listen: \"%s%s%s:%d\"\n", v6 ? "[" : "", host, v6 ? "]" : "", port + 1);
         put_authorization(b, c);
         mm_buf_str(b, "}\n");
     } else if (leaf) {
-        mm_buf_str(b, "leafnodes {\n  remotes: [\n");
-        put_urls(b, c, c->leafs, "    { url: ", " }");
-        mm_buf_str(b, "  ]\n}\n");
+        /* One remote of several URLs: with one each the server links to all members at once, takes that
+        ** for a loop, and cuts each link for half a minute. */
+        mm_buf_str(b, "leafnodes {\n  remotes: [ { urls: [\n");
+        put_urls(b, c, c->leafs);
+        mm_buf_str(b, "  ] } ]\n}\n");
     }
 }
 

@@ -1,8 +1,9 @@
 """Three embedded servers form a JetStream cluster that stands the end of any one
-of them; a leaf joins it; addresses come from DNS; wrong settings are told.
+of them; a leaf joins it and stays through that; addresses come from DNS; wrong settings are told.
 marmot-test: parallel limit=240
 """
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -55,17 +56,22 @@ def three(ws):
     return places, nodes
 
 
-def one_ends(nodes):
-    for gone in (nodes[0], nodes[2]):
-        rest = [n for n in nodes if n is not gone]
+def one_ends(nodes, far, link):
+    """The member that the leaf `far` is linked to, then another."""
+    first = link()
+    for k in (first, (first + 1) % 3):
+        gone = nodes[k]
+        rest = [n for n in nodes if n is not gone] + [far]
         gone.kill()
         began = time.monotonic()
         rest[0].sql("INSERT INTO t(v) VALUES ('without ' || ?)", gone.name)
         together(rest)
         note("%s killed: %.1f s until the others went on" % (gone.name, time.monotonic() - began))
+        check("the leaf is linked to another than %s" % gone.name, link() != k, "still there")
         gone.start()
         gone.sql("INSERT INTO t(v) VALUES ('back ' || ?)", gone.name)
-        together(nodes)
+        far.sql("INSERT INTO t(v) VALUES ('leaf, back ' || ?)", gone.name)
+        together(nodes + [far])
         ok("the cluster stands the end of %s, and takes it back" % gone.name)
 
 
@@ -80,7 +86,13 @@ def leaf(ws, places, nodes):
     together(nodes + [far])
     rows = far.sql("SELECT count(*) FROM marmot_changes WHERE op = 'update'")
     check("and reads the log", rows[0][0] > 0, rows)
-    far.quit()
+    log = os.path.join(ws.state_home, "marmot", "nats-%d-leaf" % place.port, "nats.log")
+
+    def links():
+        with open(log) as f:
+            return re.findall(r"(\S+) - lid:\d+ - Leafnode connection (created|closed)", f.read())
+    check("it is linked to one member", [what for _, what in links()] == ["created"], links())
+    return far, lambda: [p.leaf for p in places].index(links()[-1][0])
 
 
 def with_password(ws):
@@ -126,9 +138,9 @@ def waits_for_dns(ws):
 def main():
     with Workspace() as ws:
         places, nodes = three(ws)
-        one_ends(nodes)
-        leaf(ws, places, nodes)
-        for n in nodes:
+        far, link = leaf(ws, places, nodes)
+        one_ends(nodes, far, link)
+        for n in [far] + nodes:
             n.quit()
         ok("all end")
     with Workspace() as ws:
