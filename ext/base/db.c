@@ -5,7 +5,13 @@
 
 int mm_db_fail(sqlite3 *db, struct mm_err *err, const char *doing)
 {
-    return mm_err_set(err, sqlite3_extended_errcode(db), "%s (while: %.200s)", sqlite3_errmsg(db), doing);
+    int rc = sqlite3_extended_errcode(db);
+    const char *why = sqlite3_errmsg(db);
+    if (rc == SQLITE_BUSY_SNAPSHOT) { /* no wait helps, and "database is locked" says nothing of it */
+        why = "the database has changed since a statement of this connection began to read it: finish that, or BEGIN "
+              "IMMEDIATE before it";
+    }
+    return mm_err_set(err, rc, "%s (while: %.200s)", why, doing);
 }
 
 static int exec_text(sqlite3 *db, struct mm_err *err, const char *sql)

@@ -2,6 +2,7 @@
 and the remedy; and what good input answers without any network.
 marmot-test: parallel limit=120
 """
+import contextlib
 import json
 import os
 import re
@@ -239,8 +240,20 @@ def watching(db):
           rows["loose"][0] == "none" and rows["loose"][2] == "unsupported" and "move it" in rows["loose"][3], rows)
     check("marmot_unwatch", one(db, "SELECT marmot_unwatch('t')") == 1 and one(
         db, "SELECT state FROM marmot_tables WHERE name = 't'") == "unwatched", "still watched")
-    many = db.execute("SELECT marmot_watch(name) FROM sqlite_schema WHERE name IN ('t', 'Books')").fetchall()
+    each = "SELECT marmot_watch(name) FROM sqlite_schema WHERE name IN ('t', 'Books')"
+    db.execute("BEGIN IMMEDIATE")
+    many = db.execute(each).fetchall()
+    db.execute("COMMIT")
     check("marmot_watch inside a reading statement", many == [(1,), (1,)], many)
+    stale = db.execute(each)  # the first row is asked for here
+    with contextlib.closing(connect(db.execute("PRAGMA database_list").fetchone()[2], load=False)) as other:
+        other.execute("PRAGMA user_version = 7")
+    try:
+        why = "no error, but %r" % stale.fetchall()
+    except sqlite3.OperationalError as e:
+        why = str(e)
+    check("and where another connection writes meanwhile, what to do is said",
+          "marmot_watch: " in why and "began to read it" in why and "BEGIN IMMEDIATE before it" in why, why)
 
 
 def controls(db):
@@ -251,6 +264,7 @@ def controls(db):
 def policies(db):
     db.execute("CREATE TABLE sums(id INTEGER NOT NULL, other TEXT NOT NULL, total, held AS (total) STORED, twice AS (total * 2), "
                "PRIMARY KEY(id, other))")
+    one(db, "SELECT marmot_unwatch('sums')")  # all new tables are watched, some time later
     call = "SELECT marmot_policy(%s)"
     fails("policy of a table that is not watched", db, call % "'sums', 'total', 'delta'", "'sums' is not watched",
           "marmot_watch('sums') first")
