@@ -283,6 +283,7 @@ static bool loop(struct mm_worker *w, struct mm_node *n)
     }
     mm_node_task_end(n);
     mm_node_flush(n, true);
+    mm_node_full_leave(n);
     mm_node_peers_farewell(n);
     return sleeps;
 }
@@ -357,6 +358,7 @@ static int open_early(struct mm_node *n, struct mm_err *err)
     n->r.db = mm_repl_connect(n->path, n->vfs, 0, err);
     if (n->r.db != NULL) {
         (void)mm_db_int(n->r.db, err, 0, "PRAGMA main.user_version");
+        mm_node_stray_known(n, err);
     }
     mm_gate_leave();
     return err->rc;

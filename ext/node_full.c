@@ -1,5 +1,6 @@
 /* outbox_max_bytes: what waits for the log beyond it is told, and slows down or
-** refuses what would come on top (outbox_full). */
+** refuses what would come on top (outbox_full). What triggers note while nothing of
+** ours runs finds its bounds in the database (store/log.h). */
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -7,10 +8,11 @@
 #include "base/gate.h"
 #include "base/log.h"
 #include "node_int.h"
+#include "store/log.h"
 #include "store/outbox.h"
 #include "store/stray.h"
 
-enum { AGAIN_PERCENT = 90, LOOK_MS = 100 };
+enum { AGAIN_PERCENT = 90, LOOK_MS = 100, ROOM_PARTS = 16 };
 
 static int64_t waiting(const struct mm_node *n)
 {
@@ -37,16 +39,18 @@ void mm_node_full_text(const struct mm_node *n, char out[MM_FULL_TEXT])
                    (long long)n->full_bytes, (long long)n->config->outbox_max_bytes, effect(n->config->outbox_full));
 }
 
-static bool set_brake(struct mm_node *n, int brake)
+/* And how much triggers may note while nothing of ours runs. */
+static bool set_brake(struct mm_node *n, int brake, int64_t room)
 {
     sqlite3 *db = n->r.db;
     struct mm_err err;
     mm_err_init(&err);
     mm_gate_enter();
-    if (mm_head_brake(db, &err) != brake) {
+    if (mm_head_brake(db, &err) != brake || mm_log_room(db, &err) != room) {
         mm_db_exec(db, &err, "BEGIN IMMEDIATE");
         bool begun = err.rc == SQLITE_OK;
         mm_head_set_brake(db, brake, &err);
+        mm_log_set_room(db, room, &err);
         mm_stray_commit(db, &err);
         if (begun && !sqlite3_get_autocommit(db)) {
             sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
@@ -54,6 +58,33 @@ static bool set_brake(struct mm_node *n, int brake)
     }
     mm_gate_leave();
     return err.rc == SQLITE_OK; /* else it is tried again */
+}
+
+static int brake_of(const struct mm_node *n)
+{
+    return n->full_bytes == 0                         ? MM_BRAKE_OFF
+           : n->config->outbox_full == MM_FULL_REFUSE ? MM_BRAKE_REFUSE
+           : n->config->outbox_full == MM_FULL_SLOW   ? MM_BRAKE_SLOW
+                                                      : MM_BRAKE_OFF;
+}
+
+/* While the node runs it moves what triggers note: the log alone has all the room,
+** so that a large transaction of a foreign writer fits, whatever waits. */
+void mm_node_full_leave(struct mm_node *n)
+{
+    struct mm_err err;
+    int64_t most = n->config->outbox_max_bytes;
+    mm_err_init(&err);
+    if (!n->linked && !n->r.reload_needed) {
+        mm_gate_enter();
+        mm_outbox_count(n->r.outbox, &n->counted, &n->unread_rows, &n->unread_bytes, &err);
+        mm_gate_leave();
+    }
+    int64_t bytes = waiting(n);
+    if (bytes >= most / ROOM_PARTS && n->brake_known) {
+        n->brake_known = false;
+        (void)set_brake(n, brake_of(n), bytes < most ? most - bytes : 0);
+    }
 }
 
 void mm_node_full_step(struct mm_node *n)
@@ -71,11 +102,7 @@ void mm_node_full_step(struct mm_node *n)
     n->full_bytes = full ? bytes : 0;
     (void)pthread_mutex_unlock(&n->mu);
     if (!n->brake_known || full != was) {
-        int brake = !full                                      ? MM_BRAKE_OFF
-                    : n->config->outbox_full == MM_FULL_REFUSE ? MM_BRAKE_REFUSE
-                    : n->config->outbox_full == MM_FULL_SLOW   ? MM_BRAKE_SLOW
-                                                               : MM_BRAKE_OFF;
-        n->brake_known = set_brake(n, brake);
+        n->brake_known = set_brake(n, brake_of(n), most);
     }
     if (full && !was) {
         char why[MM_FULL_TEXT];

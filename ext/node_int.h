@@ -116,6 +116,7 @@ struct mm_node {
     struct mm_peers peers;          /* the other nodes, as they told */
     int64_t full_bytes;             /* of the outbox while it is beyond outbox_max_bytes, else 0 */
     int64_t strays;                 /* commits that nothing captured, not mended yet */
+    bool guards_stopped;            /* among them what triggers left out */
     char hello_cluster[40];         /* the cluster's id, "" before joining */
     int64_t caught_up_ms;           /* monotonic: last at the end of every shard; 0 = not looked yet */
     atomic_llong connections;       /* made so far */
@@ -318,11 +319,13 @@ void mm_node_flush(struct mm_node *n, bool now);
 /* node_streams.c: once a start, while there is a connection. Waits for the network. */
 void mm_node_check_streams(struct mm_node *n);
 
-/* node_stray.c; the gate is held. open: the database was opened. read: what is
+/* node_stray.c; the gate is held. known: what an earlier process left, before the
+** thread runs. open: the database was opened. read: what is
 ** counted. look: counts more, if there is. begin (no gate): before a task, which it
 ** may forbid. mended: those that were known when the
 ** task began. leave: before the database is closed. */
-enum { MM_STRAY_TEXT = 256 };
+enum { MM_STRAY_TEXT = 320 };
+void mm_node_stray_known(struct mm_node *n, struct mm_err *err);
 void mm_node_stray_open(struct mm_node *n, struct mm_err *err);
 void mm_node_stray_read(struct mm_node *n, struct mm_err *err);
 void mm_node_stray_look(struct mm_node *n, struct mm_err *err);
@@ -334,6 +337,7 @@ void mm_node_stray_text(const struct mm_node *n, char out[MM_STRAY_TEXT]);
 /* node_full.c */
 enum { MM_FULL_TEXT = 320 };
 void mm_node_full_step(struct mm_node *n);
+void mm_node_full_leave(struct mm_node *n); /* this process is about to replicate no more */
 void mm_node_full_text(const struct mm_node *n, char out[MM_FULL_TEXT]);
 
 /* node_http.c: the page for Prometheus. Open returns what the bus is to be woken by. */

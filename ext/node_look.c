@@ -78,6 +78,7 @@ static void look_at_triggers(struct mm_node *n, struct mm_err *err)
         sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
     }
     n->triggers_due = n->triggers_due && err->rc != SQLITE_OK;
+    mm_node_stray_read(n, err);
 }
 
 void mm_node_look(struct mm_node *n)

@@ -9,12 +9,6 @@
 
 enum { LOOK_MS = 100 };
 
-void mm_node_stray_open(struct mm_node *n, struct mm_err *err)
-{
-    n->stamping = mm_head_capturing(n->r.db, err) != MM_CAPTURING;
-    n->stray_end = (struct mm_inbox_end){ 0 };
-}
-
 /* Once, until they are mended. */
 static void say(struct mm_node *n, int64_t before)
 {
@@ -33,6 +27,12 @@ void mm_node_stray_text(const struct mm_node *n, char out[MM_STRAY_TEXT])
         sqlite3_snprintf(MM_STRAY_TEXT, out,
                          "publish is false: %lld commit%s not captured, and what they wrote stays on this node alone",
                          (long long)n->strays, s);
+    } else if (n->guards_stopped) {
+        sqlite3_snprintf(MM_STRAY_TEXT, out,
+                         "triggers stopped noting changes while no program with libmarmot ran, at outbox_max_bytes "
+                         "(%lld): reconcile is due; until marmot_reconcile() has sent what was written since, this "
+                         "node takes no snapshot",
+                         (long long)n->config->outbox_max_bytes);
     } else {
         sqlite3_snprintf(MM_STRAY_TEXT, out,
                          "%lld commit%s not captured (a program without libmarmot wrote, or DDL or VACUUM ran): until "
@@ -41,12 +41,20 @@ void mm_node_stray_text(const struct mm_node *n, char out[MM_STRAY_TEXT])
     }
 }
 
+void mm_node_stray_open(struct mm_node *n, struct mm_err *err)
+{
+    n->stamping = mm_head_capturing(n->r.db, err) != MM_CAPTURING;
+    n->stray_end = (struct mm_inbox_end){ 0 };
+    say(n, 0); /* what an earlier process left */
+}
+
 /* mu is for the readers in other threads. */
-static void set(struct mm_node *n, int64_t count)
+static void set(struct mm_node *n, int64_t count, bool stopped)
 {
     int64_t before = n->strays;
     (void)pthread_mutex_lock(&n->mu);
     n->strays = count;
+    n->guards_stopped = stopped;
     (void)pthread_mutex_unlock(&n->mu);
     say(n, before);
     if (count != before) {
@@ -57,9 +65,16 @@ static void set(struct mm_node *n, int64_t count)
 void mm_node_stray_read(struct mm_node *n, struct mm_err *err)
 {
     int64_t count = mm_stray_count(n->r.db, err);
+    bool stopped = count > 0 && mm_stray_were_stopped(n->r.db, err);
     if (err->rc == SQLITE_OK) {
-        set(n, count);
+        set(n, count, stopped);
     }
+}
+
+void mm_node_stray_known(struct mm_node *n, struct mm_err *err)
+{
+    n->strays = mm_stray_count(n->r.db, err);
+    n->guards_stopped = n->strays > 0 && mm_stray_were_stopped(n->r.db, err);
 }
 
 static void end(sqlite3 *db, bool begun, struct mm_err *err)
@@ -96,6 +111,7 @@ int mm_node_stray_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err
     mm_gate_enter();
     n->next_stray_ms = 0;
     mm_node_stray_look(n, gives ? err : &none);
+    mm_node_stray_read(n, gives ? err : &none);
     mm_gate_leave();
     n->strays_found = n->strays; /* of what has been committed until now */
     if (gives && n->strays > 0) {

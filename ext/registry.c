@@ -254,11 +254,13 @@ int mm_registry_attach(struct mm_registry_conn *c, struct mm_err *err)
     bool available = mm_hook_available(&hidden);
     bool triggers = (!available || c->hook == NULL) && mm_trigger_mode(c->db, err) != MM_TRIGGER_NONE;
     if (!available && triggers) {
+        mm_guard_here(c->db);
         (void)snprintf(c->why, sizeof c->why, "captured by triggers: %.200s", hidden);
         return err->rc;
     }
     if (c->hook == NULL && mm_hook_taken(c->db, err)) {
         if (triggers) {
+            mm_guard_here(c->db);
             (void)snprintf(c->why, sizeof c->why,
                            "captured by triggers: the application uses the preupdate hook itself");
             return err->rc;
@@ -365,6 +367,7 @@ int mm_registry_connection(sqlite3 *db, bool explicit_load, struct mm_err *err)
     }
     const char *hidden = NULL;
     if (!explicit_load && !mm_hook_available(&hidden)) {
+        mm_guard_here(db);
         (void)snprintf(c->why, sizeof c->why, "captured by triggers: %.200s", hidden);
     } else if (!explicit_load) {
         struct mm_err e2;

@@ -5,6 +5,7 @@
 
 #include "capture/hook_int.h"
 #include "capture/trigger.h"
+#include "store/log.h"
 
 enum { DB_NAME_SINCE = 3039000 };
 
@@ -25,23 +26,34 @@ static bool attached_twice(struct mm_hook *h)
     return false;
 }
 
+/* True when it was none of ours: answered as plain SQLite does, or said to be here. */
+static bool plain(sqlite3_context *ctx, sqlite3_value *v)
+{
+    const char *option = (const char *)sqlite3_value_text(v);
+    if (option == NULL) {
+        if (sqlite3_value_type(v) != SQLITE_NULL) {
+            sqlite3_result_error_nomem(ctx);
+        }
+        return true;
+    }
+    bool here = strcmp(option, MM_LOG_HERE) == 0;
+    if (here || strncmp(option, MM_TRIGGER_WORD, strlen(MM_TRIGGER_WORD)) != 0) {
+        sqlite3_result_int(ctx, here || sqlite3_compileoption_used(option));
+        return true;
+    }
+    return false;
+}
+
 /* A join that is denied leaves the row to the guard; any other failure is the
 ** statement's own. */
 static void answer(sqlite3_context *ctx, int argc, sqlite3_value **argv)
 {
     (void)argc;
     struct mm_hook *h = sqlite3_user_data(ctx);
+    if (plain(ctx, argv[0])) {
+        return;
+    }
     const char *option = (const char *)sqlite3_value_text(argv[0]);
-    if (option == NULL) {
-        if (sqlite3_value_type(argv[0]) != SQLITE_NULL) {
-            sqlite3_result_error_nomem(ctx);
-        }
-        return;
-    }
-    if (strncmp(option, MM_TRIGGER_WORD, strlen(MM_TRIGGER_WORD)) != 0) {
-        sqlite3_result_int(ctx, sqlite3_compileoption_used(option));
-        return;
-    }
     struct mm_err err;
     mm_err_init(&err);
     bool captured = h->on && (h->entered || (!attached_twice(h) && mm_hook_try_join(h, &err)));
@@ -71,4 +83,19 @@ int mm_hook_guard(struct mm_hook *h)
     h->refs++;
     return sqlite3_create_function_v2(h->db, "sqlite_compileoption_used", 1, SQLITE_UTF16 | SQLITE_INNOCUOUS, h, answer,
                                       NULL, NULL, gone);
+}
+
+static void answer_unhooked(sqlite3_context *ctx, int argc, sqlite3_value **argv)
+{
+    (void)argc;
+    if (!plain(ctx, argv[0])) {
+        sqlite3_result_int(ctx, 0);
+    }
+}
+
+/* In the other UTF-16, so that it never stands in the hook's way. */
+void mm_guard_here(sqlite3 *db)
+{
+    (void)sqlite3_create_function_v2(db, "sqlite_compileoption_used", 1, SQLITE_UTF16BE | SQLITE_INNOCUOUS, NULL,
+                                     answer_unhooked, NULL, NULL, NULL);
 }

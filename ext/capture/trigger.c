@@ -126,6 +126,10 @@ static void put_image(const struct text *x, enum mm_log_kind kind, const struct 
             }
         }
         mm_log_text_id(s, x->seldom);
+        for (int k = at; k < at + n; k++) {
+            bool own = k < t->ncol;
+            mm_log_text_size(s, x->seldom, own ? "" : "NEW.", own ? t->col[k].name : key_name(t, k - t->ncol + 1));
+        }
         sqlite3_str_appendf(s, " FROM \"%w\" NATURAL LEFT JOIN " MM_LOG_PAD " NOT INDEXED WHERE ", t->name, x->number);
         put_match(s, t, u, row);
         sqlite3_str_appendall(s, ";");
@@ -176,6 +180,9 @@ static void put_touch(const struct text *x)
         sqlite3_str_appendf(x->s, ",NEW.\"%w\"", key_name(x->t, k + 1));
     }
     mm_log_text_id(x->s, x->seldom);
+    for (int k = 0; k < n && !x->t->integer_key; k++) {
+        mm_log_text_size(x->s, x->seldom, "NEW.", key_name(x->t, k + 1));
+    }
     sqlite3_str_appendall(x->s, ");");
 }
 
@@ -187,11 +194,11 @@ static char *trigger_text(const struct mm_table *t, long long number, int kind, 
     const struct text x = { sqlite3_str_new(NULL), t, number, guard || when };
     sqlite3_str_appendf(x.s, "CREATE TRIGGER \"__marmot__%lld_%s\" %s ON \"%w\"", number, ends[kind], events[kind],
                         t->name);
-    if (guard || when) {
-        sqlite3_str_appendall(x.s, " WHEN ");
-        if (guard) {
-            sqlite3_str_appendf(x.s, MM_TRIGGER_ASK "=0%s", number, when ? " AND " : "");
-        }
+    sqlite3_str_appendall(x.s, " WHEN ");
+    if (guard) {
+        sqlite3_str_appendf(x.s, MM_TRIGGER_ASK "=0%s", number, when ? " AND " : "");
+    } else if (!when) {
+        sqlite3_str_appendall(x.s, mm_log_text_room);
     }
     if (when) {
         put_evictions(&x, kind == EVICT_UPDATE);

@@ -34,6 +34,10 @@
 #define MM_TRIGGER_WORD "MARMOT "
 #define MM_TRIGGER_ASK "sqlite_compileoption_used('" MM_TRIGGER_WORD "%lld')"
 
+/* On a connection without a hook: what triggers ask is answered as by one that is
+** ours (store/log.h). Without it a log that is full stops them here, too. */
+void mm_guard_here(sqlite3 *db);
+
 enum mm_trigger_mode {
     MM_TRIGGER_NONE,  /* the hook alone, or nothing */
     MM_TRIGGER_GUARD, /* the hook where it is, else triggers */

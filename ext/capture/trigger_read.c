@@ -11,6 +11,7 @@
 #include "store/change.h"
 #include "store/log.h"
 #include "store/outbox.h"
+#include "store/stray.h"
 #include "store/watch.h"
 
 enum { COLUMNS_BYTES = 1 << 20, ROW_MAX = 1 << 30, REGROUP_AT = 16 << 10 };
@@ -35,7 +36,8 @@ struct take {
     struct source *list;
     const struct source *group; /* whose header was written last */
     struct mm_arena arena;
-    bool lost; /* rows whose triggers or table are gone */
+    bool lost;    /* rows whose triggers or table are gone */
+    bool stopped; /* the log was full: its last entry may lack its end */
 };
 
 /* One name of a list; *p moves behind it. */
@@ -269,6 +271,9 @@ static void take_image(struct take *x, const struct source *s, const struct mm_l
         mm_err_nomem(x->err);
         return;
     }
+    if (x->stopped && e->n < s->nimage + (e->kind == MM_LOG_MOVE ? s->nkey : 0)) {
+        return;
+    }
     for (int k = 0; k < s->nkey; k++) {
         int at = s->from[s->place[k]];
         if (at < 0 || at >= e->n) {
@@ -306,6 +311,7 @@ static int take_all(struct take *x)
     struct mm_log_reader *r = mm_log_open(x->db, x->err);
     struct mm_log_entry e;
     mm_arena_init(&x->arena, ROW_MAX);
+    x->stopped = mm_log_stopped(x->db, x->err);
     while (r != NULL && mm_log_next(r, &e, x->err)) {
         const struct source *s = source_of(x, e.source);
         if (s != NULL && s->t != NULL && e.kind == MM_LOG_TOUCH) {
@@ -323,6 +329,9 @@ static int take_all(struct take *x)
     }
     if (x->lost && x->err->rc == SQLITE_OK) {
         mm_log(MM_LOG_WARN, "changes noted by triggers of a table that is gone or no longer watched are left out");
+    }
+    if (x->stopped) {
+        mm_stray_stopped(x->db, x->err);
     }
     return mm_log_clear(x->db, x->err);
 }

@@ -9,6 +9,10 @@
 
 enum { ENTRY_MAX = 1 << 30 };
 
+#define MARK "4611686018427387904"
+#define HERE "sqlite_compileoption_used('" MM_LOG_HERE "')"
+#define ROW_BYTES "32" /* of a row without its values */
+
 struct mm_log_reader {
     sqlite3_stmt *st;
     bool row; /* the statement stands on one that was not read yet */
@@ -47,12 +51,51 @@ void mm_log_text_put(sqlite3_str *s, int n, bool seldom)
 
 void mm_log_text_id(sqlite3_str *s, bool seldom)
 {
-    sqlite3_str_appendall(s, seldom ? "" : ",(SELECT ifnull(max(id),0)+1 FROM __marmot__log)");
+    sqlite3_str_appendall(s, seldom ? ""
+                                    : ",(SELECT CASE WHEN max(id)>=0 AND max(id)<" MARK " AND " HERE "=0 THEN " MARK
+                                      " ELSE ifnull(max(id),(SELECT -bytes FROM __marmot__room)) END"
+                                      " FROM __marmot__log)+" ROW_BYTES);
 }
 
-/* It names no table of the application: whoever drops or renames one meets
-** nothing here. */
-static void make_note(sqlite3 *db, int width, struct mm_err *err)
+void mm_log_text_size(sqlite3_str *s, bool seldom, const char *row, const char *column)
+{
+    if (!seldom) {
+        sqlite3_str_appendf(s, "+ifnull(length(%s\"%w\"),0)", row, column);
+    }
+}
+
+const char mm_log_text_room[] = "(ifnull((SELECT max(id) FROM __marmot__log),0)<" MARK " OR " HERE ")";
+
+static char *finish(sqlite3_str *s, struct mm_err *err)
+{
+    char *text = sqlite3_str_finish(s);
+    if (text == NULL) {
+        mm_err_nomem(err);
+    }
+    return text;
+}
+
+/* As the schema holds it. It names no table of the application: whoever drops or
+** renames one meets nothing here. */
+static char *note_trigger(int width, struct mm_err *err)
+{
+    sqlite3_str *s = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(s, "CREATE TRIGGER __marmot__note%d_put INSTEAD OF INSERT ON __marmot__note%d WHEN %s BEGIN ",
+                        width, width, mm_log_text_room);
+    mm_log_text_put(s, width, false);
+    sqlite3_str_appendall(s, " VALUES(NEW.source,NEW.kind");
+    put_values(s, ",NEW.", width);
+    mm_log_text_id(s, false);
+    for (int k = 0; k < width; k++) {
+        char name[8];
+        sqlite3_snprintf(sizeof name, name, "v%d", k);
+        mm_log_text_size(s, false, "NEW.", name);
+    }
+    sqlite3_str_appendall(s, "); END");
+    return finish(s, err);
+}
+
+static void make_note(sqlite3 *db, int width, const char *trigger, struct mm_err *err)
 {
     sqlite3_str *s = sqlite3_str_new(NULL);
     sqlite3_str_appendf(s, "CREATE VIEW main.__marmot__note%d(source,kind", width);
@@ -61,32 +104,26 @@ static void make_note(sqlite3 *db, int width, struct mm_err *err)
     for (int k = 0; k < width; k++) {
         sqlite3_str_appendall(s, ",NULL");
     }
-    sqlite3_str_appendf(s, ";CREATE TRIGGER main.__marmot__note%d_put INSTEAD OF INSERT ON __marmot__note%d BEGIN ",
-                        width, width);
-    mm_log_text_put(s, width, false);
-    sqlite3_str_appendall(s, " VALUES(NEW.source,NEW.kind");
-    put_values(s, ",NEW.", width);
-    mm_log_text_id(s, false);
-    sqlite3_str_appendall(s, ");END");
-    char *text = sqlite3_str_finish(s);
-    if (text == NULL) {
-        mm_err_nomem(err);
-    }
-    mm_db_exec(db, err, "%s", text);
-    sqlite3_free(text);
+    char *view = finish(s, err);
+    mm_db_exec(db, err, "DROP VIEW IF EXISTS main.__marmot__note%d", width);
+    mm_db_exec(db, err, "%s", view);
+    /* The schema holds the text without the name of the schema. */
+    mm_db_exec(db, err, "CREATE TRIGGER main.%s", trigger != NULL ? trigger + strlen("CREATE TRIGGER ") : "");
+    sqlite3_free(view);
 }
 
 bool mm_log_note(sqlite3 *db, int n, bool make, struct mm_err *err)
 {
     int width = note_width(n);
+    char *trigger = note_trigger(width, err);
     bool there = mm_db_int(db, err, 0,
-                           "SELECT count(*) FROM main.sqlite_schema WHERE type IN ('view', 'trigger') AND tbl_name = "
-                           "'__marmot__note%d'",
-                           width) == 2;
+                           "SELECT count(*) FROM main.sqlite_schema WHERE tbl_name = '__marmot__note%d'"
+                           " AND (type = 'view' OR sql = %Q)",
+                           width, trigger) == 2;
     if (!there && make && err->rc == SQLITE_OK) {
-        mm_db_exec(db, err, "DROP VIEW IF EXISTS main.__marmot__note%d", width);
-        make_note(db, width, err);
+        make_note(db, width, trigger, err);
     }
+    sqlite3_free(trigger);
     return there;
 }
 
@@ -170,6 +207,21 @@ int mm_log_clear(sqlite3 *db, struct mm_err *err)
     return mm_db_exec(db, err, "DELETE FROM main.__marmot__log");
 }
 
+int64_t mm_log_room(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT bytes FROM main.__marmot__room");
+}
+
+int mm_log_set_room(sqlite3 *db, int64_t bytes, struct mm_err *err)
+{
+    return mm_db_exec(db, err, "UPDATE main.__marmot__room SET bytes = %lld", (long long)bytes);
+}
+
+bool mm_log_stopped(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT max(id) >= " MARK " FROM main.__marmot__log") != 0;
+}
+
 bool mm_log_pad_there(sqlite3 *db, int64_t id, struct mm_err *err)
 {
     return mm_db_int(db, err, 0, "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = '" MM_LOG_PAD "'",
@@ -195,10 +247,7 @@ static void pad_add(sqlite3 *db, int64_t id, const struct mm_buf *cols, struct m
     for (size_t k = 0; k < cols->len; k += strlen((const char *)cols->data + k) + 1) {
         sqlite3_str_appendf(s, "%s\"%w\"", k > 0 ? "," : "", (const char *)cols->data + k);
     }
-    char *list = sqlite3_str_finish(s);
-    if (list == NULL) {
-        mm_err_nomem(err);
-    }
+    char *list = finish(s, err);
     mm_db_exec(db, err, "CREATE TABLE main." MM_LOG_PAD "(%s)", (long long)id, list);
     sqlite3_free(list);
 }

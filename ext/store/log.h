@@ -18,11 +18,19 @@
 /* A row of the log has room for so many. */
 enum { MM_LOG_VALUES = 16 };
 
+#define MM_LOG_MARK (INT64_C(1) << 62)
+/* What the overridden sqlite_compileoption_used is asked (capture/trigger.h). */
+#define MM_LOG_HERE "MARMOT HERE"
+
 /* Begins a trigger's INSERT of n values: the table's number, kind and values
-** follow, as a SELECT or VALUES, and mm_log_text_id behind the last value.
+** follow, as a SELECT or VALUES, and mm_log_text_id behind the last value, and
+** mm_log_text_size of each that may be long.
 ** `seldom`: the trigger fires much more often than it notes. */
 void mm_log_text_put(sqlite3_str *s, int n, bool seldom);
 void mm_log_text_id(sqlite3_str *s, bool seldom);
+void mm_log_text_size(sqlite3_str *s, bool seldom, const char *row, const char *column); /* row: "NEW." or "" */
+/* What a trigger that is not `seldom` asks before it notes anything. */
+extern const char mm_log_text_room[];
 
 /* True when what such an INSERT of n values names is there when it is `seldom`:
 ** a view, whose own trigger writes the log. With `make` it is made. */
@@ -54,6 +62,12 @@ int mm_log_next(struct mm_log_reader *r, struct mm_log_entry *e, struct mm_err *
 void mm_log_close(struct mm_log_reader *r);
 
 int mm_log_clear(sqlite3 *db, struct mm_err *err); /* in the caller's transaction */
+
+/* Bytes that it may hold when it is next empty; set in the caller's transaction. */
+int64_t mm_log_room(sqlite3 *db, struct mm_err *err);
+int mm_log_set_room(sqlite3 *db, int64_t bytes, struct mm_err *err);
+/* True when rows may have been left out, behind the last one that it holds. */
+bool mm_log_stopped(sqlite3 *db, struct mm_err *err);
 
 /* A table of the same columns, and never a row, beside each table that has a
 ** number: triggers join it, so that the name of a column still means something

@@ -31,7 +31,11 @@ int64_t mm_stray_total(sqlite3 *db, struct mm_err *err)
 int mm_stray_mended(sqlite3 *db, int64_t n, struct mm_err *err)
 {
     int64_t left = mm_stray_count(db, err) - n;
-    return left > 0 ? mm_meta_set_int(db, MM_META_STRAYS, left, err) : mm_meta_set_text(db, MM_META_STRAYS, NULL, err);
+    if (left > 0) {
+        return mm_meta_set_int(db, MM_META_STRAYS, left, err);
+    }
+    mm_meta_set_text(db, MM_META_STOPPED, NULL, err);
+    return mm_meta_set_text(db, MM_META_STRAYS, NULL, err);
 }
 
 static void add(sqlite3 *db, int64_t n, struct mm_err *err)
@@ -40,6 +44,17 @@ static void add(sqlite3 *db, int64_t n, struct mm_err *err)
         mm_meta_set_int(db, MM_META_STRAYS, n + mm_stray_count(db, err), err);
         mm_meta_set_int(db, MM_META_STRAYS_EVER, n + mm_stray_total(db, err), err);
     }
+}
+
+int mm_stray_stopped(sqlite3 *db, struct mm_err *err)
+{
+    add(db, 1, err);
+    return mm_meta_set_int(db, MM_META_STOPPED, 1, err);
+}
+
+bool mm_stray_were_stopped(sqlite3 *db, struct mm_err *err)
+{
+    return mm_meta_int(db, MM_META_STOPPED, 0, err) != 0;
 }
 
 int mm_stray_commit(sqlite3 *db, struct mm_err *err)

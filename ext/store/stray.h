@@ -6,7 +6,8 @@
 ** one of a captured connection that changed no row of a table (DDL, VACUUM,
 ** ANALYZE alone). What happened while no process of ours had the database open is
 ** found by the write-ahead log, or by the note that the last one left;
-** where neither can tell, one is counted.
+** where neither can tell, one is counted. Where triggers capture, one is counted
+** when they stopped at the bounds of their log (log.h).
 **
 ** Threads: that of the connection. */
 #ifndef MM_STORE_STRAY_H
@@ -22,6 +23,10 @@
 /* How many wait for marmot_reconcile, and how many there ever were. */
 int64_t mm_stray_count(sqlite3 *db, struct mm_err *err);
 int64_t mm_stray_total(sqlite3 *db, struct mm_err *err);
+/* Triggers noted no more, the log was full: counts as one, in the caller's
+** transaction. were_stopped: that is so, and not mended. */
+int mm_stray_stopped(sqlite3 *db, struct mm_err *err);
+bool mm_stray_were_stopped(sqlite3 *db, struct mm_err *err);
 /* So many of them are mended; in the caller's transaction. */
 int mm_stray_mended(sqlite3 *db, int64_t n, struct mm_err *err);
 
