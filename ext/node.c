@@ -10,6 +10,7 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "base/log.h"
+#include "repl/commit.h"
 #include "store/stray.h"
 
 /* --- one turn of the loop --- */
@@ -99,7 +100,6 @@ static int apply(struct mm_node *n)
         if (err.rc != SQLITE_OK) {
             remember(n, &err);
         }
-        n->r.reload_needed = true;
         follow_again(n, err.rc != SQLITE_OK ? mm_node_not_stored(n, "folding", &err) : 0);
     } else if (result == MM_APPLIED && !mm_repl_dirty(&n->r) && moved(n) != before) {
         mm_node_stored(n);
@@ -174,47 +174,31 @@ void mm_node_flush(struct mm_node *n, bool now)
 {
     struct mm_repl *r = &n->r;
     int64_t ms = mm_clock_mono_ms();
-    if (r->reload_needed || (!now && ms < n->next_flush_ms)) {
-        return; /* positions of a batch that was rolled back must never be stored */
+    if (!now && ms < n->next_flush_ms) {
+        return;
     }
     n->next_flush_ms = ms + MM_FLUSH_MS;
+    struct mm_commit_trim trim = { .look = ms >= n->next_trim_ms,
+                                   .keep_ms = n->config->outbox_keep_ms,
+                                   .keep_bytes = n->config->outbox_keep_bytes,
+                                   .rows = MM_TRIM_ROWS };
     struct mm_err err;
     bool more = false;
     mm_err_init(&err);
     mm_gate_enter();
-    bool trim = ms >= n->next_trim_ms;
-    bool due = trim && mm_outbox_trim_due(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms, &err);
-    bool over = r->kept_bytes > n->config->outbox_keep_bytes;
-    bool left = false;
-    bool settle = r->move_due != 0 && mm_repl_caught_up(r);
-    if (mm_repl_dirty(r) || due || over || settle) {
-        mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
-        bool begun = err.rc == SQLITE_OK;
-        mm_repl_settle_move(r, &left, &err);
-        mm_repl_flush(r, &err);
-        if (trim || over) {
-            mm_outbox_trim(r->outbox, mm_clock_wall_ms(), n->config->outbox_keep_ms,
-                           over ? n->config->outbox_keep_bytes : -1, MM_TRIM_ROWS, &more, &err);
-        }
-        mm_stray_commit(r->db, &err);
-        if (err.rc == SQLITE_OK) {
-            mm_repl_flushed(r);
-            mm_node_stored(n);
-            n->next_trim_ms = trim && !more ? ms + n->config->cleanup_interval_ms : n->next_trim_ms;
-            r->reload_needed = r->reload_needed || left;
-            r->kept_bytes = over && !more ? 0 : r->kept_bytes;
-        } else if (begun) { /* SQLite may have rolled back by itself, on a full disk for one */
-            if (!sqlite3_get_autocommit(r->db)) {
-                sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-            }
-            r->reload_needed = true;
-            follow_again(n, mm_node_not_stored(n, "storing the position", &err));
-        } else if ((err.rc & 0xff) != SQLITE_BUSY) {
-            mm_node_not_stored(n, "storing the position", &err);
+    enum mm_commit_stored stored = mm_commit_store(r, &trim, &more, &err);
+    bool busy = (err.rc & 0xff) == SQLITE_BUSY;
+    if (stored == MM_STORED) {
+        mm_node_stored(n);
+        n->next_trim_ms = trim.look && !more ? ms + n->config->cleanup_interval_ms : n->next_trim_ms;
+    } else if (stored == MM_STORED_NOT && (r->reload_needed || !busy)) {
+        int wait = mm_node_not_stored(n, "storing the position", &err);
+        if (r->reload_needed) {
+            follow_again(n, wait);
         }
     }
     mm_gate_leave();
-    if (more || (err.rc & 0xff) == SQLITE_BUSY) {
+    if (more || busy) {
         n->next_flush_ms = ms + 20;
     }
 }

@@ -140,7 +140,7 @@ void mm_node_tell_state(struct mm_node *n)
         waiting += (int64_t)mm_pending_count(n->r.shard[k].pending);
     }
     bool news = moved != n->told_moved || waiting != n->told_waiting || s != n->told_state || n->r.tables_changed;
-    news = news && !n->r.reload_needed; /* else a batch that was rolled back would show */
+    news = news && !n->r.reload_needed; /* else what a failed batch left of pending and tables would show */
     if (news && (now >= n->next_status_ms || waiting == 0 || s != n->told_state)) {
         n->told_moved = moved;
         n->told_waiting = waiting;

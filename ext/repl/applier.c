@@ -6,9 +6,9 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/log.h"
+#include "repl/commit.h"
 #include "repl/control.h"
 #include "repl/join.h"
-#include "store/stray.h"
 
 static void digest_of(const struct mm_item *it, uint8_t out[MM_DIGEST_SIZE])
 {
@@ -425,19 +425,14 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
         r->rekey_due = false;
         mm_repl_rekey(r, err);
     }
-    bool moved = false;
-    mm_repl_settle_move(r, &moved, err);
     mm_join_replay_mark(r, err);
-    mm_repl_flush(r, err);
-    mm_stray_commit(r->db, err);
-    if (err->rc != SQLITE_OK) {
+    if (mm_commit_end(r, err) != SQLITE_OK) {
         return MM_APPLY_RELOAD;
     }
-    mm_repl_flushed(r);
     if (result == MM_APPLY_LOST) {
         *err = lost;
     }
-    return result == MM_APPLIED && moved ? MM_APPLY_RELOAD : result;
+    return result == MM_APPLIED && r->reload_needed ? MM_APPLY_RELOAD : result;
 }
 
 static enum mm_applier_result answer_later(struct mm_err *err)
@@ -449,7 +444,7 @@ static enum mm_applier_result answer_later(struct mm_err *err)
     return MM_APPLY_BUSY;
 }
 
-enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
+static enum mm_applier_result run(struct mm_applier *a, struct mm_err *err)
 {
     struct mm_repl *r = a->r;
     for (int k = 0; k < r->nshard; k++) {
@@ -478,14 +473,17 @@ enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
     if (mm_applier_gather(a)) {
         return MM_APPLY_BUSY;
     }
-    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    mm_commit_begin(r, err);
     if ((err->rc & 0xff) == SQLITE_BUSY) {
         mm_err_init(err);
         return MM_APPLY_BUSY;
     }
-    enum mm_applier_result result = err->rc == SQLITE_OK ? run_batch(a, err) : MM_APPLY_RELOAD;
-    if (!sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    return err->rc == SQLITE_OK ? run_batch(a, err) : MM_APPLY_RELOAD;
+}
+
+enum mm_applier_result mm_applier_run(struct mm_applier *a, struct mm_err *err)
+{
+    enum mm_applier_result result = run(a, err);
+    a->r->reload_needed = a->r->reload_needed || result == MM_APPLY_RELOAD;
     return result;
 }

@@ -28,7 +28,7 @@ void mm_applier_drop(struct mm_applier *a, int shard);
 enum mm_applier_result {
     MM_APPLIED,       /* queue is empty, or the batch's time was used up */
     MM_APPLY_BUSY,    /* the database is locked, or more is worth waiting for: try again soon */
-    MM_APPLY_RELOAD,  /* rolled back (err says why): mm_repl_reload, then follow again */
+    MM_APPLY_RELOAD,  /* rolled back (err says why), reload_needed is set: then follow again */
     MM_APPLY_BLOCKED, /* a shard cannot go on: its blocked_seq and why are set */
     MM_APPLY_EPOCH,   /* a newer epoch begins here: r->met_epoch */
     MM_APPLY_LOST,    /* the stream is not the one that was folded (err says how) */

@@ -244,6 +244,9 @@ int mm_repl_rekey(struct mm_repl *r, struct mm_err *err)
 
 int64_t mm_repl_echoed(struct mm_repl *r)
 {
+    if (r->reload_needed) { /* echoes in memory may be of a batch that was rolled back */
+        return r->echoed_written;
+    }
     int64_t upto = r->outbox_read;
     for (int k = 0; k < r->nshard; k++) {
         struct mm_pending *p = r->shard[k].pending;
@@ -351,32 +354,4 @@ bool mm_repl_dirty(const struct mm_repl *r)
         }
     }
     return false;
-}
-
-int mm_repl_flush(struct mm_repl *r, struct mm_err *err)
-{
-    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
-        struct mm_shard *s = &r->shard[k];
-        if (s->dirty) {
-            mm_position_set(r->db, &s->pos, err);
-            mm_accept_flush(s->accept, err);
-        }
-    }
-    int64_t echoed = mm_repl_echoed(r);
-    if (echoed > r->echoed_written && err->rc == SQLITE_OK) {
-        mm_outbox_echoed(r->outbox, echoed, mm_clock_wall_ms(), err);
-        for (int k = 0; k < r->nshard; k++) {
-            mm_outbox_undo_drop(r->outbox, echoed, r->shard[k].n, err);
-        }
-    }
-    return err->rc;
-}
-
-void mm_repl_flushed(struct mm_repl *r)
-{
-    for (int k = 0; k < r->nshard; k++) {
-        r->shard[k].dirty = false;
-    }
-    int64_t echoed = mm_repl_echoed(r);
-    r->echoed_written = echoed > r->echoed_written ? echoed : r->echoed_written;
 }

@@ -31,7 +31,9 @@ struct mm_shard {
     int n;
     char stream[256], subject[256];
 
-    struct mm_position pos; /* in memory: may be ahead of the database by echoes alone */
+    struct mm_position pos;    /* in memory: may be ahead of the database by echoes alone */
+    struct mm_position before; /* repl/commit.h: as it was before the batch that is being folded, */
+    int64_t blocked_before;    /* and blocked_seq */
     bool dirty;
     struct mm_accept *accept;
     struct mm_pending *pending;
@@ -97,7 +99,7 @@ struct mm_repl {
     int64_t outbox_read;    /* highest outbox id among the pending ones read */
     int64_t echoed_written; /* watermark that the database holds */
     int64_t kept_bytes;     /* estimate of echoed rows still in the outbox */
-    bool reload_needed;     /* what is in memory is not to be trusted: mm_repl_reload before anything else */
+    bool reload_needed;     /* memory is not to be trusted, but for positions: mm_repl_reload before anything else */
     bool schema_moved;      /* mm_join_again has not looked since */
     bool rekey_due;         /* a policy changed how rows overlap: mm_repl_rekey after the redo */
     int64_t move_due;       /* this file was set back under this incarnation: nothing is sent until it is left */
@@ -116,11 +118,8 @@ int mm_repl_rekey(struct mm_repl *r, struct mm_err *err);
 /* New outbox rows become pending. Inside a transaction, or alone. An error
 ** sets reload_needed. */
 int mm_repl_read_outbox(struct mm_repl *r, struct mm_err *err);
-/* Highest outbox id below which everything is echoed and folded in memory. */
+/* Highest outbox id up to which everything is echoed and folded, in memory at least. */
 int64_t mm_repl_echoed(struct mm_repl *r);
-/* Writes positions, origins, echo watermark; inside the caller's transaction. */
-int mm_repl_flush(struct mm_repl *r, struct mm_err *err);
-void mm_repl_flushed(struct mm_repl *r); /* that transaction was committed */
 /* Every stream was read to the end that it had when this node connected. */
 bool mm_repl_caught_up(const struct mm_repl *r);
 
@@ -141,6 +140,6 @@ int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err 
 int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err);
 /* How many transactions with an outbox id up to `upto` are pending in some shard. */
 int64_t mm_repl_pending_transactions(struct mm_repl *r, int64_t upto, struct mm_err *err);
-bool mm_repl_dirty(const struct mm_repl *r);
+bool mm_repl_dirty(const struct mm_repl *r); /* memory is ahead of the database */
 
 #endif

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/gate.h"
+#include "repl/commit.h"
 #include "repl/join.h"
 #include "snapshot/take.h"
 #include "store/meta.h"
@@ -207,10 +208,9 @@ static void flush(struct mm_scratch *s, struct mm_err *err)
 {
     mm_gate_enter();
     if (err->rc == SQLITE_OK && mm_repl_dirty(&s->r)) {
-        mm_db_exec(s->r.db, err, "BEGIN");
-        mm_repl_flush(&s->r, err);
-        mm_db_exec(s->r.db, err, "COMMIT");
-        mm_repl_flushed(&s->r);
+        if (mm_commit_begin(&s->r, err) == SQLITE_OK) {
+            mm_commit_end(&s->r, err);
+        }
     }
     mm_gate_leave();
 }

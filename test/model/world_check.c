@@ -1,5 +1,6 @@
-/* What must hold: after each step visible = naive fold at the positions +
-** pending; at rest all tables watched, each transaction accepted once. */
+/* What must hold: after each step, also one that failed, visible = naive fold at
+** the positions that memory has + pending, and what counts as echoed was accepted
+** there; at rest all tables watched, each transaction accepted once, no before-image left. */
 #include <stdio.h>
 #include <string.h>
 
@@ -83,11 +84,24 @@ static void advance(struct world *w, int shard, struct naive *base, int64_t to)
     }
 }
 
+static bool touches(const struct naive *base, const struct mm_txn *txn)
+{
+    for (size_t k = 0; k < txn->ntab; k++) {
+        for (int t = 0; t < base->ntable && txn->tab[k].nrow > 0; t++) {
+            if (strcmp(base->table[t].def->name, txn->tab[k].name) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 /* Puts on top what the outbox holds and the log had not yet accepted: so many. */
 static int put_pending(struct world *w, struct world_node *n, const struct naive *base, struct naive *visible)
 {
     struct mm_err err;
     int count = 0;
+    int64_t echoed = mm_repl_echoed(&n->r);
     struct mm_outbox_row row = { 0 };
     struct mm_buf names;
     struct mm_buf data;
@@ -102,6 +116,10 @@ static int put_pending(struct world *w, struct world_node *n, const struct naive
             mm_change_read(&txn, data.data, data.len, names.data, names.len, world_coll, NULL, &err);
             naive_apply(visible, &txn, true);
             count++;
+            if (row.id <= echoed && touches(base, &txn)) {
+                world_fail(w, "node %d (id %lld) takes outbox row %lld for echoed, and it is not", (int)(n - w->node),
+                           (long long)n->id, (long long)row.id);
+            }
         }
         mm_arena_free(&a);
         mm_buf_clear(&names);
@@ -124,8 +142,7 @@ void world_check_node(struct world *w, struct world_node *n, const char *when)
         moved = moved || n->r.shard[s].pos.seq != n->seen_seq[s];
         n->seen_seq[s] = n->r.shard[s].pos.seq;
     }
-    if (!moved || n->r.reload_needed) { /* what was equal is so still; or there is nothing to compare with */
-        n->seen_writes = moved ? 0 : writes;
+    if (!moved && !n->r.reload_needed) { /* what was equal is so still */
         return;
     }
     n->seen_writes = writes;
@@ -166,6 +183,9 @@ void world_check_states(struct world *w, struct world_node *n)
         }
     }
     mm_watch_list_free(list, count);
+    if (mm_db_int(n->r.db, &err, -1, "SELECT count(*) FROM main.__marmot__undo") != 0 && !w->failed) {
+        world_fail(w, "before-images of what is echoed are left on node %d %s", (int)(n - w->node), err.msg);
+    }
 }
 
 /* What the conflict log holds, as one text. sqlite3_free. */

@@ -6,6 +6,7 @@
 
 #include "base/db.h"
 #include "capture/hook.h"
+#include "repl/commit.h"
 #include "repl/open.h"
 #include "store/meta.h"
 #include "test/model/faults.h"
@@ -154,12 +155,11 @@ void world_node_apply(struct world *w, struct world_node *n)
     enum mm_applier_result result = mm_applier_run(n->applier, &err);
     w->busy += result == MM_APPLY_BUSY;
     switch (result) {
-    case MM_APPLY_RELOAD:
-        n->r.reload_needed = true;
+    case MM_APPLY_RELOAD: /* read anew when something else is to be done, not at once */
         if (err.rc != SQLITE_OK && !excused(&err)) {
             world_fail(w, "node %lld cannot fold: %d %s", (long long)n->id, err.rc, err.msg);
         }
-        trusted(w, n);
+        follow_again(n);
         break;
     case MM_APPLY_BLOCKED:
     case MM_APPLY_LOST:
@@ -238,33 +238,20 @@ void world_node_acks(struct world_node *n)
 
 void world_node_flush(struct world *w, struct world_node *n)
 {
-    struct mm_repl *r = &n->r;
+    struct mm_commit_trim trim = { .look = true, .keep_ms = KEEP_MS, .keep_bytes = INT64_MAX, .rows = TRIM_ROWS };
     struct mm_err err;
     bool more = false;
     mm_err_init(&err);
-    if (!trusted(w, n)) {
-        return;
+    /* Also when memory is not to be trusted: nothing of it may be stored. */
+    enum mm_commit_stored stored = mm_commit_store(&n->r, &trim, &more, &err);
+    if (stored == MM_STORED_NOT && n->r.reload_needed) {
+        follow_again(n);
     }
-    mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
-    if ((err.rc & 0xff) == SQLITE_BUSY) {
+    if (stored == MM_STORED_NOT && (err.rc & 0xff) == SQLITE_BUSY) {
         w->busy++;
-        return;
-    }
-    mm_repl_flush(r, &err);
-    mm_outbox_trim(r->outbox, mm_clock_wall_ms(), KEEP_MS, -1, TRIM_ROWS, &more, &err);
-    mm_db_exec(r->db, &err, "COMMIT");
-    if (err.rc != SQLITE_OK && fault_came()) {
-        if (!sqlite3_get_autocommit(r->db)) {
-            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-        }
-        r->reload_needed = true;
-        return;
-    }
-    if (err.rc != SQLITE_OK) {
+    } else if (stored == MM_STORED_NOT && !fault_came()) {
         world_fail(w, "flush of node %lld: %s", (long long)n->id, err.msg);
-        return;
     }
-    mm_repl_flushed(r);
 }
 
 void world_node_cut(struct world *w, struct world_node *n)

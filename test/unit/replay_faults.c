@@ -61,8 +61,11 @@ static void run(void *arg)
         world_step(&w, &before);
     }
     if (!w.failed) {
+        struct world_step flush = t->faulty; /* nothing of what failed is stored */
+        flush.act = WORLD_FLUSH;
         t->came = world_act_faulty(&w, &t->faulty, t->kind, t->nth);
         world_check_now(&w, &t->faulty);
+        world_step(&w, &flush);
     }
     for (size_t k = t->at; k < t->s.n; k++) {
         world_step(&w, &t->s.step[k]);

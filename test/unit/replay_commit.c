@@ -1,0 +1,280 @@
+/* Batches and flushes that cannot be committed: whatever step fails, positions in
+** memory and in the database, and what counts as echoed, are those of before; nothing of it
+** is stored afterwards, and another attempt goes through. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/log.h"
+#include "repl/commit.h"
+#include "test/model/schedule.h"
+
+enum { PLACES_MAX = 4000, OFTEN = 7 };
+
+static int failed;
+
+static void check(const char *name, bool good, const char *why)
+{
+    printf(good ? "ok %s\n" : "not ok %s: %s\n", name, why);
+    failed += !good;
+}
+
+static void open_world(struct world *w)
+{
+    uint64_t seed = 0;
+    world_open(w, seed);
+    while (w->shards != 1 || w->nnode != 2 || w->part_size < 100000) {
+        world_close(w);
+        world_open(w, ++seed);
+    }
+}
+
+static void act(struct world *w, enum world_act a, unsigned node)
+{
+    struct world_step s = { a, node, 1 };
+    world_act(w, &s);
+}
+
+static void run_sql(struct world *w, int node, const char *sql, int n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    if (mm_db_exec(w->node[node].app, &err, sql, n) != SQLITE_OK && !w->failed) {
+        w->failed = true;
+        snprintf(w->why, sizeof w->why, "%.500s", err.msg);
+    }
+}
+
+static void publish(struct world *w, unsigned node)
+{
+    act(w, WORLD_PUMP, node);
+    while (net_take(w->net, w->node[node].r.bus, 0, NET_STORED)) {
+    }
+}
+
+/* All that a batch or a flush may move in the database, as one text. */
+static char *stored(struct world_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    char *text = mm_db_text(
+        n->app, &err,
+        "SELECT group_concat(line, char(10)) FROM ("
+        "SELECT 'position ' || shard || ' ' || seq || ' ' || hex(digest) AS line FROM main.__marmot__position UNION "
+        "ALL "
+        "SELECT 'origin ' || node || ' ' || incarnation || ' ' || seq || ' ' || hex(txid) FROM main.__marmot__origin "
+        "UNION ALL SELECT 'accepted ' || node || ' ' || seq FROM main.__marmot__accepted ORDER BY line)");
+    int64_t echoed = mm_outbox_echoed_upto(n->r.outbox, &err);
+    char *all = sqlite3_mprintf("%s\nechoed %lld %s", text, (long long)echoed, err.msg);
+    sqlite3_free(text);
+    return all;
+}
+
+struct before {
+    struct mm_position pos;
+    int64_t echoed;
+    char *text;
+};
+
+static struct before look(struct world_node *n)
+{
+    return (struct before){ n->r.shard[0].pos, mm_repl_echoed(&n->r), stored(n) };
+}
+
+/* What holds after an attempt that was rolled back. */
+static bool stands(struct world *w, struct world_node *n, const struct before *b, const char **why)
+{
+    const struct mm_commit_trim trim = { .look = true, .keep_ms = 0, .keep_bytes = 0, .rows = 100 };
+    struct mm_err err;
+    bool more;
+    mm_err_init(&err);
+    char *now = stored(n);
+    *why = strcmp(now, b->text) != 0                                         ? "the database has moved"
+           : memcmp(&n->r.shard[0].pos, &b->pos, sizeof b->pos) != 0         ? "the position in memory has moved"
+           : mm_repl_echoed(&n->r) > b->echoed                               ? "what counts as echoed has moved"
+           : n->r.shard[0].blocked_seq != 0                                  ? "it is blocked by what was not folded"
+           : !n->r.reload_needed                                             ? "memory is not marked"
+           : !sqlite3_get_autocommit(n->r.db)                                ? "a transaction is open"
+           : mm_commit_store(&n->r, &trim, &more, &err) != MM_STORED_NOTHING ? "it can be stored"
+                                                                             : NULL;
+    sqlite3_free(now);
+    now = stored(n);
+    if (*why == NULL && strcmp(now, b->text) != 0) {
+        *why = "it was stored";
+    }
+    sqlite3_free(now);
+    struct world_step s = { WORLD_FLUSH, (unsigned)(n - w->node), 1 };
+    world_check_now(w, &s);
+    if (*why == NULL && w->failed) {
+        *why = w->why;
+    }
+    return *why == NULL;
+}
+
+static void deliver_all(struct world *w)
+{
+    for (int k = 0; k < 8; k++) {
+        act(w, WORLD_DELIVER, 1);
+    }
+}
+
+/* Node 1 has a transaction in the log, behind one of node 0 on the same row: a batch of
+** both undoes it, folds, folds it, and its echo leaves the pending ones. */
+static void two_messages(struct world *w, int n)
+{
+    run_sql(w, 0, "UPDATE plain SET a = %d, b = 'theirs' WHERE id = 1", n);
+    run_sql(w, 1, "UPDATE plain SET a = %d + 100000 WHERE id = 1", n);
+    publish(w, 0);
+    publish(w, 1);
+    deliver_all(w);
+}
+
+/* Echoes alone: folded in memory. */
+static void echoes(struct world *w, int n)
+{
+    run_sql(w, 1, "UPDATE plain SET a = %d WHERE id = 2", n);
+    run_sql(w, 1, "UPDATE plain SET a = -%d WHERE id = 2", n);
+    publish(w, 1);
+    deliver_all(w);
+    act(w, WORLD_APPLY, 1);
+}
+
+static void rest(struct world *w)
+{
+    for (int k = 0; k < 3; k++) {
+        for (unsigned n = 0; n < 2; n++) {
+            act(w, WORLD_TURN, n);
+        }
+        net_now_us += 300000;
+    }
+}
+
+/* A step in which the clock stands still: its batch takes all that waits. */
+static struct world_step still(enum world_act a, unsigned node)
+{
+    struct world_step s = { a, node, 0 };
+    for (uint64_t state = 0; world_random(&state) % 3 != 0; state = s.seed) {
+        s.seed++;
+    }
+    return s;
+}
+
+/* Each place of a kind in one step of node 1, one after the other. */
+static void sweep(enum fault kind, enum world_act what, void (*prepare)(struct world *, int), long stride)
+{
+    struct world w;
+    char name[160];
+    char why[600] = "";
+    int rolled_back = 0;
+    int got_through = 0;
+    bool good = true;
+    bool came = true;
+    open_world(&w);
+    rest(&w);
+    struct world_node *n = &w.node[1];
+    for (long nth = 1; came && good && nth < PLACES_MAX; nth += stride) {
+        const char *wrong = NULL;
+        prepare(&w, (int)nth);
+        struct before b = look(n);
+        struct world_step s = still(what, 1);
+        came = world_act_faulty(&w, &s, kind, nth);
+        if (!w.failed && came && n->r.reload_needed) {
+            rolled_back++;
+            good = stands(&w, n, &b, &wrong);
+        } else {
+            got_through += came;
+            wrong = what == WORLD_APPLY && n->r.shard[0].pos.seq == b.pos.seq ? "it failed, and memory is not marked"
+                                                                              : NULL;
+            good = !came || wrong == NULL;
+        }
+        sqlite3_free(b.text);
+        rest(&w);
+        good = good && !w.failed;
+        if (!good) {
+            snprintf(why, sizeof why, "%s %ld: %s", fault_name(kind), nth, wrong != NULL ? wrong : w.why);
+        }
+    }
+    world_settle(&w);
+    snprintf(name, sizeof name, "%s fails in %s: all stands as before", fault_name(kind), world_act_name(what));
+    printf("# %d times rolled back, %d times not\n", rolled_back, got_through);
+    if (good && (came || rolled_back == 0 || w.failed)) {
+        good = false;
+        snprintf(why, sizeof why, "%d rolled back; %s", rolled_back, w.why);
+    }
+    check(name, good, why);
+    world_close(&w);
+}
+
+/* A batch ends with a message that this library cannot read, and cannot be committed: the
+** shard is not blocked yet by what it will meet again. */
+static void blocked(void)
+{
+    static const uint8_t newer[] = { 0x08, 0x7f }; /* a format version */
+    struct world w;
+    struct world_step s = still(WORLD_APPLY, 1);
+    bool good = true;
+    bool came = true;
+    open_world(&w);
+    rest(&w);
+    const struct mm_shard *shard = &w.node[1].r.shard[0];
+    run_sql(&w, 0, "UPDATE plain SET a = %d WHERE id = 1", 1);
+    publish(&w, 0);
+    net_store(w.net, 1, newer, sizeof newer, false);
+    for (long nth = 1; came && good; nth++) {
+        deliver_all(&w);
+        if (!shard->checked) { /* the message at the position itself */
+            act(&w, WORLD_APPLY, 1);
+        }
+        struct before b = look(&w.node[1]);
+        const char *wrong = NULL;
+        came = world_act_faulty(&w, &s, FAULT_STEP, nth);
+        good = !came || stands(&w, &w.node[1], &b, &wrong);
+        sqlite3_free(b.text);
+    }
+    check("a message that blocks, in a batch that fails: all stands as before", good && !came, w.why);
+    check("in one that does not it blocks",
+          shard->blocked_seq == net_end(w.net, 1) && shard->pos.seq == shard->blocked_seq - 1, w.why);
+    world_close(&w);
+}
+
+/* Where nothing is new nothing is written: each commit of ours costs the application. */
+static void quiet(void)
+{
+    const struct mm_commit_trim trim = { .look = false, .keep_ms = 0, .keep_bytes = 0, .rows = 100 };
+    enum mm_commit_stored said[3];
+    struct world w;
+    struct mm_err err;
+    bool more = true;
+    mm_err_init(&err);
+    open_world(&w);
+    rest(&w);
+    echoes(&w, 1);
+    struct mm_repl *r = &w.node[1].r;
+    bool ahead = mm_repl_dirty(r) && r->kept_bytes > 0;
+    for (int k = 0; k < 3; k++) {
+        said[k] = mm_commit_store(r, &trim, &more, &err);
+    }
+    check("echoes in memory are stored once, and nothing then",
+          ahead && said[0] == MM_STORED && said[1] == MM_STORED_NOTHING && said[2] == MM_STORED_NOTHING &&
+              !mm_repl_dirty(r) && !more,
+          err.msg);
+    world_settle(&w);
+    check("and all end equal after that", !w.failed, w.why);
+    world_close(&w);
+}
+
+int main(void)
+{
+    mm_log_silence();
+    world_prepare();
+    sweep(FAULT_STEP, WORLD_APPLY, two_messages, 1);
+    sweep(FAULT_WRITE, WORLD_APPLY, two_messages, 1);
+    sweep(FAULT_MEMORY, WORLD_APPLY, two_messages, OFTEN);
+    sweep(FAULT_STEP, WORLD_FLUSH, echoes, 1);
+    sweep(FAULT_WRITE, WORLD_FLUSH, echoes, 1);
+    sweep(FAULT_MEMORY, WORLD_FLUSH, echoes, OFTEN);
+    blocked();
+    quiet();
+    return failed > 0;
+}
