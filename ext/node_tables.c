@@ -16,7 +16,7 @@ enum {
     LOOK_MS = 1000,
     AGAIN_MS = 250,
     MOST_MS = 10000,
-    PATIENCE_MS = 10000, /* so long what was written to them since waits for the verdict, then it stays here */
+    PATIENCE_MS = 10000, /* so long, while the link is up, what was written to them since holds up the outbox */
 };
 
 static bool may_begin(const struct mm_node *n)
@@ -37,8 +37,11 @@ void mm_node_tables_step(struct mm_node *n)
     mm_err_init(&err);
     if (n->r.copy_due) {
         n->r.copy_due = n->tables_tried = false;
-        n->tables_since_ms = now;
+        n->tables_since_ms = 0;
         n->next_tables_ms = n->tables_wait_ms = 0;
+    }
+    if (!n->linked) {
+        n->tables_since_ms = 0; /* patience is for what the cluster does not have, not for what cannot be asked */
     }
     if (now < n->next_tables_ms || !may_begin(n)) {
         return;
@@ -48,6 +51,7 @@ void mm_node_tables_step(struct mm_node *n)
     bool any = mm_watch_any_needs_copy(n->r.db, &err);
     mm_gate_leave();
     if (any) {
+        n->tables_since_ms = n->tables_since_ms == 0 ? now : n->tables_since_ms;
         mm_node_task_begin(n, MM_TASK_TABLES, &err);
     }
 }
@@ -67,12 +71,31 @@ static void keep_out(struct mm_node *n, const char *table, const char *why, int6
     mm_log(MM_LOG_WARN, "table %s stays out: %s", table, why);
 }
 
+/* Its changes stay here until there is a copy: the outbox goes on without them. Where the
+** base is empty they are all that it holds, and are merged into the copy. */
+static void let_pass(struct mm_node *n, const char *table, const char *why, struct mm_err *err)
+{
+    struct mm_msg_table base;
+    struct mm_target *t = mm_targets_get(n->r.targets, table, err);
+    if (t != NULL && t->def != NULL && mm_watch_joined_seq(n->r.db, table, err) == MM_SEQ_COPY &&
+        mm_join_base(&n->r, t, &base, err) == SQLITE_OK && base.rows == 0) {
+        mm_watch_set_joined_seq(n->r.db, table, MM_SEQ_EMPTY, err);
+    }
+    mm_watch_set(n->r.db, table, MM_STALE, why, err);
+    mm_log(MM_LOG_WARN, "table %s waits on: %s; until then what is written to it stays here", table, why);
+}
+
 /* It is not known yet whether it may join: what is written to it waits, but not for ever. */
 static void keep_waiting(struct mm_node *n, const char *table, const char *why, struct mm_err *err)
 {
-    bool tired = mm_clock_mono_ms() - n->tables_since_ms > PATIENCE_MS;
-    if (mm_watch_get(n->r.db, table, NULL, err) == MM_JOINING) {
-        mm_watch_set(n->r.db, table, tired ? MM_STALE : MM_JOINING, why, err);
+    bool tired = n->tables_since_ms != 0 && mm_clock_mono_ms() - n->tables_since_ms > PATIENCE_MS;
+    if (mm_watch_get(n->r.db, table, NULL, err) != MM_JOINING) {
+        return;
+    }
+    if (tired) {
+        let_pass(n, table, why, err);
+    } else {
+        mm_watch_set(n->r.db, table, MM_JOINING, why, err);
     }
 }
 
@@ -83,7 +106,7 @@ static bool differs(const struct mm_diff_table *d)
 
 static bool refused(const struct mm_node *n, const struct mm_diff_table *d)
 {
-    return differs(d) && !d->before && d->rows > 0 && n->how == MM_JOIN_STRICT;
+    return differs(d) && !d->before && !d->empty && d->rows > 0 && n->how == MM_JOIN_STRICT;
 }
 
 static void mark(struct mm_node *n, const struct mm_diff_table *d, struct mm_err *err)

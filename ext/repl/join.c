@@ -52,6 +52,9 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
     t->state = why == NULL ? MM_WATCHED : MM_JOINING;
     t->joined_seq = why == NULL ? seq + 1 : MM_SEQ_COPY;
     r->copy_due = r->copy_due || why != NULL;
+    if (why != NULL) {
+        mm_log(MM_LOG_INFO, "table %s waits for a copy of the cluster's content: %s", t->name, why);
+    }
     mm_watch_set(r->db, t->name, t->state, why, err);
     return mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
 }

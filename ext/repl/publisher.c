@@ -114,7 +114,7 @@ static void leave_out(struct mm_repl *r, struct mm_txn *txn, struct mm_err *err)
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
         bool never = t != NULL && ((t->state == MM_STALE && t->joined_seq == MM_SEQ_NEVER) ||
-                                   (mm_watch_needs_copy(t->state, t->joined_seq) && t->joined_seq == MM_SEQ_COPY));
+                                   (mm_watch_needs_copy(t->state, t->joined_seq) && t->joined_seq <= MM_SEQ_COPY));
         if (t != NULL && !never) {
             txn->tab[kept++] = txn->tab[k];
         }

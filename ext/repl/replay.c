@@ -186,8 +186,10 @@ int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *e
 }
 
 /* The log alone does not do for it. */
-static int wait_for_copy(struct mm_repl *r, struct mm_target *t, int64_t joined_seq, struct mm_err *err)
+static int wait_for_copy(struct mm_repl *r, struct mm_target *t, int64_t joined_seq, const char *why,
+                         struct mm_err *err)
 {
+    mm_log(MM_LOG_INFO, "table %s waits for a copy of the cluster's content: %s", t->name, why);
     t->joined_seq = joined_seq;
     r->copy_due = r->tables_changed = true;
     return mm_watch_set_joined_seq(r->db, t->name, joined_seq, err);
@@ -197,7 +199,8 @@ static int give_up(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
     if (t->shard == l->s->n && t->state == MM_JOINING && mm_join_takes_part(l->s, t->name)) {
-        wait_for_copy(l->r, t, t->joined_seq > 0 || t->joined_seq == MM_SEQ_BEFORE ? MM_SEQ_BEFORE : MM_SEQ_COPY, err);
+        wait_for_copy(l->r, t, t->joined_seq > 0 || t->joined_seq == MM_SEQ_BEFORE ? MM_SEQ_BEFORE : MM_SEQ_COPY,
+                      "the log that it reads has a hole", err);
     }
     return err->rc;
 }
@@ -226,7 +229,7 @@ int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg 
         mm_join_base(r, t, &ours, err);
         const char *why = mm_join_difference(&ours, theirs);
         if (err->rc == SQLITE_OK && why != NULL) {
-            wait_for_copy(r, t, MM_SEQ_COPY, err);
+            wait_for_copy(r, t, MM_SEQ_COPY, why, err);
         } else if (err->rc == SQLITE_OK) {
             t->joined_seq = seq + 1;
             mm_watch_set_joined_seq(r->db, t->name, t->joined_seq, err);
@@ -345,7 +348,8 @@ static int finish(void *arg, struct mm_target *t, struct mm_err *err)
         return err->rc;
     }
     if (t->joined_seq <= 0) {
-        return wait_for_copy(l->r, t, t->joined_seq < 0 ? t->joined_seq : MM_SEQ_COPY, err);
+        return wait_for_copy(l->r, t, t->joined_seq < 0 ? t->joined_seq : MM_SEQ_COPY,
+                             "the log does not say what it began with", err);
     }
     t->state = MM_WATCHED;
     l->r->tables_changed = true;

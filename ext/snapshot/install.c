@@ -94,7 +94,7 @@ static void write_rows(struct mm_repl *r, const struct mm_diff_table *d, int num
 static bool merges(struct mm_repl *r, const struct mm_install *in, const struct mm_diff_table *d, struct mm_err *err)
 {
     bool whole = in->take == NULL || in->take[d - in->diff->table];
-    return in->merge && whole && !d->before && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL) &&
+    return (in->merge || d->empty) && whole && !d->before && (d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL) &&
            mm_watch_captures(mm_watch_get(r->db, d->name, NULL, err));
 }
 
@@ -192,6 +192,14 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     bool mine = mm_watch_captures(state);
     bool wanted = mine || (state == MM_WATCH_NONE && in->watch_all);
     if (!wanted || err->rc != SQLITE_OK || (in->take != NULL && !in->take[number])) {
+        return;
+    }
+    if (d->mode == MM_DIFF_ABSENT && state == MM_JOINING) { /* what is captured of it waits as well */
+        bool begun = mm_watch_joined_seq(r->db, d->name, err) > 0;
+        mm_watch_set(r->db, d->name, MM_JOINING, d->why, err);
+        mm_watch_set_joined_seq(r->db, d->name, begun ? MM_SEQ_BEFORE : MM_SEQ_COPY, err);
+        r->copy_due = r->tables_changed = true;
+        mm_log(MM_LOG_INFO, "table %s waits: %s", d->name, d->why);
         return;
     }
     if (d->mode == MM_DIFF_OTHER || d->mode == MM_DIFF_ABSENT) {

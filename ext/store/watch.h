@@ -33,6 +33,7 @@ enum {
     MM_SEQ_NEVER = 0,   /* it has not joined: its content was not found equal */
     MM_SEQ_BEFORE = -1, /* it had joined; what is missing is not known: a copy gives it its content */
     MM_SEQ_COPY = -2,   /* it has not joined, and the log does not do: compared with a copy */
+    MM_SEQ_EMPTY = -3,  /* the same, and its base was empty: all its rows were captured, and are merged */
 };
 int64_t mm_watch_joined_seq(sqlite3 *db, const char *table, struct mm_err *err);
 int mm_watch_set_joined_seq(sqlite3 *db, const char *table, int64_t seq, struct mm_err *err);
