@@ -301,7 +301,6 @@ static void check_prometheus(struct mm_config *c, struct mm_err *err)
 
 /* Keys that are read, checked and stored, but whose parts are not built yet. */
 static const char *const not_yet[] = {
-    "replicate",
     "autoincrement",
 };
 
@@ -330,6 +329,12 @@ int mm_config_settle(struct mm_config *c, struct mm_err *err)
     check_snapshot(c, err);
     check_prometheus(c, err);
     warn_not_yet(c, err);
+    if (err->rc == SQLITE_OK && !c->replicate) {
+        mm_config_warn(c, err,
+                       "replicate is false: what other nodes write is not applied here, so this database does not have "
+                       "the cluster's content, and gives none (it takes no snapshot, seeds nothing, answers no "
+                       "marmot_verify)");
+    }
     if (err->rc == SQLITE_OK && c->log.replicas % 2 == 0) {
         mm_config_warn(c, err, "replication_log.replicas %lld: an even number stands no more failures than one less",
                        (long long)c->log.replicas);

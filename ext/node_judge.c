@@ -32,9 +32,11 @@ int mm_node_judge(struct mm_node *n, struct mm_err *err)
             (void)snprintf(
                 why, sizeof why,
                 "its rows differ from the cluster's (%lld only here, %lld only there, %lld with other values):"
-                " set join to 'adopt' (the cluster's rows) or 'merge' (those only here are kept, too); a copy of this"
-                " file is kept",
-                (long long)d->here, (long long)d->there, (long long)d->both);
+                " %s",
+                (long long)d->here, (long long)d->there, (long long)d->both,
+                n->config->replicate ? "set join to 'adopt' (the cluster's rows) or 'merge' (those only here are kept, "
+                                       "too); a copy of this file is kept"
+                                     : "set replicate to true until it has joined, or empty it");
             refuse(err, n, d, why);
         }
     }

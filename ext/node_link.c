@@ -86,6 +86,7 @@ struct mm_join_options mm_node_join_options(const struct mm_node *n)
         .replicas = (int)n->config->log.replicas,
         .max_bytes = n->config->log.max_bytes,
         .max_entries = n->config->snapshot.enabled ? n->config->log.max_entries : -1,
+        .begins_none = !n->config->replicate,
         .adopt = n->rejoining == MM_REJOIN_ADOPT || n->rejoining == MM_REJOIN_MERGE,
     };
 }

@@ -6,6 +6,7 @@
 #include "capture/trigger.h"
 #include "node_int.h"
 #include "repl/join.h"
+#include "repl/positions.h"
 #include "store/log.h"
 #include "store/stray.h"
 
@@ -50,6 +51,23 @@ static void watch_new_tables(struct mm_node *n, struct mm_err *err)
         free(list[k]);
     }
     free(list);
+}
+
+/* replicate = false: no table may say that it has the cluster's content. */
+static void leave_content(struct mm_node *n, struct mm_err *err)
+{
+    struct mm_repl *r = &n->r;
+    if (!r->positions_only || !r->joined || !r->tables_changed || !mm_positions_due(r, err)) {
+        return;
+    }
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    bool begun = err->rc == SQLITE_OK;
+    mm_positions_settle(r, err);
+    mm_stray_commit(r->db, err);
+    if (begun && !sqlite3_get_autocommit(r->db)) {
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    mm_targets_forget(r->targets);
 }
 
 /* What triggers noted moves to the outbox, and after a schema change they are
@@ -101,6 +119,7 @@ void mm_node_look(struct mm_node *n)
         n->watch_due = err.rc != SQLITE_OK;
     }
     mm_join_again(r, &err);
+    leave_content(n, &err);
     look_at_triggers(n, &err);
     mm_node_stray_look(n, &err);
     /* Without a connection nothing can be done about new rows: they are counted

@@ -52,6 +52,8 @@ int mm_node_open_repl(struct mm_node *n, struct mm_err *err)
     if (err->rc == SQLITE_OK) {
         n->applier = mm_applier_open(r, err);
         mm_repl_open(r, &o, err);
+        r->positions_only = !c->replicate; /* of this database, not of the copies that tasks make */
+        r->tables_changed = r->tables_changed || r->positions_only;
         mm_node_stray_open(n, err);
         mm_node_parts_open(n);
     }

@@ -271,6 +271,11 @@ void mm_node_rejoin_step(struct mm_node *n)
     if (how == MM_REJOIN_SEED && !begin_seed(n, &err)) {
         return;
     }
+    if (how != MM_REJOIN_SEED && !n->config->replicate) {
+        mm_err_set(&err, SQLITE_ERROR,
+                   "replicate is false in the configuration: this node takes no content of others, set it to true "
+                   "first");
+    }
     if (err.rc != SQLITE_OK) {
         finish(n, &err, NULL);
         return;

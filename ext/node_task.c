@@ -220,7 +220,7 @@ bool mm_node_bring(struct mm_node *n, enum mm_purpose p, enum mm_join_mode how, 
     if (mm_clock_mono_ms() < n->next_bring_ms) {
         return false;
     }
-    n->how = how;
+    n->how = n->config->replicate ? how : MM_JOIN_STRICT;
     if (begin(n, MM_TASK_BRING, p == MM_FOR_LOST || p == MM_FOR_EPOCH, false, 0, &err) != SQLITE_OK) {
         mm_log(MM_LOG_WARN, "node %lld: %s", (long long)n->config->node_id, err.msg);
         n->bring_hopeless = true;
@@ -290,6 +290,7 @@ static void ready(struct mm_node *n)
         .diff = mm_task_diff(n->task),
         .watch_all = n->watch_all,
         .merge = n->how == MM_JOIN_MERGE,
+        .positions = !n->config->replicate,
         .give_up = n->rejoining == MM_REJOIN_ADOPT,
         .fresh = n->r.joined && (n->rejoining != MM_REJOIN_NOT || mm_task_manifest(n->task)->epoch > n->r.epoch),
         .cluster_id = n->r.cluster_id,
@@ -356,6 +357,9 @@ static void begin_wanted(struct mm_node *n)
     if (sends && !(n->config->publish && n->config->replicate)) {
         mm_err_set(&err, SQLITE_ERROR, "a node with publish or replicate false may not %s",
                    kind == MM_TASK_SNAPSHOT ? "take snapshots" : "publish what it finds");
+    }
+    if (kind == MM_TASK_BRING && !n->config->replicate) {
+        mm_err_set(&err, SQLITE_ERROR, "replicate is false in the configuration: this node takes no content of others");
     }
     if (kind == MM_TASK_RECONCILE && n->r.move_due != 0) {
         mm_err_set(&err, SQLITE_BUSY, "this database was set back and is being brought up to the log: try again");

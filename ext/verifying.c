@@ -47,6 +47,12 @@ static int check_possible(sqlite3 *db, const struct mm_node *n, struct mm_err *e
     if (!mm_node_config(n)->publish) {
         return mm_err_set(err, SQLITE_ERROR, "publish is false in the configuration: this node cannot ask the others");
     }
+    if (!mm_node_config(n)->replicate) {
+        return mm_err_set(
+            err, SQLITE_ERROR,
+            "replicate is false in the configuration: this node does not have the cluster's content, call "
+            "it on another one");
+    }
     return check_watched(db, err);
 }
 

@@ -9,6 +9,7 @@
 #include "repl/commit.h"
 #include "repl/control.h"
 #include "repl/join.h"
+#include "repl/positions.h"
 
 static void digest_of(const struct mm_item *it, uint8_t out[MM_DIGEST_SIZE])
 {
@@ -136,6 +137,9 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
 {
     struct mm_repl *r = a->r;
     bool echo = is_echo(r, s, &it->msg);
+    if (r->positions_only) {
+        return mm_positions_fold(r, s, txn, echo, err);
+    }
     if (echo) {
         mm_join_left_behind(r, txn, err);
     }
@@ -426,6 +430,9 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
         mm_repl_rekey(r, err);
     }
     mm_join_replay_mark(r, err);
+    if (r->positions_only) {
+        mm_positions_settle(r, err);
+    }
     if (mm_commit_end(r, err) != SQLITE_OK) {
         return MM_APPLY_RELOAD;
     }

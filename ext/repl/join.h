@@ -15,6 +15,7 @@ struct mm_join_options {
     int replicas;
     int64_t max_bytes;
     int64_t max_entries; /* -1 = no limit: nobody makes room by snapshots */
+    bool begins_none;    /* of a cluster that is not there yet */
     bool adopt;          /* whatever the cluster holds now is to take the place of what is here */
 };
 

@@ -91,6 +91,7 @@ struct mm_repl {
     struct mm_shard *shard; /* nshard of them, shard[0].n is 1 */
     int64_t part_size;
     bool compress;
+    bool positions_only;         /* replicate = false (repl/positions.h) */
     bool all_columns;            /* conflict = "row": every column of a change counts as changed */
     int64_t newest_epoch;        /* that was found on the server; may be ahead of `epoch` */
     int64_t met_epoch, met_node; /* a newer epoch's first message was met: who began it */

@@ -142,6 +142,9 @@ int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_e
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
     struct look l = { r, s, 0 };
+    if (r->positions_only) {
+        return false;
+    }
     mm_targets_each(r->targets, look_joining, &l, err);
     return err->rc == SQLITE_OK && l.found > 0;
 }

@@ -6,6 +6,7 @@
 #include "base/db.h"
 #include "base/log.h"
 #include "repl/merge.h"
+#include "repl/positions.h"
 #include "snapshot/take.h"
 #include "store/meta.h"
 #include "store/policy.h"
@@ -191,6 +192,10 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     enum mm_watch_state state = mm_watch_get(r->db, d->name, NULL, err);
     bool mine = mm_watch_captures(state);
     bool wanted = mine || (state == MM_WATCH_NONE && in->watch_all);
+    if (in->positions && err->rc == SQLITE_OK) {
+        mm_positions_install(r->db, d->name, d->mode == MM_DIFF_SAME || d->rows == 0, err);
+        return;
+    }
     if (!wanted || err->rc != SQLITE_OK || (in->take != NULL && !in->take[number])) {
         return;
     }
@@ -298,7 +303,7 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
             set_aside(r, &in->diff->table[k], k, err);
         }
     }
-    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK && !in->positions; k++) {
         mm_pending_undo(r->shard[k].pending, 0, err);
     }
     for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
@@ -314,7 +319,7 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
         mm_watch_again(r->db, err);
         mm_targets_forget(r->targets);
     }
-    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK && !in->positions; k++) {
         mm_pending_all_undone(r->shard[k].pending);
         mm_pending_redo(r->shard[k].pending, err);
     }

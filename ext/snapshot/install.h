@@ -21,6 +21,7 @@ struct mm_install {
     bool give_up;   /* what is here and not in the copy is given up: nothing stays pending */
     int64_t upto;   /* of give_up: up to this outbox id, which the kept copy of the file holds */
     bool merge;     /* rows that exist only here stay and are captured (repl/merge.h) */
+    bool positions; /* rows stay as they are here (repl/positions.h), merge and give_up are off */
     const char *cluster_id;
     const bool *take; /* NULL: all of it; else these tables of the diff alone, the state stays */
     struct mm_work *work;
