@@ -79,7 +79,9 @@ CC_asan := gcc
 FLAGS_asan := -O1 $(ASAN) $(WARN)
 LINK_asan := -Wl,-z,defs
 CC_tsan := gcc
-FLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer $(WARN)
+# initial-exec: where thread-local storage comes by a call, TSan guesses its size by what lies before it, and now
+# and then marks the whole memory.
+FLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer -ftls-model=initial-exec $(WARN)
 LINK_tsan := -Wl,-z,defs
 CC_strict := gcc
 FLAGS_strict := -O2 $(WARN) -Werror

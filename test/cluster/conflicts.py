@@ -31,12 +31,12 @@ def at_once(nats, a, b, of_a, of_b):
         a.sql(text)
     for text in of_b:
         b.sql(text)
-    a.process.send_signal(signal.SIGSTOP)
+    a.pause()
     nats.start()
     try:
         b.sync(20000)
     finally:
-        a.process.send_signal(signal.SIGCONT)
+        a.resume()
     a.sync(20000)
     b.sync(20000)
     return everywhere([a, b])

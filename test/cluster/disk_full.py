@@ -89,7 +89,8 @@ def start_full(node, disk):
         blocked(node)
     except SqlError as e:
         node.kill()
-        check("marmot_init on a full disk names function and cause", "marmot_init: " in str(e) and FULL in str(e), e)
+        named = any(f + ": " in str(e) for f in ("marmot_init", "marmot_watch_all"))
+        check("a start on a full disk names function and cause", named and FULL in str(e), e)
 
 
 def one_round(k, a, b, disk, rng):

@@ -62,10 +62,10 @@ def main():
         for k in range(PENDING // 10):
             b.sql("INSERT INTO bag VALUES (?, 'b')", 200000 + k)
         # b comes first: what a has pending is undone and done again over it.
-        a.process.send_signal(signal.SIGSTOP)
+        a.pause()
         nats.start()
         b.sync(20000)
-        a.process.send_signal(signal.SIGCONT)
+        a.resume()
         done, waits = threading.Event(), [0]
         thread = threading.Thread(target=longest_wait, args=(a.db, done, waits))
         thread.start()

@@ -55,12 +55,12 @@ def garbage(nats, node, ids):
 def silence(nats, nodes, ids):
     gone = nodes[2]
     number = next(k for k, v in ids.items() if v == gone.name)
-    gone.process.send_signal(signal.SIGSTOP)
+    gone.pause()
     nodes[0].many("INSERT INTO t(v) VALUES (?)", [[k] for k in range(20)])
     row = wait_until(lambda: (lambda r: r if r["state"] == "silent" else None)(nodes_of(nodes[1])[number]), 15,
                      "a node that hangs is silent")
     check("it is known how far it was", row["lag_messages"] >= 1 and row["lag_seconds"] >= 3 and row["last_seen"], row)
-    gone.process.send_signal(signal.SIGCONT)
+    gone.resume()
     wait_until(lambda: nodes_of(nodes[1])[number]["state"] == "live", 15, "it is back")
     gone.quit()
     wait_until(lambda: nodes_of(nodes[1])[number]["state"] == "silent", 3, "one that ends says so itself")

@@ -5,7 +5,6 @@ marmot-test: limit=180
 """
 import json
 import os
-import signal
 import sys
 import time
 
@@ -91,9 +90,9 @@ def main():
         once(nodes, 1)
 
         others = [a, b, d]
-        since = torn(c, others, 2, lambda: c.process.send_signal(signal.SIGSTOP))
+        since = torn(c, others, 2, c.pause)
         gone(others, 2, since)
-        c.process.send_signal(signal.SIGCONT)
+        c.resume()
         once(nodes, 2)
         check("it was ended once more", len(ends(a)) > len(told), ends(a))
         for n in nodes:

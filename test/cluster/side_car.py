@@ -122,7 +122,7 @@ def terminal(path, env, nats, b):
     waits_in_poll(car.process.pid)
     holder = sqlite3.connect(path, isolation_level=None, timeout=10)
     holder.execute("BEGIN IMMEDIATE")  # nothing can be folded meanwhile
-    car.process.send_signal(signal.SIGSTOP)
+    pause(car.process)
     nats.start()
     b.sql("INSERT INTO t VALUES (400, 'while it waits')")
     b.sync(20000)

@@ -5,7 +5,6 @@ of tables, with what belongs to them.
 marmot-test: parallel limit=180
 """
 import os
-import signal
 import sqlite3
 import sys
 
@@ -55,7 +54,7 @@ def between_parts():
             a.send_sql("INSERT INTO big WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1500) "
                        "SELECT x, randomblob(6000) FROM c")
             wait_until(lambda: raw.stream("marmot-changes-c-1")[1]["last_seq"] > first + 40, 30, "some parts", every=0.001)
-            a.process.send_signal(signal.SIGSTOP)
+            a.pause()
             seq = wait_until(lambda: (lambda x: x if b.status()["shards"][0]["position"] == x else None)(
                 raw.stream("marmot-changes-c-1")[1]["last_seq"]), 20, "b has all parts that are there")
             answer = snapshot(b)
@@ -65,7 +64,7 @@ def between_parts():
             late.wait_state("live")
             check("a newcomer begins with it", late.status()["shards"][0]["position"] >= seq and
                   late.one("SELECT count(*) FROM big") == 0, late.status())
-            a.process.send_signal(signal.SIGCONT)
+            a.resume()
             a.receive()
             for n in (a, b, late):
                 check("%s syncs" % n.name, n.sync(60000) == 1, n.status())

@@ -3,7 +3,6 @@ replicate, the end of the one that does; and what a quiet node costs.
 marmot-test: limit=150
 """
 import os
-import signal
 import sys
 import time
 
@@ -116,9 +115,9 @@ def main():
         leader = next(n for n in pair if n.status()["state"] == "live")
         other = pair[1 - pair.index(leader)]
         os.remove(first.db + "-marmot-lock")
-        leader.process.send_signal(signal.SIGSTOP)
+        leader.pause()
         wait_until(lambda: other.status()["state"] == "live", 10, "the standby locks the new file")
-        leader.process.send_signal(signal.SIGCONT)
+        leader.resume()
         leader.kill()
         third = Node(ws, "third", config=config, db=first.db)
         third.wait_state("standby")

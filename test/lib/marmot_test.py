@@ -25,7 +25,7 @@ polls and raises Timeout that names `what`.
 
 NatsServer(ws, port=None, config="", jetstream=True): start() waits until it
 answers; stop() is SIGTERM, kill() is SIGKILL, restart() starts it again on the
-same port and store; pause()/resume() are SIGSTOP/SIGCONT.
+same port and store; pause()/resume() are SIGSTOP/SIGCONT, and the former waits until it stands still.
 
 Node(ws, name, urls=None, config=None, schema=None, watch=True, db=None, extension=None):
 a worker process (node_worker.py) with connection 0 open. Unless config is False,
@@ -37,7 +37,7 @@ of the Workspace is used (ws.bind_address). Calls:
   many(text, rows), txn([(text, args), ..]), open(conn), close(conn)
   send(...)/receive()      -> the same without waiting, to have several nodes work at once
   init(), watch_all(), sync(ms) -> 1 or 0, status() -> dict
-  kill() -9, quit() clean end, restart() (after either), dump()
+  kill() -9, quit() clean end, restart() (after either), pause(), resume(), dump()
 dump(path) reads all user tables of a database file as {table: (columns, rows)},
 types and bytes kept; wait_equal(nodes_or_paths, seconds) compares these.
 MARMOT_PRELOAD is preloaded into hosts (a sanitizer's runtime), MARMOT_WRAP goes
@@ -206,6 +206,20 @@ def plain_env(preload=None):
     return dict(env, LD_PRELOAD=preload) if preload else env
 
 
+def pause(process):
+    """SIGSTOP. A thread stops only once it runs: on a busy machine the others work on meanwhile."""
+    process.send_signal(signal.SIGSTOP)
+
+    def still():
+        folder = "/proc/%d/task" % process.pid
+        states = []
+        for thread in os.listdir(folder):
+            with open("%s/%s/stat" % (folder, thread)) as f:
+                states.append(f.read().rsplit(")", 1)[1].split()[0])
+        return set(states) <= {"T"}
+    wait_until(still, 20, "all threads of %d stand still" % process.pid, every=0.002)
+
+
 # Servers.
 
 class NatsServer:
@@ -252,7 +266,7 @@ class NatsServer:
         return self.start()
 
     def pause(self):
-        self.process.send_signal(signal.SIGSTOP)
+        pause(self.process)
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
@@ -386,6 +400,12 @@ class Node:
         if self.process is not None:
             self.process.kill()
             self.reap()
+
+    def pause(self):
+        pause(self.process)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def quit(self):
         """Closes the connections in order and ends the process."""

@@ -107,6 +107,7 @@ class Library:
     def open(self, path):
         rc = self.lib.sqlite3_open(path.encode(), ctypes.byref(self.db))
         assert rc == 0, rc
+        self.lib.sqlite3_busy_timeout(self.db, int(5000 * SLOW))  # it writes beside a replication thread
         self.lib.sqlite3_enable_load_extension(self.db, 1)
 
     def load(self):
@@ -172,12 +173,14 @@ def application_hook(ws):
     system.lib.sqlite3_preupdate_hook(system.db, None, None)
     check("without it marmot_init serves", run("SELECT marmot_init('%s')" % OFFLINE) == 0,
           system.lib.sqlite3_errmsg(system.db).decode())
-    run("SELECT marmot_watch('t'); INSERT INTO t VALUES (2)")
+    check("and takes a table", run("SELECT marmot_watch('t'); INSERT INTO t VALUES (2)") == 0,
+          system.lib.sqlite3_errmsg(system.db).decode())
     system.close()
     db = connect(path, load=False)
     # By the hook, or noted by a trigger and not moved to the outbox yet.
     db.execute("BEGIN")  # one look at both: it may be on its way from one to the other
-    check("and captures", transactions(db) + one(db, "SELECT count(*) FROM __marmot__log") == 1, "not")
+    seen = transactions(db), one(db, "SELECT count(*) FROM __marmot__log")
+    check("and captures", sum(seen) == 1, seen)
     db.close()
 
 
