@@ -11,10 +11,10 @@ static bool has_column(const struct mm_table *t, const char *name)
     return false;
 }
 
-/* NULL when the table's own columns hide all names of the rowid. */
-static const char *rowid_name(const struct mm_table *t)
+/* The rarest name of a column first: one that is added later hides none of ours. */
+const char *mm_rowid_name(const struct mm_table *t)
 {
-    static const char *const names[] = { "rowid", "_rowid_", "oid" };
+    static const char *const names[] = { "_rowid_", "rowid", "oid" };
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
         if (!has_column(t, names[k])) {
             return names[k];
@@ -69,7 +69,7 @@ bool mm_row_identity(const struct mm_table *t, const struct mm_value *row)
 int mm_row_read(sqlite3 *db, const struct mm_table *t, const struct mm_value *key, const sqlite3_int64 *rowid,
                 struct mm_value *out, struct mm_arena *a, struct mm_err *err)
 {
-    const char *name = rowid != NULL && !t->without_rowid ? rowid_name(t) : NULL;
+    const char *name = rowid != NULL && !t->without_rowid ? mm_rowid_name(t) : NULL;
     if (name == NULL && !mm_row_identity(t, key)) {
         return 0; /* rows without identity cannot be asked for */
     }

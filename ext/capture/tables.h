@@ -70,6 +70,8 @@ void mm_table_free(struct mm_table *t);
 ** with free(). NULL with n = 0 when there are none. */
 char **mm_table_list(sqlite3 *db, int *n, struct mm_err *err);
 
+/* hook_read.c: a name of the rowid; NULL when the table's own columns hide all of them. */
+const char *mm_rowid_name(const struct mm_table *t);
 /* hook_read.c: the SELECT of the row with a key (?1 and on, in the key's order)
 ** or, when `rowid` names it, of a rowid (?1). sqlite3_free; NULL out of memory. */
 char *mm_row_select(const struct mm_table *t, const char *rowid);

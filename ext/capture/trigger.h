@@ -5,9 +5,10 @@
 ** ordinary outbox row and inside a write transaction, the rows are read as they
 ** are now. So a change that came to nothing, a row that was evicted or was not,
 ** a column that a trigger does not know yet, and a row that was noted twice all
-** come right by themselves. What stands in the log was committed after
-** everything in the outbox: whoever writes to tables or outbox with the hook
-** moves it first.
+** come right by themselves. Where a row may have no key they note the rowid and
+** the whole row, before and after (trigger_rows.c). What stands in the log was
+** committed after everything in the outbox: whoever writes to tables or outbox
+** with the hook moves it first.
 **
 ** The triggers name no column by NEW or OLD but those of the key and of UNIQUE
 ** sets, so that ALTER TABLE works as without them: other columns are bare names

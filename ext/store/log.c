@@ -202,6 +202,20 @@ void mm_log_close(struct mm_log_reader *r)
     }
 }
 
+int mm_log_look(sqlite3 *db, mm_log_each *each, void *arg, struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT source, kind, v0, CASE kind WHEN %d THEN v1 ELSE v0 END"
+                                     " FROM main.__marmot__log WHERE kind > %d ORDER BY id",
+                                     (int)MM_LOG_NOW, (int)MM_LOG_MORE);
+    while (mm_db_step(st, err)) {
+        each(arg, sqlite3_column_int64(st, 0), (enum mm_log_kind)sqlite3_column_int(st, 1), sqlite3_column_int64(st, 2),
+             sqlite3_column_int64(st, 3), err);
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
 int mm_log_clear(sqlite3 *db, struct mm_err *err)
 {
     return mm_db_exec(db, err, "DELETE FROM main.__marmot__log");

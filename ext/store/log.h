@@ -36,12 +36,29 @@ extern const char mm_log_text_room[];
 ** a view, whose own trigger writes the log. With `make` it is made. */
 bool mm_log_note(sqlite3 *db, int n, bool make, struct mm_err *err);
 
-/* What the row is now is read when the log is moved:
+/* Of rows that a key names; what the row is now is read when the log is moved:
 **   TOUCH    a row came to this key: the key's values
 **   IMAGE    the row as it stood before it was changed, deleted or evicted
 **   MOVE     an image, and behind it the key that the row has afterwards
-**   MORE     values that the row of the log before it had no room for */
-enum mm_log_kind { MM_LOG_TOUCH = 1, MM_LOG_IMAGE, MM_LOG_MOVE, MM_LOG_MORE };
+**   MORE     values that the row of the log before it had no room for
+** Of rows that only a rowid names, it and the whole row, since a rowid may mean
+** another row by the time that the log is moved (VACUUM):
+**   STOOD    before it is changed or deleted, which may come to nothing
+**   RIVAL    it is evicted, if what is about to be written is written
+**   PUT      a new row
+**   NOW      after a change: rowid, the rowid before it, and the row
+**   GONE     deleted: the rowid alone */
+enum mm_log_kind {
+    MM_LOG_TOUCH = 1,
+    MM_LOG_IMAGE,
+    MM_LOG_MOVE,
+    MM_LOG_MORE,
+    MM_LOG_STOOD,
+    MM_LOG_RIVAL,
+    MM_LOG_PUT,
+    MM_LOG_NOW,
+    MM_LOG_GONE
+};
 
 /* ?1 NULL. One row: 1 when the log holds anything, else 0. */
 extern const char mm_log_sql_any[];
@@ -60,6 +77,12 @@ struct mm_log_reader;
 struct mm_log_reader *mm_log_open(sqlite3 *db, struct mm_err *err);
 int mm_log_next(struct mm_log_reader *r, struct mm_log_entry *e, struct mm_err *err); /* 1, or 0 at the end */
 void mm_log_close(struct mm_log_reader *r);
+
+/* Looks at all entries of rows that a rowid names, in their order: of NOW and GONE
+** as of the others the rowid, and `before`, which is that before a NOW, else the same. */
+typedef void mm_log_each(void *arg, int64_t source, enum mm_log_kind kind, int64_t rowid, int64_t before,
+                         struct mm_err *err);
+int mm_log_look(sqlite3 *db, mm_log_each *each, void *arg, struct mm_err *err);
 
 int mm_log_clear(sqlite3 *db, struct mm_err *err); /* in the caller's transaction */
 

@@ -39,6 +39,8 @@ void rig_watch(struct rig *r, const char *table);
 ** moves what they noted to the outbox. */
 void rig_guards(struct rig *r);
 
+/* Ends the program with the reason when `good` is false. */
+void rig_need(bool good, const char *what, const char *why);
 /* Runs SQL; returns the extended result code. */
 int rig_sql(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* All values of a query, "|" between rows and "," between columns; the

@@ -25,14 +25,20 @@ static unsigned pick(unsigned n)
 #define ROWS                                                                               \
     "INSERT INTO t VALUES(1, 'one', 1), (2, x'00ff', 2.5), (3, NULL, 3);"                  \
     "INSERT INTO u VALUES('a', 1, 'x'), ('b', 2, CAST(x'610062' AS TEXT)), ('c', 3, 9.0);" \
-    "INSERT INTO w VALUES(1, 'x', 1), (2, 'y', 2)"
+    "INSERT INTO w VALUES(1, 'x', 1), (2, 'y', 2);"                                        \
+    "INSERT INTO bag VALUES(1, 'x'), (1, 'x'), (1.0, 'x');"                                \
+    "INSERT INTO ubag VALUES(1, 1), (1, NULL), (NULL, 2);"                                 \
+    "INSERT INTO named VALUES('a', 1, 1), (NULL, 1, 2), (NULL, 1, NULL)"
 
 static const char schema[] =
     "CREATE TABLE t(a INTEGER PRIMARY KEY, b, r REAL);"
     "CREATE TABLE u(k TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, x UNIQUE, y);"
     "CREATE TABLE w(p INT, q TEXT, v, PRIMARY KEY(p, q)) WITHOUT ROWID;"
     "CREATE TABLE wide(id INTEGER PRIMARY KEY, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15, c16,"
-    " c17, c18);" ROWS;
+    " c17, c18);"
+    "CREATE TABLE bag(x, y);"
+    "CREATE TABLE ubag(x, u UNIQUE);"
+    "CREATE TABLE named(k TEXT PRIMARY KEY COLLATE NOCASE, v, u UNIQUE);" ROWS;
 
 static const char *const writes[] = {
     "INSERT INTO t(b, r) VALUES('x', 7), ('y', 8)",
@@ -40,6 +46,7 @@ static const char *const writes[] = {
     "BEGIN; UPDATE t SET a = a + 10, b = 'q' WHERE a < 3; SAVEPOINT s; DELETE FROM u; ROLLBACK TO s; COMMIT",
     "UPDATE OR REPLACE u SET x = 2 WHERE k = 'c'",
     "INSERT INTO wide(c1, c16, c18) VALUES(1, 2, 3); UPDATE wide SET c17 = 4; DELETE FROM wide",
+    "UPDATE bag SET x = x + 1; REPLACE INTO ubag VALUES(5, 2), (5, 2); REPLACE INTO named VALUES('A', 2, 2)",
 };
 
 enum { WRITES = sizeof writes / sizeof writes[0], LIMIT = 40000, JUDGE_EACH = 32, ROUNDS = 320 };
@@ -104,7 +111,8 @@ static bool judge(struct stage *s, char *why, size_t n)
 
 static bool put_back(sqlite3 *db, char *why, size_t n)
 {
-    int rc = rig_sql(db, "DELETE FROM t; DELETE FROM u; DELETE FROM w; DELETE FROM wide;" ROWS);
+    int rc = rig_sql(db, "DELETE FROM t; DELETE FROM u; DELETE FROM w; DELETE FROM wide; DELETE FROM bag; DELETE FROM "
+                         "ubag; DELETE FROM named;" ROWS);
     snprintf(why, n, "no recovery: %d %s", rc, sqlite3_errmsg(db));
     return rc == SQLITE_OK;
 }
@@ -203,7 +211,7 @@ static void statement(char *out, size_t n)
     const char *o = or_what[pick(6)];
     unsigned a = 1 + pick(9);
     unsigned b = 1 + pick(9);
-    switch (pick(12)) {
+    switch (pick(22)) {
     case 0:
         snprintf(out, n, "INSERT INTO t(b, r) VALUES(%s, %u), (%s, %s)", v, a, v, v);
         break;
@@ -238,6 +246,39 @@ static void statement(char *out, size_t n)
         break;
     case 10:
         snprintf(out, n, "INSERT %s INTO wide(id, c1, c16, c18) VALUES(%u, %s, %u, 1)", o, a, v, b);
+        break;
+    case 11:
+        snprintf(out, n, "INSERT %s INTO bag(rowid, x, y) VALUES(%u, %s, 1), (%u, 1, 1)", o, a, v, b);
+        break;
+    case 12:
+        snprintf(out, n, "INSERT INTO bag VALUES(1, 1), (%s, %u)", v, a % 2);
+        break;
+    case 13:
+        snprintf(out, n, "UPDATE %s bag SET x = %s, rowid = rowid + %u WHERE rowid BETWEEN %u AND %u", o, v, pick(3), a,
+                 a + 2);
+        break;
+    case 14:
+        snprintf(out, n, "DELETE FROM bag WHERE x IS %s", v);
+        break;
+    case 15:
+        snprintf(out, n, "INSERT %s INTO ubag VALUES(%s, %u), (%s, %u)", o, v, a, v, b);
+        break;
+    case 16:
+        snprintf(out, n, "UPDATE %s ubag SET x = x + 1, u = u + %u WHERE u <> %u", o, pick(3), b);
+        break;
+    case 17:
+        snprintf(out, n, "INSERT INTO ubag VALUES(%s, %u) ON CONFLICT(u) DO UPDATE SET x = 'again'", v, a);
+        break;
+    case 18:
+        snprintf(out, n, "INSERT %s INTO named VALUES(%s, %s, %u), ('%c', 1, %u)", o, pick(2) ? "NULL" : "'b'", v, a,
+                 (int)('A' + b), b);
+        break;
+    case 19:
+        snprintf(out, n, "UPDATE %s named SET k = nullif('%c', 'd'), v = %s WHERE u > %u OR u IS NULL", o,
+                 (int)('a' + a), v, b);
+        break;
+    case 20:
+        snprintf(out, n, "DELETE FROM %s WHERE rowid BETWEEN %u AND %u", pick(2) ? "named" : "ubag", a, a + 1);
         break;
     default:
         snprintf(out, n, "UPDATE wide SET c%u = %s WHERE id <> %u", 1 + pick(18), v, a);
