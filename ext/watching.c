@@ -87,6 +87,9 @@ static int no_such_table(sqlite3 *db, const char *table, struct mm_err *err)
 /* A transaction when there is none, else a savepoint. */
 static int begin(sqlite3 *db, struct mm_err *err)
 {
+    if (sqlite3_get_autocommit(db) == 0) {
+        mm_meta_lock(db, err);
+    }
     if (!mm_meta_exists(db, err) && err->rc == SQLITE_OK) {
         mm_err_set(err, SQLITE_ERROR, "this database is no node yet: call marmot_init() first");
     }

@@ -233,7 +233,9 @@ int mm_repl_rekey(struct mm_repl *r, struct mm_err *err)
             mm_err_set(err, SQLITE_CORRUPT, "outbox row %lld is gone before it was echoed: restore the outbox",
                        (long long)list[k].id);
         }
-        push_row(r, &row, &list[k].shards, &names, &data, err);
+        if (err->rc == SQLITE_OK) {
+            push_row(r, &row, &list[k].shards, &names, &data, err);
+        }
     }
     mm_buf_free(&names);
     mm_buf_free(&data);

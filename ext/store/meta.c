@@ -16,6 +16,17 @@ bool mm_meta_exists(sqlite3 *db, struct mm_err *err)
     return mm_db_int(db, err, 0, "SELECT 1 FROM main.sqlite_schema WHERE name = '__marmot__meta'") != 0;
 }
 
+int mm_meta_lock(sqlite3 *db, struct mm_err *err)
+{
+    sqlite3_stmt *st = NULL;
+    if (err->rc == SQLITE_OK && sqlite3_txn_state(db, "main") == SQLITE_TXN_NONE &&
+        sqlite3_prepare_v2(db, "DELETE FROM main.__marmot__meta WHERE 0", -1, &st, NULL) == SQLITE_OK) {
+        mm_db_run(st, err);
+    }
+    mm_db_finalize(st);
+    return err->rc;
+}
+
 int mm_meta_migrate(sqlite3 *db, struct mm_err *err)
 {
     int64_t version = 0;

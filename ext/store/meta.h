@@ -17,6 +17,9 @@
 ** caller's transaction. A version newer than ours is an error. */
 int mm_meta_migrate(sqlite3 *db, struct mm_err *err);
 bool mm_meta_exists(sqlite3 *db, struct mm_err *err);
+/* The open transaction begins to write, unless it reads already: the lock that a read is followed by is not
+** waited for, whatever the busy_timeout. Does nothing where there is no bookkeeping. */
+int mm_meta_lock(sqlite3 *db, struct mm_err *err);
 /* Drops every __marmot__ table and trigger, inside the caller's transaction. */
 int mm_meta_drop(sqlite3 *db, struct mm_err *err);
 

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
@@ -227,8 +228,12 @@ def watching(db):
     check("marmot_watch", one(db, "SELECT marmot_watch('BOOKS')") == 1, "not 1")
     check("marmot_watch again", one(db, "SELECT marmot_watch('Books', 'auto')") == 1, "not 1")
     fails("inside a writing statement", db, "INSERT INTO t(x) SELECT marmot_watch('t')", "is writing", "a SELECT of its own")
+    path = db.execute("PRAGMA database_list").fetchone()[2]
+    other = connect(path, load=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, other.close).start()
     db.execute("BEGIN")
-    one(db, "SELECT marmot_watch('t')")
+    check("a transaction that begins with it waits for the lock", one(db, "SELECT marmot_watch('t')") == 1, "not 1")
     fails("a refusal in a transaction", db, "SELECT marmot_watch('loose')", "cannot be watched")
     check("leaves that transaction open", db.in_transaction, "it ended")
     db.execute("ROLLBACK")
@@ -246,7 +251,7 @@ def watching(db):
     db.execute("COMMIT")
     check("marmot_watch inside a reading statement", many == [(1,), (1,)], many)
     stale = db.execute(each)  # the first row is asked for here
-    with contextlib.closing(connect(db.execute("PRAGMA database_list").fetchone()[2], load=False)) as other:
+    with contextlib.closing(connect(path, load=False)) as other:
         other.execute("PRAGMA user_version = 7")
     try:
         why = "no error, but %r" % stale.fetchall()
