@@ -299,23 +299,6 @@ static void check_prometheus(struct mm_config *c, struct mm_err *err)
     }
 }
 
-/* Keys that are read, checked and stored, but whose parts are not built yet. */
-static const char *const not_yet[] = {
-    "autoincrement",
-};
-
-static void warn_not_yet(struct mm_config *c, struct mm_err *err)
-{
-    for (size_t i = 0; i < sizeof not_yet / sizeof *not_yet && err->rc == SQLITE_OK; i++) {
-        const struct mm_config_key *k = mm_config_key_find(not_yet[i]);
-        bool set = mm_config_key_is_text(k) ? k->text[0] != '+' && strcmp(mm_config_get_text(c, k), k->text) != 0
-                                            : mm_config_get_int(c, k) != k->number;
-        if (set) {
-            mm_config_warn(c, err, "configuration key %s has no effect in this version", k->path);
-        }
-    }
-}
-
 int mm_config_settle(struct mm_config *c, struct mm_err *err)
 {
     derive_names(c, err);
@@ -328,7 +311,6 @@ int mm_config_settle(struct mm_config *c, struct mm_err *err)
     check_nats(c, err);
     check_snapshot(c, err);
     check_prometheus(c, err);
-    warn_not_yet(c, err);
     if (err->rc == SQLITE_OK && !c->replicate) {
         mm_config_warn(c, err,
                        "replicate is false: what other nodes write is not applied here, so this database does not have "

@@ -123,6 +123,7 @@ struct mm_node {
     atomic_llong connected_ms;      /* monotonic: the last one was made */
     atomic_bool ask_peers;          /* somebody wants to hear from all of them now */
     char no_snapshot[MM_HELLO_WHY]; /* node_warn.c: why this node takes none, "" = it may */
+    char id_warning[320];           /* autoincrement; "" = none */
     char log_warning[400];          /* "" = there is room */
     bool warn_snapshot;             /* the last attempt did, and none was made since */
 
@@ -157,7 +158,7 @@ struct mm_node {
     struct mm_inbox_end stray_end;
     int64_t next_stray_ms, strays_found; /* when the task began */
     bool triggers_due;                   /* they may be of an older schema */
-    int64_t next_move_ms;
+    int64_t next_move_ms, next_ids_ms;
     bool replay_due; /* a table may wait for the log to be read again */
     bool watch_due;  /* new tables are still to be watched */
     int64_t next_connect_ms, next_join_ms, next_flush_ms, next_follow_ms, next_replay_ms, not_before_ms;

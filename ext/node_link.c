@@ -6,6 +6,7 @@
 #include "base/gate.h"
 #include "base/log.h"
 #include "node_int.h"
+#include "repl/partition.h"
 
 static bool embedded(const struct mm_node *n)
 {
@@ -145,6 +146,10 @@ static bool join(struct mm_node *n)
         for (int k = 0; k < n->r.nshard; k++) {
             struct mm_shard *s = &n->r.shard[k];
             s->end_seq = s->sync_seq = end[k] > s->pos.seq ? end[k] : s->pos.seq;
+        }
+        if (result == MM_JOIN_DONE && mm_partition_claim(&n->r, o.cluster, &again) != SQLITE_OK) {
+            result = MM_JOIN_LATER;
+            err = again;
         }
     }
     mm_gate_leave();

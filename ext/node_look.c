@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/db.h"
@@ -6,9 +7,12 @@
 #include "capture/trigger.h"
 #include "node_int.h"
 #include "repl/join.h"
+#include "repl/partition.h"
 #include "repl/positions.h"
 #include "store/log.h"
 #include "store/stray.h"
+
+enum { IDS_MS = 50 };
 
 /* watch_all covers tables that come later, also those that nobody wrote yet. */
 static void watch_new_tables(struct mm_node *n, struct mm_err *err)
@@ -70,6 +74,30 @@ static void leave_content(struct mm_node *n, struct mm_err *err)
     mm_targets_forget(r->targets);
 }
 
+/* Ids that SQLite makes: another block for who has used half of his. */
+static void look_at_ids(struct mm_node *n, struct mm_err *err)
+{
+    struct mm_repl *r = &n->r;
+    int64_t now = mm_clock_mono_ms();
+    if (!r->partition || now < n->next_ids_ms) {
+        return;
+    }
+    n->next_ids_ms = now + IDS_MS;
+    bool due = mm_partition_due(r, err);
+    if (strcmp(n->id_warning, r->id_warning) != 0) {
+        n->told_moved = -1; /* news for the status */
+    }
+    if (due) {
+        mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+        bool begun = err->rc == SQLITE_OK;
+        mm_partition_settle(r, err);
+        mm_stray_commit(r->db, err);
+        if (begun && !sqlite3_get_autocommit(r->db)) {
+            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        }
+    }
+}
+
 /* What triggers noted moves to the outbox, and after a schema change they are
 ** made anew. Each is a write transaction, which costs the application: not
 ** more often than need be. */
@@ -120,6 +148,7 @@ void mm_node_look(struct mm_node *n)
     }
     mm_join_again(r, &err);
     leave_content(n, &err);
+    look_at_ids(n, &err);
     look_at_triggers(n, &err);
     mm_node_stray_look(n, &err);
     /* Without a connection nothing can be done about new rows: they are counted

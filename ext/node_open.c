@@ -9,6 +9,7 @@
 #include "base/gate.h"
 #include "connecting.h"
 #include "node_int.h"
+#include "repl/partition.h"
 
 /* One process replicates a file. POSIX locks, not flock: a child of a fork
 ** does not inherit them, and they go with the process however it ends. They
@@ -54,6 +55,8 @@ int mm_node_open_repl(struct mm_node *n, struct mm_err *err)
         mm_repl_open(r, &o, err);
         r->positions_only = !c->replicate; /* of this database, not of the copies that tasks make */
         r->tables_changed = r->tables_changed || r->positions_only;
+        r->partition = strcmp(c->autoincrement, "partition") == 0;
+        mm_partition_open(r, err);
         mm_node_stray_open(n, err);
         mm_node_parts_open(n);
     }

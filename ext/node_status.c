@@ -188,6 +188,7 @@ void mm_node_publish_status(struct mm_node *n)
     n->pending_rows = rows;
     n->pending_bytes = bytes;
     (void)snprintf(n->url, sizeof n->url, "%s", r->bus != NULL ? mm_bus_url(r->bus) : "");
+    (void)snprintf(n->id_warning, sizeof n->id_warning, "%s", r->id_warning);
     n->server_pid = n->server != NULL ? mm_server_pid(n->server) : 0;
     (void)pthread_mutex_unlock(&n->mu);
 }

@@ -169,6 +169,11 @@ void mm_node_warnings(struct mm_node *n, struct mm_buf *out)
         mm_buf_json(out, why);
         sep = ",";
     }
+    if (n->id_warning[0] != '\0') {
+        mm_buf_str(out, sep);
+        mm_buf_json(out, n->id_warning);
+        sep = ",";
+    }
     if (n->log_warning[0] != '\0') {
         mm_buf_str(&b, n->log_warning);
         (void)reasons(n, &b);

@@ -9,6 +9,7 @@
 #include "repl/commit.h"
 #include "repl/control.h"
 #include "repl/join.h"
+#include "repl/partition.h"
 #include "repl/positions.h"
 
 static void digest_of(const struct mm_item *it, uint8_t out[MM_DIGEST_SIZE])
@@ -433,6 +434,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
     if (r->positions_only) {
         mm_positions_settle(r, err);
     }
+    mm_partition_settle(r, err);
     if (mm_commit_end(r, err) != SQLITE_OK) {
         return MM_APPLY_RELOAD;
     }

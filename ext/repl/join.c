@@ -369,14 +369,6 @@ static void log_is_gone(const struct mm_join_options *o, struct mm_err *err)
         o->cluster);
 }
 
-static void begins_none(const struct mm_join_options *o, struct mm_err *err)
-{
-    mm_err_set(err, SQLITE_BUSY,
-               "cluster %s is not there yet, and a node with replicate false begins none: it joins as soon as another "
-               "node has begun it",
-               o->cluster);
-}
-
 enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options *o, struct mm_err *err)
 {
     struct mm_record rec;
@@ -394,7 +386,7 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
         return MM_JOIN_NOTHING;
     }
     if (!there && o->begins_none && err->rc == SQLITE_OK) {
-        begins_none(o, err);
+        mm_record_missing(o, err);
     }
     if (err->rc == SQLITE_OK && !there) {
         mm_record_make(r, o, NULL, err);
@@ -427,7 +419,7 @@ enum mm_join_result mm_join_run(struct mm_repl *r, const struct mm_join_options 
     } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0 && founded) {
         result = MM_JOIN_DIVERGED;
     } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0 && o->begins_none) {
-        begins_none(o, err);
+        mm_record_missing(o, err);
         result = MM_JOIN_LATER;
     } else if (result == MM_JOIN_DONE && r->shard[0].end_seq == 0) {
         /* Whoever stores it first founds; a dead founder's place is taken so. */

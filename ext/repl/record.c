@@ -44,6 +44,14 @@ int mm_record_read(struct mm_repl *r, const struct mm_join_options *o, struct mm
     return err->rc == SQLITE_OK;
 }
 
+void mm_record_missing(const struct mm_join_options *o, struct mm_err *err)
+{
+    mm_err_set(err, SQLITE_BUSY,
+               "cluster %s is not there yet, and a node with replicate false begins none: it joins as soon as another "
+               "node has begun it",
+               o->cluster);
+}
+
 int mm_record_make(struct mm_repl *r, const struct mm_join_options *o, const char *id, struct mm_err *err)
 {
     char bucket[256];

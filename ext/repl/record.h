@@ -14,6 +14,8 @@ struct mm_record {
 
 /* 1 and the record, 0 when there is none or err is set. */
 int mm_record_read(struct mm_repl *r, const struct mm_join_options *o, struct mm_record *rec, struct mm_err *err);
+/* There is none, and begins_none: says so. */
+void mm_record_missing(const struct mm_join_options *o, struct mm_err *err);
 /* Makes it, under this id (NULL: a new one); another node may be first. */
 int mm_record_make(struct mm_repl *r, const struct mm_join_options *o, const char *id, struct mm_err *err);
 

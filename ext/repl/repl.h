@@ -92,6 +92,9 @@ struct mm_repl {
     int64_t part_size;
     bool compress;
     bool positions_only;         /* replicate = false (repl/positions.h) */
+    bool partition;              /* autoincrement = "partition" (repl/partition.h) */
+    int id_slot;                 /* of this file; negative: none */
+    char id_warning[320];        /* why it does not hold for all tables, "" = it does */
     bool all_columns;            /* conflict = "row": every column of a change counts as changed */
     int64_t newest_epoch;        /* that was found on the server; may be ahead of `epoch` */
     int64_t met_epoch, met_node; /* a newer epoch's first message was met: who began it */

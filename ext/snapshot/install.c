@@ -6,6 +6,7 @@
 #include "base/db.h"
 #include "base/log.h"
 #include "repl/merge.h"
+#include "repl/partition.h"
 #include "repl/positions.h"
 #include "snapshot/take.h"
 #include "store/meta.h"
@@ -332,6 +333,7 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
     }
     mm_late_put(&late, err);
     mm_late_free(&late);
+    mm_partition_settle(r, err);
     mm_repl_read_outbox(r, err);
     r->rekey_due = false;
 }
