@@ -12,15 +12,6 @@
 
 enum { ANSWER_MS = 3000, MESSAGE_MS = 10000, TRIES = 3 };
 
-/* A large transaction whose parts are coming in. */
-struct parts {
-    struct parts *next;
-    int64_t node, incarnation;
-    uint8_t txid[MM_TXID_SIZE];
-    int number; /* of the part that is expected */
-    struct mm_buf data;
-};
-
 struct mm_changes {
     struct mm_bus *bus;
     char stream[256];
@@ -33,8 +24,7 @@ struct mm_changes {
     struct mm_msg msg;
     struct mm_txn txn; /* put together from parts */
     struct mm_err bad;
-    struct parts *parts;
-    size_t parts_bytes;
+    struct mm_changes_parts *parts;
     struct mm_changes_cursor cursor;
 };
 
@@ -60,6 +50,7 @@ struct mm_changes *mm_changes_open(const struct mm_config *config, int64_t shard
         mm_err_nomem(err);
         return NULL;
     }
+    c->next_seq = from_seq;
     mm_changes_cursor_init(&c->cursor);
     mm_arena_init(&c->arena, MM_CHANGES_ARENA_MAX);
     mm_repl_name_shard(&names, (int)shard, c->stream, subject);
@@ -69,26 +60,15 @@ struct mm_changes *mm_changes_open(const struct mm_config *config, int64_t shard
         c->next_seq = from_seq < info.first_seq ? info.first_seq : from_seq;
         c->end = info.last_seq;
     }
+    if (err->rc == SQLITE_OK) {
+        c->parts = mm_changes_parts_open(c->next_seq <= 1, err);
+    }
     mm_sigpipe_end(&pipe);
     if (err->rc != SQLITE_OK) {
         mm_changes_close(c);
         return NULL;
     }
     return c;
-}
-
-static void drop_parts(struct mm_changes *c, struct parts *p)
-{
-    struct parts **at = &c->parts;
-    while (*at != NULL && *at != p) {
-        at = &(*at)->next;
-    }
-    if (*at != NULL) {
-        *at = p->next;
-        c->parts_bytes -= p->data.len;
-        mm_buf_free(&p->data);
-        free(p);
-    }
 }
 
 static void let_go(struct mm_changes *c)
@@ -106,9 +86,7 @@ void mm_changes_close(struct mm_changes *c)
         return;
     }
     let_go(c);
-    while (c->parts != NULL) {
-        drop_parts(c, c->parts);
-    }
+    mm_changes_parts_close(c->parts);
     mm_changes_cursor_free(&c->cursor);
     mm_bus_close(c->bus);
     free(c);
@@ -168,94 +146,23 @@ static bool fetch(struct mm_changes *c, struct mm_err *err)
     return false;
 }
 
-/* Adds a part. True when it was the last one and all are there: then p->data
-** is the transaction. */
-static struct parts *take_part(struct mm_changes *c, struct mm_err *err)
-{
-    const struct mm_msg *m = &c->msg;
-    struct parts *p = c->parts;
-    while (p != NULL && (p->node != m->node || p->incarnation != m->incarnation)) {
-        p = p->next;
-    }
-    bool fits = p != NULL && p->number == m->part.number && memcmp(p->txid, m->txid, sizeof p->txid) == 0;
-    if (p != NULL && !fits && (m->part.number == 0 || memcmp(p->txid, m->txid, sizeof p->txid) == 0)) {
-        if (m->part.number < p->number && m->part.number != 0) {
-            return NULL; /* sent twice */
-        }
-        drop_parts(c, p);
-        p = NULL;
-    }
-    if (p == NULL && m->part.number == 0) {
-        p = calloc(1, sizeof *p);
-        if (p == NULL) {
-            mm_err_nomem(err);
-            return NULL;
-        }
-        mm_buf_init(&p->data, MM_CHANGES_PARTS_MAX);
-        p->node = m->node;
-        p->incarnation = m->incarnation;
-        memcpy(p->txid, m->txid, sizeof p->txid);
-        p->next = c->parts;
-        c->parts = p;
-        fits = true;
-    }
-    if (!fits) {
-        return NULL;
-    }
-    if (c->parts_bytes + m->part.len > MM_CHANGES_PARTS_MAX) {
-        drop_parts(c, p);
-        return NULL;
-    }
-    mm_buf_add(&p->data, m->part.data, m->part.len);
-    if (mm_buf_failed(&p->data)) {
-        mm_err_nomem(err);
-        return NULL;
-    }
-    c->parts_bytes += m->part.len;
-    p->number++;
-    return p->number == m->part.count ? p : NULL;
-}
-
 /* A part that is not the last one has no rows. */
-static void start_part(struct mm_changes *c, struct mm_err *err)
+static void start_part(struct mm_changes *c, const struct mm_changes_whole *whole, struct mm_err *err)
 {
-    struct parts *whole = take_part(c, err);
-    uint8_t sha[32];
-    if (err->rc != SQLITE_OK || c->msg.part.number < c->msg.part.count - 1) {
-        return;
+    if (whole->why != NULL) {
+        mm_changes_cursor_start(&c->cursor, &c->msg, NULL, whole->op, whole->why);
     }
-    if (whole == NULL) {
-        mm_changes_cursor_start(
-            &c->cursor, &c->msg, NULL, "parts",
-            "the parts of this transaction are larger than 64 MiB together, or begin before from_seq");
+    if (whole->data == NULL) {
         return;
     }
     c->txn = (struct mm_txn){ .arena = &c->arena };
-    mm_wire_sha256(whole->data.data, whole->data.len, sha);
-    if (memcmp(sha, c->msg.part.sha256, sizeof sha) != 0) {
-        mm_changes_cursor_start(&c->cursor, &c->msg, NULL, "malformed",
-                                "the parts do not have the SHA-256 that they name");
-    } else if (mm_wire_decode_txn(&c->txn, whole->data.data, whole->data.len, &c->arena, &c->bad) == SQLITE_NOMEM) {
+    if (mm_wire_decode_txn(&c->txn, whole->data->data, whole->data->len, &c->arena, &c->bad) == SQLITE_NOMEM) {
         mm_err_nomem(err);
     } else if (c->bad.rc != SQLITE_OK) {
         mm_changes_cursor_start(&c->cursor, &c->msg, NULL, "malformed", c->bad.msg);
     } else {
+        mm_changes_parts_good(c->parts, &c->msg, err);
         mm_changes_cursor_start(&c->cursor, &c->msg, &c->txn, NULL, NULL);
-    }
-    drop_parts(c, whole);
-}
-
-/* As every node does; what still comes of it does not count until it begins anew. */
-static void end_parts(struct mm_changes *c)
-{
-    const struct mm_msg *m = &c->msg;
-    struct parts *p = c->parts;
-    while (p != NULL && (p->node != m->control.ended_node || p->incarnation != m->control.ended_incarnation ||
-                         memcmp(p->txid, m->control.ended_txid, sizeof p->txid) != 0)) {
-        p = p->next;
-    }
-    if (p != NULL) {
-        drop_parts(c, p);
     }
 }
 
@@ -266,16 +173,24 @@ static void start_message(struct mm_changes *c, struct mm_err *err)
     mm_wire_decode(&c->msg, c->d.data, c->d.len, c->d.zstd, &c->arena, &c->bad);
     if (c->bad.rc == SQLITE_NOMEM) {
         mm_err_nomem(err);
-    } else if (c->bad.rc != SQLITE_OK) {
-        memset(&c->msg, 0, sizeof c->msg);
-        mm_changes_cursor_start(&c->cursor, &c->msg, NULL, c->bad.rc == SQLITE_MISMATCH ? "newer" : "malformed",
-                                c->bad.msg);
-    } else if (c->msg.kind == MM_MSG_PART) {
-        start_part(c, err);
-    } else {
-        if (c->msg.kind == MM_MSG_ENDED) {
-            end_parts(c);
+        return;
+    }
+    if (c->bad.rc != SQLITE_OK) {
+        bool newer = c->bad.rc == SQLITE_MISMATCH;
+        if (newer) {
+            mm_changes_parts_unknown(c->parts);
         }
+        memset(&c->msg, 0, sizeof c->msg);
+        mm_changes_cursor_start(&c->cursor, &c->msg, NULL, newer ? "newer" : "malformed", c->bad.msg);
+        return;
+    }
+    struct mm_changes_whole whole;
+    if (mm_changes_parts_take(c->parts, &c->msg, &whole, err) != SQLITE_OK) {
+        return;
+    }
+    if (c->msg.kind == MM_MSG_PART) {
+        start_part(c, &whole, err);
+    } else {
         mm_changes_cursor_start(&c->cursor, &c->msg, c->msg.kind == MM_MSG_TXN ? &c->msg.txn : NULL, NULL, NULL);
     }
 }

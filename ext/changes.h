@@ -31,7 +31,8 @@ struct mm_changes_row {
     int64_t at_ms; /* when it was committed; of what cannot be read: when it was stored */
     const char *table;
     const char *op;  /* insert, update, delete, replace; founded, watch, policy, verify,
-                     ** verified, seeded, parts_ended; parts (of a transaction that cannot be put together),
+                     ** verified, seeded, parts_ended; parts (of a transaction that cannot be put together,
+                     ** or comes in parts once more and counts no more),
                      ** nothing (a transaction without rows), newer, malformed */
     const char *key; /* JSON objects: column -> value */
     const char *old; /* what was sent of it: all of a row without a key, else of what changed */
@@ -44,6 +45,28 @@ struct mm_changes *mm_changes_open(const struct mm_config *c, int64_t shard, int
 void mm_changes_close(struct mm_changes *c); /* NULL is fine */
 /* True with the next row; false at the end, or with err set. */
 bool mm_changes_next(struct mm_changes *c, struct mm_changes_row *row, struct mm_err *err);
+
+/* --- changes_parts.c: which messages count, as every node decides it; transactions
+** put together from the parts that do --- */
+
+struct mm_changes_parts;
+/* from_first: the first message will be the log's first. Otherwise, of an
+** origin's messages the first one is taken for the next that counts. */
+struct mm_changes_parts *mm_changes_parts_open(bool from_first, struct mm_err *err);
+void mm_changes_parts_close(struct mm_changes_parts *p); /* NULL is fine */
+
+/* What the last part of a transaction makes of it; all NULL: it is not one. */
+struct mm_changes_whole {
+    const struct mm_buf *data; /* the transaction's bytes, borrowed until the next call; or */
+    const char *op, *why;      /* why there are none */
+};
+/* Each message in turn. */
+int mm_changes_parts_take(struct mm_changes_parts *p, const struct mm_msg *m, struct mm_changes_whole *out,
+                          struct mm_err *err);
+/* The data of the last answer could be read: the transaction counts. */
+int mm_changes_parts_good(struct mm_changes_parts *p, const struct mm_msg *m, struct mm_err *err);
+/* A message was not understood, and may be of any origin. */
+void mm_changes_parts_unknown(struct mm_changes_parts *p);
 
 /* --- changes_row.c: the rows of one message --- */
 

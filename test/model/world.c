@@ -412,6 +412,9 @@ void world_settle(struct world *w)
         }
     }
     world_check_commits(w);
+    for (int s = 0; s < w->shards && !w->failed; s++) {
+        world_check_parts(w, s);
+    }
     if (!w->failed) {
         world_check_conflicts(w);
     }

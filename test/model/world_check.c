@@ -2,9 +2,11 @@
 ** the positions that memory has + pending, and what counts as echoed was accepted
 ** there; at rest all tables watched, each transaction accepted once, no before-image left. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/db.h"
+#include "changes.h"
 #include "store/change.h"
 #include "test/model/memory_vfs.h"
 #include "test/model/world_int.h"
@@ -229,6 +231,48 @@ void world_check_conflicts(struct world *w)
         sqlite3_free(other);
     }
     sqlite3_free(mine);
+}
+
+/* What marmot_changes puts together from parts, read from the beginning, is what
+** was accepted of them: each once, and no other. */
+void world_check_parts(struct world *w, int shard)
+{
+    const struct naive *base = &w->node[0].base[shard];
+    struct mm_err err;
+    size_t expected = 0;
+    size_t found = 0;
+    mm_err_init(&err);
+    struct mm_changes_parts *p = mm_changes_parts_open(true, &err);
+    uint8_t(*seen)[MM_TXID_SIZE] = calloc((size_t)net_end(w->net, shard + 1) + 1, MM_TXID_SIZE);
+    world_need(seen != NULL && p != NULL, "memory");
+    for (int64_t seq = 1; seq <= net_end(w->net, shard + 1); seq++) {
+        const struct net_message *from = net_get(w->net, shard + 1, seq);
+        struct mm_changes_whole whole;
+        struct mm_arena a;
+        struct mm_msg m;
+        struct mm_txn txn = { .arena = &a };
+        mm_arena_init(&a, 1 << 30);
+        mm_wire_decode(&m, from->data, from->len, from->zstd, &a, &err);
+        mm_changes_parts_take(p, &m, &whole, &err);
+        if (whole.data != NULL && mm_wire_decode_txn(&txn, whole.data->data, whole.data->len, &a, &err) == SQLITE_OK) {
+            mm_changes_parts_good(p, &m, &err);
+            found++;
+        }
+        bool fresh = m.kind == MM_MSG_PART;
+        for (size_t k = 0; k < expected && fresh; k++) {
+            fresh = memcmp(seen[k], m.txid, MM_TXID_SIZE) != 0;
+        }
+        if (fresh && naive_accepted(base, m.txid) > 0) {
+            memcpy(seen[expected++], m.txid, MM_TXID_SIZE);
+        }
+        mm_arena_free(&a);
+    }
+    if (found != expected || err.rc != SQLITE_OK) {
+        world_fail(w, "%zu transactions of shard %d came in parts, marmot_changes has %zu: %s", expected, shard + 1,
+                   found, err.msg);
+    }
+    mm_changes_parts_close(p);
+    free(seen);
 }
 
 void world_check_commits(struct world *w)

@@ -20,6 +20,7 @@ void world_begin_base(struct world *w, int shard, struct naive *base);
 void world_check_node(struct world *w, struct world_node *n, const char *when);
 void world_check_states(struct world *w, struct world_node *n);
 void world_check_commits(struct world *w);
+void world_check_parts(struct world *w, int shard);
 void world_check_conflicts(struct world *w);
 
 /* world_old.c: what would be the next message of some origin, were it not of another epoch. */
