@@ -45,6 +45,9 @@ void schedule_make(struct schedule *s, uint64_t seed)
     if (world_random(&state) % 3 == 0) {
         here[WORLD_END] = 6;
     }
+    if (world_random(&state) % 4 == 0) {
+        here[WORLD_AGAIN] = 8;
+    }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
     }

@@ -17,9 +17,10 @@ static size_t founded_len;
 
 const char *world_act_name(enum world_act a)
 {
-    static const char *const names[WORLD_ACTS] = { "write",  "pump",    "take", "stray",   "deliver", "apply", "break",
-                                                   "ack",    "flush",   "cut",  "restart", "hold",    "time",  "turn",
-                                                   "backup", "setback", "copy", "policy",  "old",     "end" };
+    static const char *const names[WORLD_ACTS] = {
+        "write", "pump", "take", "stray",  "deliver", "apply", "break",  "ack", "flush", "cut",  "restart",
+        "hold",  "time", "turn", "backup", "setback", "copy",  "policy", "old", "end",   "again"
+    };
     return names[a];
 }
 
@@ -348,6 +349,9 @@ void world_act(struct world *w, const struct world_step *step)
     case WORLD_END:
         world_end_parts(w, n, seed);
         break;
+    case WORLD_AGAIN:
+        (void)world_again(w, n, (int)(world_random(&seed) % WORLD_TABLES));
+        break;
     case WORLD_ACTS:
         break;
     }
@@ -376,7 +380,7 @@ static bool settled(const struct world *w)
     for (int k = 0; k < w->nnode; k++) {
         const struct mm_repl *r = &w->node[k].r;
         for (int s = 0; s < w->shards; s++) {
-            if (r->reload_needed || mm_pending_count(r->shard[s].pending) > 0 ||
+            if (r->reload_needed || r->shard[s].replay != NULL || mm_pending_count(r->shard[s].pending) > 0 ||
                 r->shard[s].pos.seq < net_end(w->net, s + 1)) {
                 return false;
             }
@@ -415,7 +419,7 @@ void world_settle(struct world *w)
     for (int s = 0; s < w->shards && !w->failed; s++) {
         world_check_parts(w, s);
     }
-    if (!w->failed) {
+    if (!w->failed && !w->again) { /* what is read again is recorded again */
         world_check_conflicts(w);
     }
 }

@@ -50,6 +50,7 @@ struct world {
     size_t ncommit;
     int64_t part_size;
     bool compress;
+    bool again; /* some table began anew */
     bool failed;
     char why[512];
     long folded, reloads, busy, conflicts; /* for the summary */
@@ -76,6 +77,7 @@ enum world_act {
     WORLD_POLICY, /* a column gets another rule */
     WORLD_OLD,    /* a message of another epoch arrives */
     WORLD_END,    /* a node ends what it holds parts of, also where they still come */
+    WORLD_AGAIN,  /* a table begins anew: its log is read a second time */
     WORLD_ACTS
 };
 
@@ -99,6 +101,8 @@ void world_act(struct world *w, const struct world_step *s);
 /* The same, and the nth of a kind goes wrong in it; a process that died is
 ** started again. False: there were not so many. */
 bool world_act_faulty(struct world *w, const struct world_step *s, enum fault kind, long nth);
+/* A table begins anew (its index in world_tables). False: not now, something is pending. */
+bool world_again(struct world *w, struct world_node *n, int table);
 void world_check_now(struct world *w, const struct world_step *s);
 struct world_node *world_node_of(struct world *w, const struct world_step *s);
 void world_step(struct world *w, const struct world_step *s);

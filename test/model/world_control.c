@@ -1,4 +1,7 @@
 /* Control messages that a node writes beside what its application does. */
+#include <string.h>
+
+#include "base/db.h"
 #include "store/policy.h"
 #include "store/position.h"
 #include "test/model/world_int.h"
@@ -39,4 +42,52 @@ void world_end_parts(struct world *w, struct world_node *n, uint64_t seed)
         world_fail(w, "end of parts: %s", err.msg);
     }
     world_end(w, n, true);
+}
+
+static void write_first(sqlite3 *db, const struct naive_table *t, struct mm_err *err)
+{
+    char marks[2 * NAIVE_COLUMNS] = "?";
+    for (int k = 1; k < t->def->ncol; k++) {
+        strcat(marks, ",?");
+    }
+    mm_db_exec(db, err, "DELETE FROM main.\"%w\"", t->def->name);
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0, "INSERT INTO main.\"%w\" VALUES (%s)", t->def->name, marks);
+    for (size_t j = 0; j < t->n && err->rc == SQLITE_OK; j++) {
+        for (int k = 0; k < t->def->ncol; k++) {
+            world_need(mm_value_bind(st, k + 1, &t->row[j].v[k]) == SQLITE_OK, "binding a value");
+        }
+        (void)mm_db_step(st, err);
+        sqlite3_reset(st);
+    }
+    mm_db_finalize(st);
+}
+
+bool world_again(struct world *w, struct world_node *n, int table)
+{
+    const struct naive_table *t = world_first(table);
+    struct mm_err err;
+    mm_err_init(&err);
+    int shard = mm_watch_shard(t->def->name, w->shards);
+    if (n->open || n->r.reload_needed || !world_usable[table] || n->r.shard[shard - 1].pos.seq == 0) {
+        return false;
+    }
+    mm_repl_read_outbox(&n->r, &err);
+    for (int k = 0; k < n->r.nshard; k++) {
+        if (n->r.shard[k].replay != NULL || mm_pending_count(n->r.shard[k].pending) > 0) {
+            return false;
+        }
+    }
+    mm_db_exec(n->r.db, &err, "BEGIN IMMEDIATE");
+    write_first(n->r.db, t, &err);
+    mm_watch_set(n->r.db, t->def->name, MM_JOINING, NULL, &err);
+    mm_watch_set_joined_seq(n->r.db, t->def->name, 1, &err);
+    mm_watchlist_add(n->r.db, t->def->name, shard, 1, &err);
+    mm_db_exec(n->r.db, &err, "COMMIT");
+    if (err.rc != SQLITE_OK) {
+        world_fail(w, "a table that begins anew: %s", err.msg);
+        return false;
+    }
+    mm_targets_forget(n->r.targets);
+    w->again = n->r.tables_changed = true;
+    return true;
 }

@@ -16,6 +16,7 @@ extern const char world_schema[];
 
 /* world_check.c */
 void world_read_first(sqlite3 *db); /* what all begin with */
+const struct naive_table *world_first(int table);
 void world_begin_base(struct world *w, int shard, struct naive *base);
 void world_check_node(struct world *w, struct world_node *n, const char *when);
 void world_check_states(struct world *w, struct world_node *n);

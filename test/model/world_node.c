@@ -7,6 +7,7 @@
 #include "base/db.h"
 #include "capture/hook.h"
 #include "repl/commit.h"
+#include "repl/join.h"
 #include "repl/open.h"
 #include "store/meta.h"
 #include "test/model/faults.h"
@@ -102,6 +103,33 @@ void world_node_close(struct world_node *n)
     }
 }
 
+static bool excused(const struct mm_err *err)
+{
+    return (err->rc & 0xff) == SQLITE_INTERRUPT || fault_came();
+}
+
+/* As the node does: also one that was broken off begins once more. */
+static void begin_replays(struct world *w, struct world_node *n)
+{
+    for (int k = 0; k < n->r.nshard; k++) {
+        struct mm_shard *s = &n->r.shard[k];
+        struct mm_err err;
+        mm_err_init(&err);
+        if (s->replay != NULL && !s->following) {
+            mm_accept_close(s->replay);
+            s->replay = NULL;
+        }
+        if (s->replay == NULL && s->pos.seq > 0 && mm_join_replay_wanted(&n->r, s, &err) &&
+            mm_join_replay_begin(&n->r, s, &err) == SQLITE_OK) {
+            mm_applier_drop(n->applier, s->n);
+            s->following = s->checked = false;
+        }
+        if (err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_BUSY && !excused(&err)) {
+            world_fail(w, "reading the log again: %s", err.msg);
+        }
+    }
+}
+
 static void follow(struct world_node *n)
 {
     struct mm_err err;
@@ -109,7 +137,8 @@ static void follow(struct world_node *n)
     for (int k = 0; k < n->r.nshard; k++) {
         struct mm_shard *s = &n->r.shard[k];
         if (!s->following) {
-            mm_bus_follow(n->r.bus, s->stream, s->n, s->pos.seq == 0 ? 1 : s->pos.seq, 0, &err);
+            int64_t start = s->replay != NULL || s->pos.seq == 0 ? 1 : s->pos.seq;
+            mm_bus_follow(n->r.bus, s->stream, s->n, start, 0, &err);
             s->following = true;
             s->checked = s->pos.seq == 0;
         }
@@ -123,11 +152,6 @@ static void follow_again(struct world_node *n)
         n->r.shard[k].following = n->r.shard[k].checked = false;
         mm_publisher_back(&n->r.shard[k], "the log is read again", false);
     }
-}
-
-static bool excused(const struct mm_err *err)
-{
-    return (err->rc & 0xff) == SQLITE_INTERRUPT || fault_came();
 }
 
 /* True when memory is good; reads it anew where that is asked for. */
@@ -193,6 +217,9 @@ void world_node_deliver(struct world *w, struct world_node *n, int count)
     mm_err_init(&err);
     if (!trusted(w, n)) {
         return;
+    }
+    if (w->again) {
+        begin_replays(w, n);
     }
     follow(n);
     net_allow(n->r.bus, count);

@@ -229,6 +229,49 @@ static void ended_too_early(void)
     world_close(&w);
 }
 
+/* The same log read a second time, for one table: what was ended there goes now as well,
+** and what still came of it takes no place. */
+static void ended_and_read_again(void)
+{
+    struct world w;
+    struct mm_part_row row;
+    struct mm_err err;
+    uint64_t seed = 0;
+    mm_err_init(&err);
+    world_open(&w, seed);
+    while (w.shards != 1 || w.part_size > 100000 || w.compress || w.nnode < 3) {
+        world_close(&w);
+        world_open(&w, ++seed);
+    }
+    for (unsigned n = 0; n < 3; n++) {
+        turns(&w, n);
+    }
+    bool good = run_sql(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
+    act(&w, WORLD_PUMP, 0);
+    for (int k = 0; k < 3; k++) {
+        good = good && net_take(w.net, w.node[0].r.bus, 0, NET_STORED);
+    }
+    turns(&w, 1);
+    mm_db_exec(w.node[1].app, &err, "BEGIN IMMEDIATE");
+    good = good && mm_part_list(w.node[1].app, &row, 1, &err) == 1;
+    mm_part_ask_end(w.node[1].app, &row, &err);
+    mm_db_exec(w.node[1].app, &err, "COMMIT");
+    turns(&w, 1);
+    while (net_take(w.net, w.node[0].r.bus, 0, NET_STORED)) {
+    }
+    good = good && run_sql(&w, 2, "UPDATE plain SET b = 'between' WHERE id = 1");
+    turns(&w, 2);
+    world_settle(&w);
+    int64_t end = net_end(w.net, 1);
+    check("parts, their end, what still comes, another change, all once more", good && err.rc == SQLITE_OK && !w.failed,
+          w.why);
+    good = world_again(&w, &w.node[2], 0);
+    check("it is read again", good && answer(&w, 2, "SELECT b IS 'x' FROM main.plain WHERE id = 1") == 1, w.why);
+    world_settle(&w);
+    check("and ends as it was", !w.failed && net_end(w.net, 1) == end, w.why);
+    world_close(&w);
+}
+
 static void two_shards(void)
 {
     struct world w;
@@ -255,6 +298,7 @@ int main(void)
     policy_at_echo();
     policy_between();
     ended_too_early();
+    ended_and_read_again();
     two_shards();
     return failed > 0;
 }
