@@ -32,6 +32,7 @@ struct mm_bus {
     int64_t follow[SHARDS + 1]; /* next message wanted, 0 = not followed */
     int turn;                   /* shard that is looked at first */
     int allowed;
+    int only; /* this shard comes, 0 = all */
 };
 
 struct stored {
@@ -141,6 +142,11 @@ void net_cut(struct mm_bus *b)
 void net_allow(struct mm_bus *b, int count)
 {
     b->allowed += count;
+}
+
+void net_only(struct mm_bus *b, int shard)
+{
+    b->only = shard;
 }
 
 int64_t net_end(const struct net *n, int shard)
@@ -302,7 +308,7 @@ int mm_bus_next(struct mm_bus *b, struct mm_delivery *d)
     for (int k = 0; k < b->net->shards && b->allowed > 0; k++) {
         int s = (b->turn + k) % b->net->shards + 1;
         int64_t seq = b->follow[s];
-        if (seq > 0 && seq <= b->net->end[s]) {
+        if ((b->only == 0 || b->only == s) && seq > 0 && seq <= b->net->end[s]) {
             const struct net_message *m = net_get(b->net, s, seq);
             *d = (struct mm_delivery){ .kind = MM_DELIVERY_MESSAGE,
                                        .shard = s,

@@ -32,8 +32,8 @@ void schedule_make(struct schedule *s, uint64_t seed)
     s->seed = seed;
     uint64_t state = seed;
     if (world_random(&state) % 3 == 0) {
-        here[WORLD_BACKUP] = 2;
-        here[WORLD_SETBACK] = 1;
+        here[WORLD_BACKUP] = 4;
+        here[WORLD_SETBACK] = 3;
         here[WORLD_COPY] = 1;
     }
     if (world_random(&state) % 4 == 0) {
@@ -147,6 +147,7 @@ static void run(void *arg)
     if (!w->failed) {
         world_settle(w);
     }
+    world_read_again(w, j->s->seed);
     *j->o = (struct outcome){
         .failed = w->failed, .folded = w->folded, .reloads = w->reloads, .busy = w->busy, .commits = (long)w->ncommit
     };

@@ -408,6 +408,7 @@ void world_settle(struct world *w)
         }
         net_now_us += round % 20 == 19 ? 6000000 : 300000;
     }
+    w->folded = 0;
     for (int k = 0; k < w->nnode; k++) {
         world_check_states(w, &w->node[k]);
         world_check_node(w, &w->node[k], "at rest");
@@ -421,6 +422,16 @@ void world_settle(struct world *w)
     }
     if (!w->failed && !w->again) { /* what is read again is recorded again */
         world_check_conflicts(w);
+    }
+}
+
+void world_read_again(struct world *w, uint64_t seed)
+{
+    struct world_node *n = &w->node[world_random(&seed) % (unsigned)w->nnode];
+    if (!w->failed && world_again(w, n, (int)(world_random(&seed) % WORLD_TABLES))) {
+        world_write(w, n, world_random(&seed));
+        world_write(w, n, world_random(&seed));
+        world_settle(w);
     }
 }
 

@@ -109,6 +109,8 @@ void world_step(struct world *w, const struct world_step *s);
 /* Nothing goes wrong any more: until all is published and folded; then the
 ** last comparisons. */
 void world_settle(struct world *w);
+/* At rest: some table begins anew while its application writes on; then the same once more. */
+void world_read_again(struct world *w, uint64_t seed);
 
 const char *world_act_name(enum world_act a);
 uint64_t world_random(uint64_t *state);
