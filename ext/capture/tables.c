@@ -35,6 +35,8 @@ void mm_table_free(struct mm_table *t)
         free(t->unique[k].col);
         free(t->unique[k].coll);
         free(t->unique[k].rule);
+        free(t->unique[k].match);
+        free(t->unique[k].differs);
     }
     free(t->col);
     free(t->stored);

@@ -34,6 +34,8 @@ struct mm_unique {
     int *col;      /* indices into mm_table.col */
     uint8_t *coll; /* enum mm_coll of each, in this index */
     char *rule;    /* over expressions or generated columns, or with WHERE: what it says (index_rule.h); else NULL */
+    char *match;   /* of a rule, by mm_index_match: SQL that finds the rows that NEW would evict; or NULL */
+    char *differs; /* and that says whether an update may change its values */
 };
 
 struct mm_table {

@@ -46,9 +46,10 @@ static const char *key_name(const struct mm_table *t, int place)
 
 static bool is_set(const struct mm_table *t, int set)
 {
-    return set == BY_ROWID ? mm_trigger_by_rowid(t)
-           : set == BY_KEY ? !t->keyless
-                           : t->unique[set].ncol > 0 && t->unique[set].rule == NULL; /* plain columns only */
+    return set == BY_ROWID               ? mm_trigger_by_rowid(t)
+           : set == BY_KEY               ? !t->keyless
+           : t->unique[set].rule != NULL ? t->unique[set].match != NULL
+                                         : t->unique[set].ncol > 0;
 }
 
 static int next_set(const struct mm_table *t, int set)
@@ -57,6 +58,13 @@ static int next_set(const struct mm_table *t, int set)
         set++;
     } while (set < t->nunique && !is_set(t, set));
     return set;
+}
+
+/* Its text is there already: the set is over expressions, or a part of the rows. */
+static const char *rule_text(const struct mm_table *t, int set, bool differs)
+{
+    const struct mm_unique *u = set >= 0 ? &t->unique[set] : NULL;
+    return u == NULL ? NULL : differs ? u->differs : u->match;
 }
 
 static int set_columns(const struct mm_table *t, int set)
@@ -72,6 +80,10 @@ static const char *set_name(const struct mm_table *t, int set, int k)
 /* "a"=OLD."a" AND .. over a set. */
 static void put_match(sqlite3_str *s, const struct mm_table *t, int set, const char *row)
 {
+    if (rule_text(t, set, false) != NULL) {
+        sqlite3_str_appendall(s, rule_text(t, set, false));
+        return;
+    }
     if (set == BY_ROWID) {
         const char *rowid = mm_rowid_name(t);
         sqlite3_str_appendf(s, "\"%w\".%s=%s.%s", t->name, rowid, row, rowid);
@@ -84,6 +96,10 @@ static void put_match(sqlite3_str *s, const struct mm_table *t, int set, const c
 
 static void put_differs(sqlite3_str *s, const struct mm_table *t, int set)
 {
+    if (rule_text(t, set, true) != NULL) {
+        sqlite3_str_appendall(s, rule_text(t, set, true));
+        return;
+    }
     if (set == BY_ROWID) {
         const char *rowid = mm_rowid_name(t);
         sqlite3_str_appendf(s, "(NEW.%s IS NOT OLD.%s", rowid, rowid);
@@ -194,6 +210,24 @@ static void put_gone(const struct text *x)
     sqlite3_str_appendall(x->s, ");");
 }
 
+/* What expressions decide only SQLite can compare: the rivals that are gone now
+** are noted before the row that evicted them. */
+static void put_lost(const struct text *x)
+{
+    bool rules = false;
+    for (int k = 0; k < x->t->nunique; k++) {
+        rules = rules || x->t->unique[k].match != NULL;
+    }
+    if (rules) {
+        mm_log_text_put(x->s, 1, true);
+        sqlite3_str_appendf(x->s, " SELECT %lld,%d,v0 FROM ", x->number, (int)MM_LOG_LOST);
+        mm_log_text_last(x->s);
+        sqlite3_str_appendf(x->s,
+                            " WHERE source=%lld AND kind=%d AND NOT EXISTS(SELECT 1 FROM \"%w\" WHERE \"%w\".%s=v0);",
+                            x->number, (int)MM_LOG_RIVAL, x->t->name, x->t->name, mm_rowid_name(x->t));
+    }
+}
+
 static void put_body(const struct text *x, enum mm_trigger_kind kind)
 {
     bool by_rowid = mm_trigger_by_rowid(x->t);
@@ -201,6 +235,7 @@ static void put_body(const struct text *x, enum mm_trigger_kind kind)
     switch (kind) {
     case MM_TRIGGER_ADDED:
         if (by_rowid) {
+            put_lost(x);
             put_image(x, MM_LOG_PUT, set, "NEW");
         } else {
             put_touch(x);
@@ -213,6 +248,7 @@ static void put_body(const struct text *x, enum mm_trigger_kind kind)
         put_image(x, by_rowid ? MM_LOG_STOOD : MM_LOG_IMAGE, set, "OLD");
         break;
     case MM_TRIGGER_BECAME:
+        put_lost(x);
         put_image(x, MM_LOG_NOW, set, "NEW");
         break;
     case MM_TRIGGER_WENT:

@@ -60,6 +60,7 @@ struct mm_take {
     struct mm_arena arena;         /* of the entry */
     struct mm_rows_seen *seen;     /* trigger_rows.c; NULL: no such entry met yet */
     bool lost;                     /* rows whose triggers or table are gone */
+    bool moved;                    /* rows with columns that no trigger knew, and they are elsewhere now */
     bool stopped;                  /* the log was full: its last entry may lack its end */
 };
 

@@ -178,6 +178,11 @@ static int take_all(struct mm_take *x)
     if (x->lost && x->err->rc == SQLITE_OK) {
         mm_log(MM_LOG_WARN, "changes noted by triggers of a table that is gone or no longer watched are left out");
     }
+    if (x->moved && x->err->rc == SQLITE_OK) {
+        mm_log(MM_LOG_WARN,
+               "rows of a table without a key were written after ALTER TABLE ADD COLUMN and moved before a "
+               "node ran: what they hold in the new column may be missing; marmot_reconcile() sends it");
+    }
     if (x->stopped) {
         mm_stray_stopped(x->db, x->err);
     }

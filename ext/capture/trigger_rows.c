@@ -4,8 +4,8 @@
 ** What is noted before a change may come to nothing; what is noted after it has
 ** happened. So an image waits for what follows under its rowid. A row that would
 ** be evicted has gone when a row is noted that holds its UNIQUE value or its
-** rowid; where expressions decide, when it is no longer there. In doubt it
-** stayed: the fold evicts it then, as everywhere. */
+** rowid, or when that is said. In doubt it stayed: the fold evicts it then, as
+** everywhere. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,7 +168,8 @@ static struct mm_value *row_now(struct mm_take *x, const struct mm_source *s, in
 
 /* Columns younger than the trigger: those of the row itself when it stands there
 ** as it was noted last, else what older rows hold. */
-static void complete(struct mm_take *x, const struct mm_source *s, const struct seen *row, struct mm_value *image)
+static void complete(struct mm_take *x, const struct mm_source *s, const struct seen *row, int kind,
+                     struct mm_value *image)
 {
     const struct mm_value *now = row->left == 0 ? row_now(x, s, row->rowid) : NULL;
     for (int k = 0; now != NULL && k < s->t->ncol; k++) {
@@ -176,6 +177,7 @@ static void complete(struct mm_take *x, const struct mm_source *s, const struct 
             now = NULL;
         }
     }
+    x->moved = x->moved || (now == NULL && row->left == 0 && kind != MM_LOG_RIVAL);
     for (int k = 0; k < s->t->ncol; k++) {
         if (s->from[k] < 0) {
             image[k] = now != NULL ? now[k] : s->fill[k];
@@ -197,7 +199,7 @@ static struct mm_value *image_of(struct mm_take *x, const struct mm_source *s, c
         }
     }
     if (s->younger) {
-        complete(x, s, row, image);
+        complete(x, s, row, e->kind, image);
     }
     return image;
 }
@@ -226,23 +228,9 @@ static bool rival_fits(struct mm_rows_seen *r)
     return p != NULL;
 }
 
-static bool by_rules(const struct mm_table *t)
-{
-    bool any = false;
-    for (int k = 0; k < t->nunique; k++) {
-        any = any || t->unique[k].rule != NULL;
-    }
-    return any;
-}
-
 static void take_rival(struct mm_take *x, const struct mm_source *s, struct seen *row, const struct mm_value *image)
 {
     struct mm_rows_seen *r = x->seen;
-    if (row->left == 0 && by_rules(s->t) && row_now(x, s, row->rowid) == NULL && x->err->rc == SQLITE_OK) {
-        mm_take_put(x, s, MM_OP_DELETE, image, NULL);
-        forget(row);
-        return;
-    }
     if (!rival_fits(r)) {
         mm_err_nomem(x->err);
         return;
@@ -367,6 +355,10 @@ void mm_take_row(struct mm_take *x, const struct mm_source *s, const struct mm_l
     if (e->kind == MM_LOG_GONE) {
         close_rival(r, row);
         take_gone(x, s, row);
+    } else if (e->kind == MM_LOG_LOST && row->rival != 0) {
+        evict(x, s, row);
+    }
+    if (e->kind == MM_LOG_GONE || e->kind == MM_LOG_LOST) {
         return;
     }
     if (e->n < lead + s->nimage) {

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/db.h"
+#include "capture/index_rule.h"
 #include "capture/trigger_int.h"
 #include "store/log.h"
 #include "store/meta.h"
@@ -165,6 +166,9 @@ static bool settle(sqlite3 *db, bool look, struct mm_err *err)
     for (int k = 0; k < n; k++) {
         struct mm_table *t = err->rc == SQLITE_OK && !(look && due) ? mm_table_load(db, names[k], err) : NULL;
         enum mm_trigger_mode mode = t != NULL ? mode_of(db, t, err) : MM_TRIGGER_NONE;
+        if (mode != MM_TRIGGER_NONE) {
+            mm_index_match(db, t, err);
+        }
         bool good = t == NULL || (mode == MM_TRIGGER_NONE
                                       ? mm_db_int(db, err, 0,
                                                   "SELECT count(*) FROM main.sqlite_schema WHERE type = 'trigger' AND"

@@ -64,6 +64,11 @@ void mm_log_text_size(sqlite3_str *s, bool seldom, const char *row, const char *
     }
 }
 
+void mm_log_text_last(sqlite3_str *s)
+{
+    sqlite3_str_appendall(s, "(SELECT source,kind,v0 FROM __marmot__log ORDER BY id DESC LIMIT 32)");
+}
+
 const char mm_log_text_room[] = "(ifnull((SELECT max(id) FROM __marmot__log),0)<" MARK " OR " HERE ")";
 
 static char *finish(sqlite3_str *s, struct mm_err *err)

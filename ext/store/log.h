@@ -29,6 +29,9 @@ enum { MM_LOG_VALUES = 16 };
 void mm_log_text_put(sqlite3_str *s, int n, bool seldom);
 void mm_log_text_id(sqlite3_str *s, bool seldom);
 void mm_log_text_size(sqlite3_str *s, bool seldom, const char *row, const char *column); /* row: "NEW." or "" */
+/* The youngest entries as a FROM clause: source, kind, v0. So many as one row may
+** note, and the application's own triggers between. */
+void mm_log_text_last(sqlite3_str *s);
 /* What a trigger that is not `seldom` asks before it notes anything. */
 extern const char mm_log_text_room[];
 
@@ -47,7 +50,8 @@ bool mm_log_note(sqlite3 *db, int n, bool make, struct mm_err *err);
 **   RIVAL    it is evicted, if what is about to be written is written
 **   PUT      a new row
 **   NOW      after a change: rowid, the rowid before it, and the row
-**   GONE     deleted: the rowid alone */
+**   GONE     deleted: the rowid alone
+**   LOST     a RIVAL that was evicted: the rowid alone */
 enum mm_log_kind {
     MM_LOG_TOUCH = 1,
     MM_LOG_IMAGE,
@@ -57,7 +61,8 @@ enum mm_log_kind {
     MM_LOG_RIVAL,
     MM_LOG_PUT,
     MM_LOG_NOW,
-    MM_LOG_GONE
+    MM_LOG_GONE,
+    MM_LOG_LOST
 };
 
 /* ?1 NULL. One row: 1 when the log holds anything, else 0. */

@@ -32,7 +32,7 @@ def mixture(ws, rng, mode):
     how = dict(sqlite3.connect(a.db).execute("SELECT tbl_name, count(*) FROM sqlite_schema WHERE type = 'trigger'"
                                              " AND name GLOB '__marmot__[0-9]*' GROUP BY 1"))
     check(mode + ": each table has its triggers", how == dict(
-        dict.fromkeys(("t", "u", "w", "wide", "many"), 5), **dict.fromkeys(("bag", "ubag", "wbag", "named", "pair"), 7)), how)
+        dict.fromkeys(("t", "u", "w", "wide", "many", "ruled"), 5), **dict.fromkeys(("bag", "ubag", "wbag", "named", "pair", "rbag"), 7)), how)
     other = sqlite3.connect(a.db, isolation_level=None, timeout=5)
     alias = sqlite3.connect(os.path.join(ws.dir, mode + "-other.db"), isolation_level=None, timeout=5)
     alias.execute("ATTACH ? AS app", [a.db])
@@ -109,6 +109,62 @@ def altered(a, b):
     ok("the triggers follow the schema")
 
 
+ALTERED = """
+PRAGMA legacy_alter_table=%d;
+INSERT INTO loose%d VALUES (1, 'b', 'c', 2), (1, 'b', 'c', 2), (2, 'b', NULL, 2.5);
+INSERT INTO keyed%d VALUES ('k', 'b', 1), (NULL, 'b', 2), (NULL, 'b', 3);
+ALTER TABLE loose%d DROP COLUMN b;
+ALTER TABLE loose%d RENAME COLUMN c TO e;
+ALTER TABLE loose%d ADD COLUMN f REAL DEFAULT 7;
+UPDATE loose%d SET f = a, e = 'new' WHERE rowid = 2;
+DELETE FROM loose%d WHERE a = 2;
+INSERT INTO loose%d VALUES (3, 'x', 'y', 'z'), (9, 'x', 'y', 'z');
+ALTER TABLE keyed%d ADD COLUMN f DEFAULT 'it''s';
+DELETE FROM keyed%d WHERE u = 2;
+REPLACE INTO keyed%d VALUES ('j', 'r', 1, 'f');
+UPDATE keyed%d SET f = x'00' WHERE u = 3;
+DELETE FROM loose%d WHERE a = 9;
+ALTER TABLE keyed%d DROP COLUMN b"""
+VACUUMED = """
+INSERT INTO loose%d VALUES (7, 1, NULL, NULL), (8, 2, 2, 2), (7, 1, NULL, NULL), (10, 1, 1, 1);
+DELETE FROM loose%d WHERE rowid IN (SELECT rowid FROM loose%d WHERE a IN (5, 7) LIMIT 2);
+UPDATE OR IGNORE loose%d SET e = 'vacuum' WHERE a = 8;
+VACUUM;
+DELETE FROM loose%d WHERE a = 3;
+UPDATE loose%d SET d = a WHERE a >= 7;
+INSERT INTO loose%d VALUES (4, 'after', NULL, NULL)"""
+
+
+def altered_without_key(a, b):
+    """The same where rows are known by their rowid, which VACUUM changes, while no node runs."""
+    for legacy in (0, 1):
+        for n in (a, b):
+            n.sql("CREATE TABLE loose%d(a, b, c, d)" % legacy)
+            n.sql("CREATE TABLE keyed%d(k TEXT PRIMARY KEY, b, u UNIQUE)" % legacy)
+            n.watch_all()
+            n.sync()
+        a.sql("INSERT INTO loose%d VALUES (0, 1, 2, 3), (0, 1, 2, 3), (5, 5, 5, 5)" % legacy)
+        a.sql("DELETE FROM loose%d WHERE rowid = 1" % legacy)
+        a.sync()
+        b.sync()
+        a.quit()
+        for text in ("ALTER TABLE loose%d DROP COLUMN b", "ALTER TABLE loose%d RENAME COLUMN c TO e",
+                     "ALTER TABLE loose%d ADD COLUMN f REAL DEFAULT 7", "ALTER TABLE keyed%d ADD COLUMN f DEFAULT 'it''s'",
+                     "ALTER TABLE keyed%d DROP COLUMN b"):
+            b.sql(text % legacy)
+        for name, script in (("ALTER TABLE", ALTERED), ("VACUUM", VACUUMED)):
+            out, err = plain(a.db, script.replace("%d", str(legacy)))
+            check("no key: %s by a shell, legacy %d" % (name, legacy), err == "", err)
+            a.start()
+            a.sync()
+            wait_equal([a, b])
+            a.quit()
+        a.start()
+        rows = b.sql("SELECT * FROM loose%d ORDER BY a, d" % legacy)
+        check("no key: the other node has it, legacy %d" % legacy, [0, "new", 3, 0.0] in [list(r) for r in rows] and
+              len(rows) == 7, rows)
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -119,6 +175,7 @@ def main():
             wait_equal([a, b])
             ok(mode + ": and the other node, too")
             if mode == "auto":
+                altered_without_key(a, b)
                 altered(a, b)
             a.sql("SELECT marmot_cleanup('discard')")
             left = sqlite3.connect(a.db).execute("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%marmot%'").fetchone()

@@ -9,6 +9,9 @@ SCHEMA = ("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b TEXT, r REAL);"
           "CREATE TABLE bag(x, y TEXT); CREATE TABLE ubag(x, u UNIQUE, y); CREATE TABLE wbag(%s);"
           "CREATE TABLE named(k TEXT PRIMARY KEY COLLATE NOCASE, u INT UNIQUE, v);"
           "CREATE TABLE pair(p, q, v, PRIMARY KEY(p, q));"
+          "CREATE TABLE ruled(id INTEGER PRIMARY KEY, name TEXT, live);"
+          "CREATE UNIQUE INDEX ruled_name ON ruled(lower(name), live + 0 DESC) WHERE live > 0;"
+          "CREATE TABLE rbag(name, n); CREATE UNIQUE INDEX rbag_n ON rbag(n %% 4) WHERE name <> 'x';"
           "CREATE TABLE many(%s, v UNIQUE, PRIMARY KEY(%s));" % tuple(", ".join(w % k for k in range(n)) for w, n in (
               ("c%d", 40), ("c%d", 33), ("k%d NOT NULL", 18), ("k%d", 18))))
 VALUES = ["NULL", "1", "1.0", "-0.0", "9e999", "'x'", "CAST(X'610062' AS TEXT)", "X'00ff'", "0.1", "''", "'3'"]
@@ -62,6 +65,14 @@ def statement(rng):
         lambda: "UPDATE OR IGNORE pair SET p = %s, v = %s WHERE q IS %s" %
                 (rng.choice(["NULL", "1", "2.0"]), v(), rng.choice(["NULL", "1", "'k'"])),
         lambda: "DELETE FROM pair WHERE p IS NULL AND q IS %s" % rng.choice(["NULL", "1", "'k'"]),
+        lambda: "INSERT OR %s INTO ruled(name, live) VALUES ('%s', %d), ('A', 2)" %
+                (rng.choice(["REPLACE", "IGNORE", "FAIL"]), rng.choice("aAbB"), rng.randint(0, 2)),
+        lambda: "UPDATE OR REPLACE ruled SET live = %d, name = upper(name) WHERE id %% 3 = %d" %
+                (rng.randint(0, 2), rng.randint(0, 2)),
+        lambda: "DELETE FROM ruled WHERE id = (SELECT min(id) FROM ruled)",
+        lambda: "INSERT OR %s INTO rbag VALUES ('%s', %d)" % (rng.choice(["REPLACE", "IGNORE"]), rng.choice("xyz"), n()),
+        lambda: "UPDATE OR REPLACE rbag SET name = 'y', n = n + 1 WHERE n >= %d" % n(),
+        lambda: "DELETE FROM rbag WHERE n = %d" % n(),
         lambda: "REPLACE INTO many VALUES (%s, %s)" %
                 (", ".join(["1"] * 15 + ["%d" % rng.randint(0, 1) for _ in range(3)]), n()),
         lambda: "UPDATE OR REPLACE many SET k%d = %d, v = v + %d WHERE k17 = 1" %

@@ -28,7 +28,8 @@ static unsigned pick(unsigned n)
     "INSERT INTO w VALUES(1, 'x', 1), (2, 'y', 2);"                                        \
     "INSERT INTO bag VALUES(1, 'x'), (1, 'x'), (1.0, 'x');"                                \
     "INSERT INTO ubag VALUES(1, 1), (1, NULL), (NULL, 2);"                                 \
-    "INSERT INTO named VALUES('a', 1, 1), (NULL, 1, 2), (NULL, 1, NULL)"
+    "INSERT INTO named VALUES('a', 1, 1), (NULL, 1, 2), (NULL, 1, NULL);"                  \
+    "INSERT INTO ruled VALUES(1, 'a', 1, 1), (2, 'b', 1, 0); INSERT INTO rbag VALUES('a', 1), ('b', 2)"
 
 static const char schema[] =
     "CREATE TABLE t(a INTEGER PRIMARY KEY, b, r REAL);"
@@ -38,7 +39,10 @@ static const char schema[] =
     " c17, c18);"
     "CREATE TABLE bag(x, y);"
     "CREATE TABLE ubag(x, u UNIQUE);"
-    "CREATE TABLE named(k TEXT PRIMARY KEY COLLATE NOCASE, v, u UNIQUE);" ROWS;
+    "CREATE TABLE named(k TEXT PRIMARY KEY COLLATE NOCASE, v, u UNIQUE);"
+    "CREATE TABLE ruled(id INTEGER PRIMARY KEY, name TEXT, n, live, twice AS (n * 2), UNIQUE(twice, live));"
+    "CREATE UNIQUE INDEX ruled_name ON ruled(lower(name) COLLATE RTRIM DESC, id > 4) WHERE ruled.live = 1;"
+    "CREATE TABLE rbag(a, b); CREATE UNIQUE INDEX rbag_ab ON rbag(b % 3, \"a\" || 'x') WHERE a IS NOT NULL;" ROWS;
 
 static const char *const writes[] = {
     "INSERT INTO t(b, r) VALUES('x', 7), ('y', 8)",
@@ -47,6 +51,7 @@ static const char *const writes[] = {
     "UPDATE OR REPLACE u SET x = 2 WHERE k = 'c'",
     "INSERT INTO wide(c1, c16, c18) VALUES(1, 2, 3); UPDATE wide SET c17 = 4; DELETE FROM wide",
     "UPDATE bag SET x = x + 1; REPLACE INTO ubag VALUES(5, 2), (5, 2); REPLACE INTO named VALUES('A', 2, 2)",
+    "REPLACE INTO ruled(name, n, live) VALUES('A', 5, 1); UPDATE OR REPLACE rbag SET b = 5, a = 'a'",
 };
 
 enum { WRITES = sizeof writes / sizeof writes[0], LIMIT = 40000, JUDGE_EACH = 32, ROUNDS = 320 };
@@ -112,7 +117,7 @@ static bool judge(struct stage *s, char *why, size_t n)
 static bool put_back(sqlite3 *db, char *why, size_t n)
 {
     int rc = rig_sql(db, "DELETE FROM t; DELETE FROM u; DELETE FROM w; DELETE FROM wide; DELETE FROM bag; DELETE FROM "
-                         "ubag; DELETE FROM named;" ROWS);
+                         "ubag; DELETE FROM named; DELETE FROM ruled; DELETE FROM rbag;" ROWS);
     snprintf(why, n, "no recovery: %d %s", rc, sqlite3_errmsg(db));
     return rc == SQLITE_OK;
 }
@@ -211,7 +216,7 @@ static void statement(char *out, size_t n)
     const char *o = or_what[pick(6)];
     unsigned a = 1 + pick(9);
     unsigned b = 1 + pick(9);
-    switch (pick(22)) {
+    switch (pick(27)) {
     case 0:
         snprintf(out, n, "INSERT INTO t(b, r) VALUES(%s, %u), (%s, %s)", v, a, v, v);
         break;
@@ -279,6 +284,25 @@ static void statement(char *out, size_t n)
         break;
     case 20:
         snprintf(out, n, "DELETE FROM %s WHERE rowid BETWEEN %u AND %u", pick(2) ? "named" : "ubag", a, a + 1);
+        break;
+    case 21:
+        snprintf(out, n, "INSERT %s INTO ruled(name, n, live) VALUES('%c ', %u, %u), ('%c', %s, 1)", o,
+                 (int)('A' + a % 4), b, pick(2), (int)('a' + b % 4), v);
+        break;
+    case 22:
+        snprintf(out, n, "INSERT %s INTO ruled(id, name, n, live) VALUES(%u, '%c', %u, 1)", o, a, (int)('A' + b % 4),
+                 b);
+        break;
+    case 23:
+        snprintf(out, n, "UPDATE %s ruled SET live = 1 - live, n = n + %u, id = id + %u WHERE id BETWEEN %u AND %u", o,
+                 pick(2), pick(2), a, a + 2);
+        break;
+    case 24:
+        snprintf(out, n, "INSERT %s INTO rbag VALUES('%c', %u), (%s, %u)", o, (int)('a' + a % 3), b, v, a);
+        break;
+    case 25:
+        snprintf(out, n, "UPDATE %s rbag SET a = %s, b = b + %u WHERE rowid > %u", o, pick(2) ? "a" : v, pick(3),
+                 a % 4);
         break;
     default:
         snprintf(out, n, "UPDATE wide SET c%u = %s WHERE id <> %u", 1 + pick(18), v, a);
