@@ -20,6 +20,8 @@ CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, price REAL, photo BLOB, ext
 CREATE TABLE tag(item INT, word TEXT COLLATE NOCASE, n INT, PRIMARY KEY(item, word)) WITHOUT ROWID;
 CREATE TABLE person(id INTEGER PRIMARY KEY, mail TEXT UNIQUE, age INT);
 CREATE TABLE visit(person INT REFERENCES person ON DELETE CASCADE, place TEXT);
+CREATE TABLE note(k TEXT PRIMARY KEY, word TEXT, live INT);
+CREATE UNIQUE INDEX note_word ON note(lower(word)) WHERE live = 1;
 """
 VALUES = ["1, 'plain', 1.5, x'00ff10', NULL", "2, 'Grüße, 世界 🌍', 3.0, zeroblob(3000), 9007199254740993",
           "3, '', -0.0, x'', 1e300", "4, NULL, NULL, NULL, 'it''s'", "-9223372036854775808, 'least', 2, 'text', 9223372036854775807",
@@ -72,6 +74,11 @@ def host_writes(host):
         pass
     host.ask("COMMIT;")
     expect("RETURNING", texts(host, "UPDATE item SET name = 'returned' WHERE id = 4 RETURNING name || id"), ["returned4"])
+    host.ask("INSERT INTO visit VALUES (1, 'away'), (1, 'away');", "DELETE FROM visit WHERE rowid = (SELECT max(rowid) FROM visit);")
+    host.ask("INSERT INTO note VALUES (NULL, 'One', 1), (NULL, 'One', 0), (NULL, 'One', 0), ('k', 'Two', 1);",
+             "REPLACE INTO note VALUES ('j', 'ONE', 1);", "UPDATE OR REPLACE note SET k = 'j' WHERE k = 'k';",
+             "INSERT INTO note VALUES ('j', 'x', 0) ON CONFLICT (k) DO UPDATE SET live = 2;",
+             "UPDATE note SET k = NULL WHERE k = 'j';", "INSERT OR IGNORE INTO note VALUES ('m', 'two', 1), ('n', 'TWO', 1);")
     host.other("INSERT INTO item(id, name) VALUES (20, 'of the second connection');")
     host.ask("UPDATE tag SET word = 'RED' WHERE item = 2;")
     return wrong
@@ -104,21 +111,19 @@ def one_kind(kind):
     begun = time.monotonic()
     with Workspace() as ws:
         nats = NatsServer(ws).start()
-        # Triggers need a key.
-        schema = SCHEMA if kind.capture == "hook" else SCHEMA.replace("place TEXT)", "place TEXT, id INTEGER PRIMARY KEY)")
-        peer = Node(ws, "peer", urls=nats.url, schema=schema)
-        host = kind.start(ws, "host", urls=nats.url, schema=schema)
+        peer = Node(ws, "peer", urls=nats.url, schema=SCHEMA)
+        host = kind.start(ws, "host", urls=nats.url, schema=SCHEMA)
         note("%s: %s, SQLite %s" % (kind.name, kind.what, host.one("SELECT sqlite_version()")))
         captures = texts(host, "SELECT DISTINCT capture FROM marmot_tables")
-        wanted = ["auto", "hook"] if kind.capture == "hook" else ["trigger"]
+        wanted = ["auto"] if kind.capture == "hook" else ["trigger"]
         check("%s: captures by %s" % (kind.name, wanted[0]), captures == wanted, captures)
 
         wrong = host_writes(host)
         check("%s: its statements answer as in plain SQLite" % kind.name, not wrong, wrong)
         host.sync()
         common = everywhere([host, peer])
-        check("%s: what it writes arrives" % kind.name, [len(common[t][1]) for t in ("item", "tag", "person", "visit")] ==
-              [7, 3, 2, 2], {t: len(rows) for t, (_, rows) in common.items()})
+        check("%s: what it writes arrives" % kind.name, [len(common[t][1]) for t in ("item", "tag", "person", "visit", "note")] ==
+              [7, 3, 2, 3, 4], {t: len(rows) for t, (_, rows) in common.items()})
 
         peer_writes(peer)
         peer.sync()
