@@ -209,8 +209,7 @@ static int send_control(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m,
 
 int mm_publisher_pump(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
-    if (!s->following || !s->checked || s->replay != NULL || s->pos.seq < s->sync_seq || s->blocked_seq != 0 ||
-        r->move_due != 0 || !mm_repl_caught_up(r)) {
+    if (!s->following || s->replay != NULL || s->blocked_seq != 0 || r->move_due != 0 || !mm_repl_caught_up(r)) {
         return err->rc;
     }
     while (err->rc == SQLITE_OK && s->next < mm_pending_count(s->pending) && s->next < MM_WINDOW &&

@@ -427,12 +427,24 @@ void world_settle(struct world *w)
 
 void world_read_again(struct world *w, uint64_t seed)
 {
-    struct world_node *n = &w->node[world_random(&seed) % (unsigned)w->nnode];
-    if (!w->failed && world_again(w, n, (int)(world_random(&seed) % WORLD_TABLES))) {
-        world_write(w, n, world_random(&seed));
-        world_write(w, n, world_random(&seed));
-        world_settle(w);
+    static const int with_policies[] = { 0, 1, 3 };
+    unsigned at = (unsigned)(world_random(&seed) % (unsigned)w->nnode);
+    unsigned table = (unsigned)(world_random(&seed) % (2 * WORLD_TABLES));
+    struct world_node *n = &w->node[at];
+    if (w->failed || !world_again(w, n, table < WORLD_TABLES ? (int)table : with_policies[table % 3])) {
+        return;
     }
+    for (int k = 0; k < 5; k++) {
+        world_write(w, n, world_random(&seed));
+    }
+    /* A few messages at a time; and once from the beginning, where it had come to some place. */
+    for (int k = 0; k < 6 && !w->failed; k++) {
+        world_step(w, &(struct world_step){ k % 2 == 0 ? WORLD_DELIVER : WORLD_APPLY, at, world_random(&seed) });
+    }
+    if (world_random(&seed) % 2 == 0) {
+        world_step(w, &(struct world_step){ WORLD_RESTART, at, 0 });
+    }
+    world_settle(w);
 }
 
 static void die(void *arg)

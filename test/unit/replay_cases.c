@@ -272,6 +272,37 @@ static void ended_and_read_again(void)
     world_close(&w);
 }
 
+/* A publisher that died between two parts begins again with the first: what was held goes,
+** in the second reading as in the first. */
+static void begun_again_and_read_again(void)
+{
+    struct world w;
+    uint64_t seed = 0;
+    world_open(&w, seed);
+    while (w.shards != 1 || w.part_size > 100000 || w.compress) {
+        world_close(&w);
+        world_open(&w, ++seed);
+    }
+    turns(&w, 0);
+    turns(&w, 1);
+    bool good = run_sql(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
+    act(&w, WORLD_PUMP, 0);
+    for (int k = 0; k < 5; k++) {
+        good = good && net_take(w.net, w.node[0].r.bus, 0, NET_STORED);
+    }
+    while (net_take(w.net, w.node[0].r.bus, 0, NET_LOST)) {
+    }
+    turns(&w, 1);
+    act(&w, WORLD_RESTART, 0);
+    good = good && run_sql(&w, 0, "UPDATE plain SET a = 'later' WHERE id = 1");
+    world_settle(&w);
+    check("parts that are sent again from the first", good && !w.failed, w.why);
+    good = world_again(&w, &w.node[1], 0);
+    world_settle(&w);
+    check("are whole in a second reading as well", good && !w.failed, w.why);
+    world_close(&w);
+}
+
 static void two_shards(void)
 {
     struct world w;
@@ -299,6 +330,7 @@ int main(void)
     policy_between();
     ended_too_early();
     ended_and_read_again();
+    begun_again_and_read_again();
     two_shards();
     return failed > 0;
 }

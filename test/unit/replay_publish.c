@@ -261,6 +261,26 @@ static void two_copies(void)
     finish(&w, "and all copies end equal");
 }
 
+/* A copy made while something was pending: that keeps its numbers, and what is written
+** there has others, which follow on from nothing that it has. */
+static void two_incarnations(void)
+{
+    struct world w;
+    open_world(&w, 1, false);
+    rest(&w);
+    write_row(&w, 0, 100);
+    act(&w, WORLD_COPY, 0);
+    int twin = w.nnode - 1;
+    write_row(&w, twin, 101);
+    for (int k = 0; k < 3; k++) {
+        fold(&w, (unsigned)twin);
+    }
+    act(&w, WORLD_PUMP, (unsigned)twin);
+    check("what was inherited is sent first, and nothing of another incarnation beside it",
+          twin != 0 && mm_pending_count(shard(&w, twin)->pending) == 2 && met(&w, twin, 9, NET_LOST) == 1, w.why);
+    finish(&w, "and all of them end equal");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -272,5 +292,6 @@ int main(void)
     ignored_once();
     does_not_come();
     two_copies();
+    two_incarnations();
     return failed > 0;
 }
