@@ -350,6 +350,10 @@ void mm_node_http_each_fd(const struct mm_node *n, void (*f)(int fd));
 /* node_repair.c */
 void mm_node_repair_step(struct mm_node *n);
 
+/* Why a node whose tables need not be the cluster's takes no snapshot and seeds nothing:
+** told to the others, who do not name it in their remedy. */
+#define MM_NOT_THE_CLUSTERS "publish or replicate is false in its configuration"
+
 /* node_warn.c. What the status warns of; warnings: its JSON array, mu held. */
 void mm_node_warn_step(struct mm_node *n);
 void mm_node_warnings(struct mm_node *n, struct mm_buf *out);

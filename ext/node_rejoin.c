@@ -299,7 +299,7 @@ struct member {
     int nshard;
 };
 
-/* Members of this node's epoch that can be heard, itself first. Caller frees. */
+/* Members of this node's epoch that can be heard and may seed, itself first. Caller frees. */
 static struct member *members(const struct mm_node *n, const int64_t *own, int *count)
 {
     struct member *list = calloc((size_t)n->peers.count + 1, sizeof *list);
@@ -307,10 +307,13 @@ static struct member *members(const struct mm_node *n, const int64_t *own, int *
     if (list == NULL) {
         return NULL;
     }
-    list[(*count)++] = (struct member){ n->config->node_id, own, n->nshards };
+    if (n->config->publish && n->config->replicate) {
+        list[(*count)++] = (struct member){ n->config->node_id, own, n->nshards };
+    }
     for (int k = 0; k < n->peers.count; k++) {
         const struct mm_hello *h = &n->peers.peer[k].hello;
-        if (mm_peer_alive(&n->peers.peer[k]) && h->epoch == n->epoch && h->nshard == n->nshards) {
+        if (mm_peer_alive(&n->peers.peer[k]) && h->epoch == n->epoch && h->nshard == n->nshards &&
+            strcmp(h->no_snapshot, MM_NOT_THE_CLUSTERS) != 0) {
             list[(*count)++] = (struct member){ h->node, h->position, h->nshard };
         }
     }
@@ -394,7 +397,7 @@ static void diverged_remedy(const struct mm_node *n, struct mm_buf *b)
                       (long long)best->node, best->node == n->config->node_id ? " (this one)" : "");
         put_places(n, list, count, b);
         mm_buf_str(b, ")");
-    } else if (list != NULL && n->nshards > 0) {
+    } else if (list != NULL && count > 0 && n->nshards > 0) {
         mm_buf_str(b, "no node holds all that the others do: call marmot_rejoin('seed') on one of them and "
                       "marmot_rejoin('merge') on those that do not follow by themselves (");
         put_places(n, list, count, b);

@@ -15,7 +15,7 @@ static void why_none(struct mm_node *n, char *out, size_t size)
 {
     const struct mm_config *c = n->config;
     const char *why = !c->snapshot.enabled            ? "snapshot.enabled is false in its configuration"
-                      : !(c->publish && c->replicate) ? "publish or replicate is false in its configuration"
+                      : !(c->publish && c->replicate) ? MM_NOT_THE_CLUSTERS
                       : !n->r.joined                  ? "it has not joined the cluster yet"
                       : n->verdict != MM_NODE_LIVE    ? mm_node_state_name(n->verdict)
                                                       : "";

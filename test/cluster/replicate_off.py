@@ -8,11 +8,13 @@ marmot-test: parallel limit=180
 """
 import json
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
 from cluster_hosts import *  # noqa: E402,F403
+from rejoining import rejoin  # noqa: E402
 
 SCHEMA = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, v, w);
@@ -169,6 +171,43 @@ def left_behind(a, b, c):
           a.one("SELECT v FROM t WHERE id = 101") == "after", a.sql("SELECT id FROM t WHERE id >= 100"))
 
 
+def log_lost(nats, a, b, c):
+    """The server lost its store: others seed, and it follows the new epoch, still without its content."""
+    switch(c, False)
+    all_are(c, "stale")
+    c.sql("INSERT INTO t VALUES (900, 'first', NULL)")
+    at_end(c, a)
+    nats.stop()
+    nats.wipe()
+    nats.start()
+    for n in (a, b, c):
+        n.wait_state("diverged", 30)
+    ids = {n.one("SELECT marmot_node_id()"): n for n in (a, b, c)}
+    named = r"seed'\) on node (\d+)"
+    for n in (a, b, c):
+        wait_until(lambda: re.search(named, n.status()["remedy"]) and
+                   ids[int(re.search(named, n.status()["remedy"]).group(1))] is not c, 20 * SLOW,
+                   "the remedy of %s names another one" % n.name)
+    for how in ("seed", "adopt", "merge"):
+        fails("it may not do it: %s" % how, c, "marmot_rejoin('%s')" % how, "replicate")
+    rejoin(ids[int(re.search(named, a.status()["remedy"]).group(1))], "seed")
+    for n in (a, b, c):
+        n.wait_state("live", 40)
+    a.sql("UPDATE t SET v = 'next' WHERE id = 900")
+    b.sql("INSERT INTO t VALUES (901, 'next', NULL)")
+    c.sql("INSERT INTO t VALUES (902, 'next of c', NULL)")
+    at_end(c, b)
+    at_end(c, a)
+    check("it follows the new epoch", c.status()["epoch"] == 2 and
+          c.sql("SELECT id, v FROM t WHERE id >= 900 ORDER BY id") == [(900, "first"), (902, "next of c")],
+          c.sql("SELECT id, v FROM t WHERE id >= 900"))
+    switch(c, True)
+    all_are(c, "watched")
+    settle(a, b, c)
+    check("and has its content when it may", c.sql("SELECT id, v FROM t WHERE id >= 900 ORDER BY id") == [
+        (900, "next"), (901, "next"), (902, "next of c")], c.sql("SELECT id, v FROM t WHERE id >= 900"))
+
+
 def newcomer(ws, config, a, b):
     """An empty file joins with replicate = false: it sends. One with rows of its own stays out."""
     own = Node(ws, "own", config=dict(config, replicate=False, join="adopt"),
@@ -221,6 +260,7 @@ def main():
         member(ws, nats, a, b, c)
         back(nats, a, b, c)
         left_behind(a, b, c)
+        log_lost(nats, a, b, c)
         d = newcomer(ws, config, a, b)
         for n in (a, b, c, d):
             n.quit()
