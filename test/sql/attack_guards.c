@@ -22,39 +22,46 @@ static unsigned pick(unsigned n)
     return (unsigned)((state >> 20) % n);
 }
 
-#define ROWS                                                                               \
-    "INSERT INTO t VALUES(1, 'one', 1), (2, x'00ff', 2.5), (3, NULL, 3);"                  \
-    "INSERT INTO u VALUES('a', 1, 'x'), ('b', 2, CAST(x'610062' AS TEXT)), ('c', 3, 9.0);" \
-    "INSERT INTO w VALUES(1, 'x', 1), (2, 'y', 2);"                                        \
-    "INSERT INTO bag VALUES(1, 'x'), (1, 'x'), (1.0, 'x');"                                \
-    "INSERT INTO ubag VALUES(1, 1), (1, NULL), (NULL, 2);"                                 \
-    "INSERT INTO named VALUES('a', 1, 1), (NULL, 1, 2), (NULL, 1, NULL);"                  \
-    "INSERT INTO ruled VALUES(1, 'a', 1, 1), (2, 'b', 1, 0); INSERT INTO rbag VALUES('a', 1), ('b', 2)"
+/* Tables whose keys name their rows, and the others. */
+enum { KEYED = 1, LOOSE = 2, WRITES = 7, LIMIT = 40000, JUDGE_EACH = 32, ROUNDS = 320 };
 
-static const char schema[] =
+static const char keyed[] =
     "CREATE TABLE t(a INTEGER PRIMARY KEY, b, r REAL);"
     "CREATE TABLE u(k TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, x UNIQUE, y);"
     "CREATE TABLE w(p INT, q TEXT, v, PRIMARY KEY(p, q)) WITHOUT ROWID;"
     "CREATE TABLE wide(id INTEGER PRIMARY KEY, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15, c16,"
-    " c17, c18);"
+    " c17, c18);";
+static const char keyed_rows[] = "DELETE FROM t; DELETE FROM u; DELETE FROM w; DELETE FROM wide;"
+                                 "INSERT INTO t VALUES(1, 'one', 1), (2, x'00ff', 2.5), (3, NULL, 3);"
+                                 "INSERT INTO u VALUES('a', 1, 'x'), ('b', 2, CAST(x'610062' AS TEXT)), ('c', 3, 9.0);"
+                                 "INSERT INTO w VALUES(1, 'x', 1), (2, 'y', 2);";
+
+static const char loose[] =
     "CREATE TABLE bag(x, y);"
     "CREATE TABLE ubag(x, u UNIQUE);"
     "CREATE TABLE named(k TEXT PRIMARY KEY COLLATE NOCASE, v, u UNIQUE);"
     "CREATE TABLE ruled(id INTEGER PRIMARY KEY, name TEXT, n, live, twice AS (n * 2), UNIQUE(twice, live));"
     "CREATE UNIQUE INDEX ruled_name ON ruled(lower(name) COLLATE RTRIM DESC, id > 4) WHERE ruled.live = 1;"
-    "CREATE TABLE rbag(a, b); CREATE UNIQUE INDEX rbag_ab ON rbag(b % 3, \"a\" || 'x') WHERE a IS NOT NULL;" ROWS;
+    "CREATE TABLE rbag(a, b); CREATE UNIQUE INDEX rbag_ab ON rbag(b % 3, \"a\" || 'x') WHERE a IS NOT NULL;";
+static const char loose_rows[] =
+    "DELETE FROM bag; DELETE FROM ubag; DELETE FROM named; DELETE FROM ruled; DELETE FROM rbag;"
+    "INSERT INTO bag VALUES(1, 'x'), (1, 'x'), (1.0, 'x');"
+    "INSERT INTO ubag VALUES(1, 1), (1, NULL), (NULL, 2);"
+    "INSERT INTO named VALUES('a', 1, 1), (NULL, 1, 2), (NULL, 1, NULL);"
+    "INSERT INTO ruled VALUES(1, 'a', 1, 1), (2, 'b', 1, 0); INSERT INTO rbag VALUES('a', 1), ('b', 2);";
 
-static const char *const writes[] = {
-    "INSERT INTO t(b, r) VALUES('x', 7), ('y', 8)",
-    "REPLACE INTO u VALUES('A', 3, 'both')",
-    "BEGIN; UPDATE t SET a = a + 10, b = 'q' WHERE a < 3; SAVEPOINT s; DELETE FROM u; ROLLBACK TO s; COMMIT",
-    "UPDATE OR REPLACE u SET x = 2 WHERE k = 'c'",
-    "INSERT INTO wide(c1, c16, c18) VALUES(1, 2, 3); UPDATE wide SET c17 = 4; DELETE FROM wide",
-    "UPDATE bag SET x = x + 1; REPLACE INTO ubag VALUES(5, 2), (5, 2); REPLACE INTO named VALUES('A', 2, 2)",
-    "REPLACE INTO ruled(name, n, live) VALUES('A', 5, 1); UPDATE OR REPLACE rbag SET b = 5, a = 'a'",
+static const struct {
+    int tables;
+    const char *sql;
+} writes[WRITES] = {
+    { KEYED, "INSERT INTO t(b, r) VALUES('x', 7), ('y', 8)" },
+    { KEYED, "REPLACE INTO u VALUES('A', 3, 'both')" },
+    { KEYED, "BEGIN; UPDATE t SET a = a + 10, b = 'q' WHERE a < 3; SAVEPOINT s; DELETE FROM u; ROLLBACK TO s; COMMIT" },
+    { KEYED, "UPDATE OR REPLACE u SET x = 2 WHERE k = 'c'" },
+    { KEYED, "INSERT INTO wide(c1, c16, c18) VALUES(1, 2, 3); UPDATE wide SET c17 = 4; DELETE FROM wide" },
+    { LOOSE, "UPDATE bag SET x = x + 1; REPLACE INTO ubag VALUES(5, 2), (5, 2); REPLACE INTO named VALUES('A', 2, 2)" },
+    { LOOSE, "REPLACE INTO ruled(name, n, live) VALUES('A', 5, 1); UPDATE OR REPLACE rbag SET b = 5, a = 'a'" },
 };
-
-enum { WRITES = sizeof writes / sizeof writes[0], LIMIT = 40000, JUDGE_EACH = 32, ROUNDS = 320 };
 
 static int no_join(void *arg, int action, const char *a, const char *b, const char *c, const char *trigger)
 {
@@ -72,13 +79,25 @@ static const char *const who_names[WHO] = { "hook and guards", "a join that is d
 
 struct stage {
     struct rig r;
+    int tables;
     sqlite3 *stranger;
     sqlite3 *other; /* changes the schema */
 };
 
-static void stage_open(struct stage *s)
+static bool put_back(const struct stage *s, sqlite3 *db, char *why, size_t n)
 {
-    rig_open(&s->r, schema);
+    int rc = rig_sql(db, "%s%s", s->tables & KEYED ? keyed_rows : "", s->tables & LOOSE ? loose_rows : "");
+    snprintf(why, n, "no recovery: %d %s", rc, sqlite3_errmsg(db));
+    return rc == SQLITE_OK;
+}
+
+static void stage_open(struct stage *s, int tables)
+{
+    char text[4096];
+    s->tables = tables;
+    snprintf(text, sizeof text, "%s%s%s%s", tables & KEYED ? keyed : "", tables & LOOSE ? loose : "",
+             tables & KEYED ? keyed_rows : "", tables & LOOSE ? loose_rows : "");
+    rig_open(&s->r, text);
     rig_guards(&s->r);
     rig_begin_judging(&s->r);
     s->stranger = rig_connect(&s->r);
@@ -114,14 +133,6 @@ static bool judge(struct stage *s, char *why, size_t n)
     return rig_judge(&s->r, why, n);
 }
 
-static bool put_back(sqlite3 *db, char *why, size_t n)
-{
-    int rc = rig_sql(db, "DELETE FROM t; DELETE FROM u; DELETE FROM w; DELETE FROM wide; DELETE FROM bag; DELETE FROM "
-                         "ubag; DELETE FROM named; DELETE FROM ruled; DELETE FROM rbag;" ROWS);
-    snprintf(why, n, "no recovery: %d %s", rc, sqlite3_errmsg(db));
-    return rc == SQLITE_OK;
-}
-
 static void move_schema(struct stage *s, int n)
 {
     rig_sql(s->other, "CREATE VIEW z%d AS SELECT 1; DROP VIEW z%d", n, n);
@@ -135,16 +146,16 @@ static int stride(bool stale)
 }
 
 /* Allocations of a write fail, or all from one on. */
-static void allocations(const char *sql, enum who who, bool stale, bool persist)
+static void allocations(int tables, const char *sql, enum who who, bool stale, bool persist)
 {
     struct stage s;
     char why[600] = "";
     bool good = true;
     bool hit = true;
     int n = 0;
-    stage_open(&s);
+    stage_open(&s, tables);
     sqlite3 *db = writer(&s, who);
-    rig_sql(db, "UPDATE t SET r = r + 1");
+    rig_sql(db, "%s", tables & KEYED ? "UPDATE t SET r = r + 1" : "UPDATE bag SET y = x");
     for (int k = 1; good && hit && n < LIMIT; k++) {
         n += stride(stale);
         if (stale) {
@@ -155,7 +166,7 @@ static void allocations(const char *sql, enum who who, bool stale, bool persist)
         hit = test_sqlite_failed();
         test_sqlite_fail_at(0, false);
         roll_back(db);
-        good = (k % JUDGE_EACH != 0 || judge(&s, why, sizeof why)) && put_back(db, why, sizeof why);
+        good = (k % JUDGE_EACH != 0 || judge(&s, why, sizeof why)) && put_back(&s, db, why, sizeof why);
     }
     good = good && judge(&s, why, sizeof why);
     char name[300];
@@ -180,14 +191,14 @@ static int progress(void *arg)
     return 0;
 }
 
-static void interrupts(const char *sql, enum who who, bool stale)
+static void interrupts(int tables, const char *sql, enum who who, bool stale)
 {
     struct stage s;
     char why[600] = "";
     bool good = true;
     struct moment m = { .now = 1 };
     int n = 0;
-    stage_open(&s);
+    stage_open(&s, tables);
     sqlite3 *db = writer(&s, who);
     for (int k = 1; good && m.now >= m.at && n < LIMIT; k++) {
         n += stride(stale);
@@ -199,7 +210,7 @@ static void interrupts(const char *sql, enum who who, bool stale)
         rig_sql(db, "%s", sql);
         sqlite3_progress_handler(db, 0, NULL, NULL);
         roll_back(db);
-        good = (k % JUDGE_EACH != 0 || judge(&s, why, sizeof why)) && put_back(db, why, sizeof why);
+        good = (k % JUDGE_EACH != 0 || judge(&s, why, sizeof why)) && put_back(&s, db, why, sizeof why);
     }
     good = good && judge(&s, why, sizeof why);
     char name[300];
@@ -339,7 +350,7 @@ static void mixture(uint64_t seed)
     char why[600] = "";
     bool good = true;
     state = seed;
-    stage_open(&s);
+    stage_open(&s, KEYED | LOOSE);
     for (int n = 1; good && n <= ROUNDS; n++) {
         struct moment m;
         char sql[400];
@@ -387,9 +398,9 @@ int main(int argc, char **argv)
                 continue;
             }
             if ((k + who) % 2 == 0) {
-                allocations(writes[k], (enum who)who, k % 3 == 2, k % 2 == 0);
+                allocations(writes[k].tables, writes[k].sql, (enum who)who, k % 3 == 2, k % 2 == 0);
             } else {
-                interrupts(writes[k], (enum who)who, k % 3 == 0);
+                interrupts(writes[k].tables, writes[k].sql, (enum who)who, k % 3 == 0);
             }
         }
     }
