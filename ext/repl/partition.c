@@ -20,6 +20,9 @@ enum { SLOTS = 1 << MM_ID_SLOT_BITS, NO_SLOT = -1, NONE_LEFT = -2 };
 int64_t mm_partition_place(int slot, int64_t v)
 {
     int64_t high = v > 0 ? v : 0;
+    if (high >= END) {
+        return -1;
+    }
     int64_t begin = high / STRIDE * STRIDE + slot * BLOCK;
     if (high >= begin && high < begin + BLOCK / 2) {
         return high;
