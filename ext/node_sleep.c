@@ -67,7 +67,7 @@ bool mm_node_sleep(struct mm_node *n)
     int step = 1; /* a commit that is being written shows a little later */
     while (!mm_worker_awake(n->self) && !mm_node_changed(n)) {
         struct pollfd p = { .fd = mm_notify_fd(n->notify), .events = POLLIN };
-        mm_notify_arm(n->notify);
+        (void)mm_notify_arm(n->notify);
         (void)poll(&p, 1, step);
         step = mm_notify_take(n->notify) ? 1 : step * 2 > LOOK_MS ? LOOK_MS : step * 2;
     }

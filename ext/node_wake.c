@@ -88,8 +88,14 @@ void mm_node_wait(struct mm_node *n, int wait_ms)
     int64_t now = mm_clock_mono_us();
     int64_t end = now + (int64_t)wait_ms * 1000;
     struct mm_err err;
-    if (n->peek_at_us == 0) {
-        mm_notify_arm(n->notify);
+    /* What was written before the watch began anew may be committed, or about to be. */
+    if (n->peek_at_us == 0 && mm_notify_arm(n->notify)) {
+        if (mm_node_changed(n)) {
+            n->busy_until_ms = now / 1000 + BUSY_MS;
+            return;
+        }
+        n->peek_step_us = PEEK_FIRST_US;
+        n->peek_at_us = now + PEEK_FIRST_US;
     }
     for (;;) {
         int64_t until = n->peek_at_us != 0 && n->peek_at_us < end ? n->peek_at_us : end;
@@ -110,7 +116,7 @@ void mm_node_wait(struct mm_node *n, int wait_ms)
         n->peek_step_us = event ? PEEK_FIRST_US : n->peek_step_us * 2;
         n->peek_at_us = n->peek_step_us <= PEEK_LAST_US ? now + n->peek_step_us : 0;
         if (!event) {
-            mm_notify_arm(n->notify);
+            (void)mm_notify_arm(n->notify);
         }
         if (now >= end) {
             return;
@@ -121,7 +127,7 @@ void mm_node_wait(struct mm_node *n, int wait_ms)
 void mm_node_wait_standby(struct mm_node *n, int wait_ms)
 {
     struct pollfd p = { .fd = mm_notify_fd(n->notify), .events = POLLIN };
-    mm_notify_arm(n->notify);
+    (void)mm_notify_arm(n->notify);
     (void)poll(&p, 1, wait_ms);
     (void)mm_notify_take(n->notify);
     mm_worker_drain(n->self);

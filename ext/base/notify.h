@@ -32,9 +32,10 @@ bool mm_notify_watch(struct mm_notify *w, const char *path, enum mm_notify_what 
 bool mm_notify_works(const struct mm_notify *w);
 
 /* True when there were events; from now on none makes the descriptor readable
-** until mm_notify_arm. */
+** until mm_notify_arm, and none is kept of a write after the first. Arm is true
+** when a write may have gone by untold since: look whether there was one. */
 bool mm_notify_take(struct mm_notify *w);
-void mm_notify_arm(struct mm_notify *w);
+bool mm_notify_arm(struct mm_notify *w);
 
 /* Descriptors to close in the child of a fork: calls f for each. */
 void mm_notify_each_fd(const struct mm_notify *w, void (*f)(int fd));
