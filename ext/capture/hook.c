@@ -246,6 +246,7 @@ struct mm_hook *mm_hook_attach(sqlite3 *db, bool late, mm_hook_listener *listene
         return NULL;
     }
     bool was_on = h->on && !fresh;
+    mm_known_forget(h);
     h->on = true;
     h->booked = true;
     h->stale = true;
@@ -280,6 +281,7 @@ void mm_hook_detach(struct mm_hook *h)
 {
     if (h != NULL) {
         h->on = false;
+        mm_known_forget(h);
     }
 }
 
@@ -287,6 +289,7 @@ void mm_hook_forget_tables(struct mm_hook *h)
 {
     if (h != NULL) {
         h->stale = true;
+        mm_known_forget(h);
     }
     if (h != NULL && h->on && h->temp_join) {
         struct mm_err err;

@@ -16,12 +16,18 @@ enum {
     REGROUP_AT = 16 << 10, /* bytes of names: all of them stand in part 0 */
 };
 
+/* Not when somebody else, or this connection in another way, may have written to the inbox. */
+static void judge_end(struct mm_hook *h)
+{
+    h->end.sure = h->end.at != 0 && mm_known(h);
+}
+
 /* A COMMIT that SQLite refused left its record in the open transaction. */
 static void take_back(struct mm_hook *h, struct mm_err *err)
 {
     if (h->written && mm_outbox_take_back(h->db, &h->place, err) == SQLITE_OK) {
         h->written = false;
-        h->end.at = 0;
+        h->end = (struct mm_inbox_end){ 0 };
     }
 }
 
@@ -140,6 +146,7 @@ static void put_record(struct mm_hook *h, const struct mm_spill *spill, const ui
     };
     sqlite3_randomness(sizeof r.txid, r.txid);
     h->written = true;
+    judge_end(h);
     if (mm_inbox_append(h->db, &h->end, &h->place, &r, err) || err->rc != SQLITE_OK) {
         return;
     }
@@ -212,13 +219,30 @@ static void append(struct mm_spill *to, struct mm_spill *from, struct mm_err *er
 ** kept for a COMMIT that is tried again. True when there is some. */
 static bool take_noted(struct mm_hook *h, struct mm_err *err)
 {
-    sqlite3_stmt *st = h->closing ? NULL : mm_kept_get(h, MM_KEPT_NOTED, err);
+    sqlite3_stmt *st = h->closing || mm_known(h) ? NULL : mm_kept_get(h, MM_KEPT_NOTED, err);
     bool any = st != NULL && mm_db_step(st, err) && sqlite3_column_int(st, 0) != 0;
     mm_kept_done(h, MM_KEPT_NOTED);
     if (any && err->rc == SQLITE_OK) {
         mm_trigger_take(h->db, &h->noted, &h->noted_names, err);
     }
     return mm_spill_len(&h->noted) > 0;
+}
+
+/* Of a transaction that changed no row that is captured. */
+static int stamp(struct mm_hook *h, struct mm_err *err)
+{
+    judge_end(h);
+    return mm_inbox_stamp_next(h->db, &h->end, err);
+}
+
+/* What the head row says now, and whether the schema is another than at the first row. */
+static int look_again(struct mm_hook *h, struct mm_err *err)
+{
+    if (mm_known(h)) {
+        mm_hook_schema(h, err);
+        h->trusted = !h->schema_moved;
+    }
+    return mm_known(h) ? err->rc : mm_hook_head(h, err);
 }
 
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
@@ -228,9 +252,11 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
         h->vouched = mm_stray_begin(h->db, true, true, err) == SQLITE_OK;
     }
     if (h->now.data == 0 && h->stamping && h->capturing) {
-        return mm_inbox_stamp_next(h->db, &h->end, err);
+        h->flushed = mm_known(h);
+        return stamp(h, err);
     }
-    if (h->now.data == 0 || mm_hook_head(h, err) != SQLITE_OK || !h->capturing) {
+    if (h->now.data == 0 || look_again(h, err) != SQLITE_OK || !h->capturing) {
+        h->flushed = h->now.data == 0 && mm_known(h);
         return err->rc;
     }
     h->size = h->now.data;
@@ -263,9 +289,14 @@ int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
         put(h, noted ? &data : &h->data, noted ? &names : &h->names, err);
         mm_hook_cut(h, &before);
     }
-    if (h->stamping && !h->written) { /* what was changed came to nothing */
-        mm_inbox_stamp_next(h->db, &h->end, err);
+    judge_end(h);
+    if (!h->written && !h->end.sure) { /* what was changed came to nothing */
+        h->end = (struct mm_inbox_end){ 0 };
     }
+    if (h->stamping && !h->written) {
+        stamp(h, err);
+    }
+    h->flushed = err->rc == SQLITE_OK && !h->closing;
     mm_spill_free(&data);
     mm_spill_free(&names);
     return err->rc;

@@ -3,7 +3,7 @@
 ** hook.c attaches and detaches, hook_kept.c keeps statements on the
 ** application's connection, hook_cache.c knows the tables, hook_row.c turns
 ** one row change into bytes, hook_txn.c follows transactions and savepoints,
-** hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
+** hook_known.c tells what need not be read again, hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
 ** hook_temp.c joins where an authorizer denies the usual way, hook_settle.c mends what a schema change in
 ** the same transaction made stale. Nobody outside capture/ includes this. */
 #ifndef MM_CAPTURE_HOOK_INT_H
@@ -31,7 +31,7 @@ struct mm_kept {
     int reprepares;
 };
 
-enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_HEAD, MM_KEPT_PUT, MM_KEPT_NOTED, MM_KEPT_COUNT };
+enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_HEAD, MM_KEPT_SCHEMA, MM_KEPT_PUT, MM_KEPT_NOTED, MM_KEPT_COUNT };
 
 /* One table as the connection last saw it. */
 struct mm_entry {
@@ -109,6 +109,13 @@ struct mm_hook {
     bool written; /* this transaction stands in the outbox, at `place` */
     struct mm_inbox_end place;
     struct mm_inbox_end end; /* where the inbox ended after this connection's last commit */
+
+    /* hook_known.c */
+    bool known;       /* head row, log and end are as this connection's last commit left them, */
+    uint32_t version; /* if this is still the version of main */
+    bool trusted;     /* so it was when the transaction began */
+    bool touched;     /* the bookkeeping was written by this connection since its last such transaction */
+    bool flushed;     /* and what was written then has made all of it known */
 };
 
 /* hook.c: frees it with the last reference. */
@@ -128,6 +135,17 @@ void mm_kept_prepare(struct mm_hook *h, struct mm_err *err);
 bool mm_hook_veto(struct mm_hook *h);
 /* Reads the head row into h. Sets h->schema_moved. Returns err->rc. */
 int mm_hook_head(struct mm_hook *h, struct mm_err *err);
+
+/* Steps a statement on the schema alone: sets h->schema_moved. */
+void mm_hook_schema(struct mm_hook *h, struct mm_err *err);
+
+/* hook_known.c. Reading back what nobody else has changed costs a good part of
+** a small commit. begin: a transaction joins; commit: it has ended so; forget:
+** whatever was known is not any more. */
+void mm_known_begin(struct mm_hook *h);
+bool mm_known(const struct mm_hook *h);
+void mm_known_commit(struct mm_hook *h);
+void mm_known_forget(struct mm_hook *h);
 
 /* hook_cache.c */
 /* True when triggers alone capture the table, which this connection need not do then. */

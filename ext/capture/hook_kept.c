@@ -6,8 +6,9 @@
 #include "store/outbox.h"
 
 /* rowid=?1 with nothing but NULL ever bound: a unique look-up that finds no
-** row, so that the statement opens no journal (SPEC 2). */
-static const char join_sql[] = "DELETE FROM " MM_CAPTURE_MODULE " WHERE rowid = ?1";
+** row, so that the statement opens no journal (SPEC 2). The second term is asked
+** first, so that it opens no cursor either. */
+static const char join_sql[] = "DELETE FROM " MM_CAPTURE_MODULE " WHERE rowid = ?1 AND ?1 IS NOT NULL";
 
 /* Parameter 1 of each kept statement holds a pointer whose destructor tells
 ** us that the statement is gone. */
@@ -44,6 +45,8 @@ static sqlite3_stmt *prepare(struct mm_hook *h, enum mm_kept_id id, struct mm_er
     switch (id) {
     case MM_KEPT_HEAD:
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_head);
+    case MM_KEPT_SCHEMA:
+        return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_schema);
     case MM_KEPT_NOTED:
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_log_sql_any);
     case MM_KEPT_PUT:
@@ -139,6 +142,13 @@ void mm_kept_prepare(struct mm_hook *h, struct mm_err *err)
         (void)mm_kept_get(h, ids[k], err);
         mm_kept_done(h, ids[k]);
     }
+}
+
+void mm_hook_schema(struct mm_hook *h, struct mm_err *err)
+{
+    (void)mm_db_step(mm_kept_get(h, MM_KEPT_SCHEMA, err), err);
+    h->schema_moved = mm_kept_reprepared(h, MM_KEPT_SCHEMA);
+    mm_kept_done(h, MM_KEPT_SCHEMA);
 }
 
 int mm_hook_head(struct mm_hook *h, struct mm_err *err)

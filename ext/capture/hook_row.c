@@ -210,7 +210,11 @@ void mm_hook_row(void *arg, sqlite3 *db, int op, const char *schema, const char 
 {
     struct mm_hook *h = arg;
     (void)new_rowid;
-    if (!h->on || strcmp(schema, "main") != 0 || ours_or_sqlites(table)) {
+    if (!h->on || strcmp(schema, "main") != 0) {
+        return;
+    }
+    if (ours_or_sqlites(table)) {
+        h->touched = true;
         return;
     }
     if (!h->entered && (noted_by_guard(h, table, op) || !mm_hook_join(h, table))) {

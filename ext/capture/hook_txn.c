@@ -22,6 +22,9 @@ static bool bookkeeping(struct mm_hook *h, struct mm_err *err)
         mm_hook_say_uncaptured(h, "main is no longer the file of marmot_init: open that file on a new connection");
         return false;
     }
+    if (h->trusted && sqlite3_get_autocommit(h->db)) { /* else a table may have been dropped in this transaction */
+        return true;
+    }
     int rc = sqlite3_table_column_metadata(h->db, "main", "__marmot__head", NULL, NULL, NULL, NULL, NULL, NULL);
     if (rc == SQLITE_OK) {
         h->booked = true;
@@ -91,6 +94,7 @@ static void join_failed(struct mm_hook *h, const char *table, const struct mm_er
 
 bool mm_hook_try_join(struct mm_hook *h, struct mm_err *err)
 {
+    mm_known_begin(h);
     if (!bookkeeping(h, err)) {
         return false;
     }
@@ -109,6 +113,7 @@ bool mm_hook_try_join(struct mm_hook *h, struct mm_err *err)
     }
     if (moved || h->stale) {
         mm_cache_forget(h);
+        mm_known_forget(h);
     }
     if (!h->head_known || !h->capturing) {
         mm_hook_head(h, &h->failed);
@@ -212,6 +217,7 @@ static int x_commit(sqlite3_vtab *v)
     struct mm_hook *h = hook_of(v);
     bool wrote = h->written;
     end_transaction(h, true);
+    mm_known_commit(h);
     h->told = h->told && !wrote; /* captured again: the next loss is news */
     if (wrote && h->hooked) {
         h->listener(h->arg, MM_NOTE_COMMIT, NULL);
@@ -232,13 +238,15 @@ static int x_rollback(sqlite3_vtab *v)
         sqlite3_txn_state(h->db, "main") == SQLITE_TXN_WRITE) {
         struct mm_err err = h->failed;
         h->closing = true;
+        mm_known_forget(h);
         if (mm_hook_flush(h, &err) != SQLITE_OK) {
             mm_hook_say_uncaptured(h, "a transaction left open at close could not be captured: call marmot_reconcile");
         }
         mm_kept_drop_all(h);
         h->closing = false;
     }
-    h->end.at = 0; /* what was written there may be gone */
+    h->end = (struct mm_inbox_end){ 0 }; /* what was written there may be gone */
+    mm_known_forget(h);
     end_transaction(h, false);
     return SQLITE_OK;
 }

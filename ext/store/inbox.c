@@ -150,6 +150,9 @@ static uint32_t record_at(struct log *l, const struct mm_inbox_end *pos, struct 
 static void find_end(struct log *l, struct mm_inbox_end *end, struct mm_err *err)
 {
     uint32_t n = 0;
+    if (end->sure) {
+        return;
+    }
     settle(l, end, err);
     while ((n = record_at(l, end, err)) != 0) {
         end->at += n;
@@ -174,6 +177,10 @@ static bool get_stamp(struct log *l, const struct mm_inbox_end *end, struct mm_s
     uint8_t b[MM_INBOX_SEAL];
     if (err->rc != SQLITE_OK || end->at + TAIL > l->size) {
         return false;
+    }
+    if (end->sure && seal == NULL) {
+        *s = end->stamp;
+        return end->stamped;
     }
     log_read(l, b, sizeof b, end->at + END_MARK, err);
     if (err->rc != SQLITE_OK || get64(b) != end->tag || get64(b + AT_STAMP_NEXT) != (uint64_t)end->next ||
@@ -207,6 +214,14 @@ static uint32_t encode_tail(uint8_t *out, const struct mm_inbox_end *end, const 
     return TAIL;
 }
 
+static void keep_stamp(struct mm_inbox_end *end, const struct mm_stamp *s)
+{
+    end->stamped = s != NULL;
+    if (s != NULL) {
+        end->stamp = *s;
+    }
+}
+
 int mm_inbox_stamp(sqlite3 *db, struct mm_inbox_end *end, struct mm_stamp *out, uint8_t *seal, struct mm_err *err)
 {
     struct log l;
@@ -226,6 +241,7 @@ int mm_inbox_set_stamp(sqlite3 *db, struct mm_inbox_end *end, const struct mm_st
     if (err->rc == SQLITE_OK && end->at + TAIL <= l.size) {
         (void)encode_tail(tail, end, s);
         log_write(&l, tail, TAIL, end->at, err);
+        keep_stamp(end, s);
     }
     log_close(&l, err);
     return err->rc;
@@ -271,6 +287,7 @@ int mm_inbox_append(sqlite3 *db, struct mm_inbox_end *end, struct mm_inbox_end *
         uint32_t n = (uint32_t)size;
         bool stamped = get_stamp(&l, end, &s, NULL, err);
         *before = *end;
+        before->sure = false;
         end->at += n;
         end->next++;
         if (stamped) {
@@ -278,10 +295,11 @@ int mm_inbox_append(sqlite3 *db, struct mm_inbox_end *end, struct mm_inbox_end *
         }
         encode(record, n, r);
         log_write(&l, record, n + encode_tail(record + n, end, stamped ? &s : NULL), before->at, err);
+        keep_stamp(end, stamped ? &s : NULL);
     }
     log_close(&l, err);
     if (err->rc != SQLITE_OK) {
-        end->at = 0;
+        *end = (struct mm_inbox_end){ 0 };
     }
     return fits && err->rc == SQLITE_OK;
 }
@@ -345,6 +363,7 @@ int mm_inbox_reset(sqlite3 *db, int64_t base, struct mm_inbox_end *end, struct m
         mm_stamp_next(db, &s);
     }
     log_write(&l, head, HEAD + encode_tail(head + HEAD, end, stamped ? &s : NULL), 0, err);
+    keep_stamp(end, stamped ? &s : NULL);
     log_close(&l, err);
     return err->rc;
 }

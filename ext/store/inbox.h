@@ -47,12 +47,17 @@ struct mm_inbox_record {
     bool mapped; /* data is a shared mapping of a file: what was written may leave memory */
 };
 
-/* A place between two records. Zeroed: not known. */
+/* A place between two records. Zeroed: not known. Who kept it since an append or
+** a reset, and knows that nobody else has written, may set `sure`: then neither
+** the place nor the stamp is looked for. */
 struct mm_inbox_end {
     int64_t base; /* id of the first record */
     uint64_t tag;
     int64_t next; /* id of the record that begins here */
     uint32_t at;  /* its offset in the log */
+    bool sure;
+    bool stamped;
+    struct mm_stamp stamp;
 };
 
 /* The bytes that a record takes. */

@@ -27,6 +27,8 @@ enum { MM_TXID_SIZE = 16 };
 
 /* ?1 NULL. One row: incarnation, watch_all, capturing, brake. */
 extern const char mm_outbox_sql_head[];
+/* ?1 NULL. No row: it is prepared again when the schema has moved, that is all. */
+extern const char mm_outbox_sql_schema[];
 /* ?1 id, ?2 part, ?3 kind, ?4 incarnation, ?5 txid, ?6 at, ?7 names, ?8 data, ?9 last. */
 extern const char mm_outbox_sql_put[];
 

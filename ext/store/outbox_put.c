@@ -9,6 +9,7 @@
 
 const char mm_outbox_sql_head[] =
     "SELECT incarnation, watch_all, capturing, brake FROM main.__marmot__head WHERE one = 1 AND ?1 IS NULL";
+const char mm_outbox_sql_schema[] = "SELECT 1 FROM main.__marmot__head WHERE ?1 IS NOT NULL";
 const char mm_outbox_sql_put[] =
     "INSERT INTO main.__marmot__outbox(id, part, kind, incarnation, txid, at, names, data, last)"
     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";

@@ -28,10 +28,11 @@ static uint32_t native32(const uint8_t *p)
 }
 
 /* Other processes write it: no race that a sanitizer could judge. */
-__attribute__((no_sanitize("thread"))) static void copy_shared(uint8_t *to, const volatile uint8_t *from, size_t n)
+__attribute__((no_sanitize("thread"))) static void copy_shared(uint8_t *to, const volatile uint64_t *from, size_t n)
 {
-    for (size_t k = 0; k < n; k++) {
-        to[k] = from[k];
+    for (size_t k = 0; k < n / sizeof *from; k++) {
+        uint64_t word = from[k];
+        memcpy(to + k * sizeof word, &word, sizeof word);
     }
 }
 
