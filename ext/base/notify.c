@@ -82,7 +82,8 @@ bool mm_notify_watch(struct mm_notify *w, const char *path, enum mm_notify_what 
         w->path = strdup(path);
     }
     struct epoll_event e = { .events = EPOLLIN | EPOLLONESHOT, .data.u32 = SLOT_FILE };
-    if (w->watch < 0 || (what == MM_NOTIFY_WRITTEN && w->path == NULL) || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->inotify_fd, &e) != 0) {
+    if (w->watch < 0 || (what == MM_NOTIFY_WRITTEN && w->path == NULL) ||
+        epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->inotify_fd, &e) != 0) {
         close_inotify(w);
     }
     return mm_notify_works(w);

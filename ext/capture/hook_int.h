@@ -31,7 +31,15 @@ struct mm_kept {
     int reprepares;
 };
 
-enum mm_kept_id { MM_KEPT_JOIN, MM_KEPT_SPARE, MM_KEPT_HEAD, MM_KEPT_SCHEMA, MM_KEPT_PUT, MM_KEPT_NOTED, MM_KEPT_COUNT };
+enum mm_kept_id {
+    MM_KEPT_JOIN,
+    MM_KEPT_SPARE,
+    MM_KEPT_HEAD,
+    MM_KEPT_SCHEMA,
+    MM_KEPT_PUT,
+    MM_KEPT_NOTED,
+    MM_KEPT_COUNT
+};
 
 /* One table as the connection last saw it. */
 struct mm_entry {

@@ -220,8 +220,9 @@ static double frames(sqlite3 *db, const char *path)
     rig_sql(db, "PRAGMA wal_autocheckpoint = 0");
     int bad = stat(log, &before);
     for (int k = 0; k < COMMITS; k++) {
-        bad |= rig_sql(db, "INSERT INTO b(title, author, year) VALUES('The Hitchhiker''s Guide to the Galaxy',"
-                           " 'Douglas Adams', %d)",
+        bad |= rig_sql(db,
+                       "INSERT INTO b(title, author, year) VALUES('The Hitchhiker''s Guide to the Galaxy',"
+                       " 'Douglas Adams', %d)",
                        k);
     }
     bad |= stat(log, &after);
