@@ -115,6 +115,7 @@ static const struct expected table[] = {
     { "DELETE, as expected", MM_OP_DELETE, 4, -2, 4, MM_FOLD_REMOVE, 0, MM_CONFLICT_NONE },
     { "DELETE of another value", MM_OP_DELETE, 4, -2, 6, MM_FOLD_REMOVE, 0, MM_CONFLICT_DELETE },
     { "DELETE with the key alone", MM_OP_DELETE, -1, -2, 6, MM_FOLD_REMOVE, 0, MM_CONFLICT_NONE },
+    { "DELETE where the column is not known", MM_OP_DELETE, 4, -2, -1, MM_FOLD_REMOVE, 0, MM_CONFLICT_NONE },
     { "DELETE, nothing there", MM_OP_DELETE, 4, -2, -2, MM_FOLD_NOTHING, 0, MM_CONFLICT_NONE },
 };
 
@@ -154,11 +155,85 @@ static int64_t delta(int64_t current, int64_t old, int64_t new)
     return kind == MM_CONFLICT_NONE ? image.v[1].u.i : -99;
 }
 
+static struct mm_value integer(int64_t i)
+{
+    return (struct mm_value){ .type = SQLITE_INTEGER, .u.i = i };
+}
+
+static struct mm_value real(double r)
+{
+    return (struct mm_value){ .type = SQLITE_FLOAT, .u.r = r };
+}
+
+static struct mm_value text(int type, const char *s)
+{
+    return (struct mm_value){ .type = (uint8_t)type, .len = (uint32_t)strlen(s), .u.p = (const uint8_t *)s };
+}
+
+/* What an UPDATE from `old` to `new` makes of `current` is `want`. */
+static void meets(const char *name, enum mm_policy policy, struct mm_value current, struct mm_value old,
+                  struct mm_value new, struct mm_value want)
+{
+    static const uint8_t pk[2] = { 1, 0 };
+    uint8_t policies[2] = { MM_POLICY_LAST, (uint8_t)policy };
+    const struct mm_fold_columns columns = { 2, pk, policies };
+    struct two before = { { integer(1), old } };
+    struct two after = { { integer(1), new } };
+    struct two here = { { integer(1), current } };
+    struct two image = here;
+    enum mm_conflict_kind kind;
+    mm_fold_row(MM_OP_UPDATE, true, &columns, before.v, after.v, here.v, image.v, &kind);
+    check(name, mm_value_same(&image.v[1], &want));
+}
+
+static void policies(void)
+{
+    struct mm_value null = { .type = SQLITE_NULL };
+    struct mm_value ab = text(SQLITE_TEXT, "ab");
+    struct mm_value abc = text(SQLITE_TEXT, "abc");
+    struct mm_value blob = text(SQLITE_BLOB, "a");
+    meets("delta of reals adds up", MM_POLICY_DELTA, real(10), real(1.5), real(2), real(10.5));
+    meets("delta of a real and an integer as well", MM_POLICY_DELTA, integer(10), integer(1), real(1.5), real(10.5));
+    meets("delta of what is no number is the last", MM_POLICY_DELTA, ab, integer(1), integer(2), integer(2));
+    meets("max of texts: the longer one of two that begin alike", MM_POLICY_MAX, abc, null, ab, abc);
+    meets("and the other way round", MM_POLICY_MAX, ab, null, abc, abc);
+    meets("min of texts", MM_POLICY_MIN, abc, null, ab, ab);
+    meets("a text is more than a number", MM_POLICY_MAX, integer(INT64_MAX), null, ab, ab);
+    meets("a number is less than a text", MM_POLICY_MIN, ab, null, real(1e300), real(1e300));
+    meets("a blob is more than a text", MM_POLICY_MAX, abc, null, blob, blob);
+    meets("an integer beside the nearest real", MM_POLICY_MAX, real(9007199254740992.0), null,
+          integer(9007199254740993), integer(9007199254740993));
+    meets("NULL is no maximum", MM_POLICY_MAX, integer(-5), integer(1), null, integer(-5));
+    meets("nor a minimum", MM_POLICY_MIN, integer(5), integer(1), null, integer(5));
+    meets("and gives way", MM_POLICY_MIN, null, integer(1), integer(7), integer(7));
+    meets("the last", MM_POLICY_LAST, integer(5), integer(1), null, null);
+}
+
+/* Without `all` a column counts as changed where old and new differ. */
+static void unchanged(void)
+{
+    static const uint8_t pk[2] = { 1, 0 };
+    const struct mm_fold_columns columns = { 2, pk, NULL };
+    struct two same = row(1, 4);
+    struct two here = row(1, 6);
+    struct two image = row(1, -1);
+    struct two key = row(2, 5);
+    enum mm_conflict_kind kind;
+    check("what was not changed is left alone",
+          mm_fold_row(MM_OP_UPDATE, false, &columns, same.v, same.v, here.v, image.v, &kind) == MM_FOLD_NOTHING &&
+              kind == MM_CONFLICT_NONE);
+    check("a key is not changed by an UPDATE",
+          mm_fold_row(MM_OP_UPDATE, true, &columns, same.v, key.v, here.v, image.v, &kind) == MM_FOLD_WRITE &&
+              mm_value_same(&image.v[0], &here.v[0]) && mm_value_same(&image.v[1], &key.v[1]));
+}
+
 int main(void)
 {
     acceptance();
     parts();
     rows();
+    policies();
+    unchanged();
     check("delta adds up", delta(10, 5, 7) == 12 && delta(10, 7, 5) == 8);
     check("delta saturates", delta(INT64_MAX, 0, 5) == INT64_MAX && delta(INT64_MIN, 5, 0) == INT64_MIN);
     check("a difference beyond int64 is exact", delta(INT64_MIN, INT64_MIN, INT64_MAX) == INT64_MAX &&

@@ -303,6 +303,49 @@ static void begun_again_and_read_again(void)
     world_close(&w);
 }
 
+/* What was folded before a policy is folded without it in a second reading, too. */
+static void policy_read_again(void)
+{
+    struct world w;
+    open_world(&w, 1);
+    bool good = run_sql(&w, 0, "UPDATE plain SET a = 1 WHERE id = 2");
+    turns(&w, 0);
+    good = good && set_policy(&w, 0, "a", MM_POLICY_MAX);
+    turns(&w, 0);
+    good = good && run_sql(&w, 0, "UPDATE plain SET b = 'behind' WHERE id = 2");
+    world_settle(&w);
+    good = good && !w.failed && world_again(&w, &w.node[1], 0);
+    world_settle(&w);
+    check("a second reading folds by the policies of each place",
+          good && !w.failed && answer(&w, 1, "SELECT a = 1 AND b = 'behind' FROM main.plain WHERE id = 2") == 1, w.why);
+    world_close(&w);
+}
+
+/* A second reading that is broken off goes on where it was: rows without a key show it. */
+static void broken_off(void)
+{
+    enum { BAG = 4 };
+    static const char rows[] = "SELECT count(*) FROM main.bag WHERE a = 'once'";
+    struct world w;
+    bool good = true;
+    open_world(&w, 1);
+    for (int k = 0; k < COMMITS; k++) {
+        good = good && run_sql(&w, 0, "INSERT INTO bag VALUES ('once', 1)");
+    }
+    world_settle(&w);
+    good = good && !w.failed && world_again(&w, &w.node[1], BAG) && answer(&w, 1, rows) == 0;
+    for (int k = 0; k < 100 && good && answer(&w, 1, rows) == 0; k++) {
+        act(&w, WORLD_DELIVER, 1);
+        act(&w, WORLD_APPLY, 1);
+    }
+    int64_t some = answer(&w, 1, rows);
+    act(&w, WORLD_RESTART, 1);
+    world_settle(&w);
+    check("a second reading that is broken off goes on where it was",
+          good && !w.failed && some > 0 && some < COMMITS && answer(&w, 1, rows) == COMMITS, w.why);
+    world_close(&w);
+}
+
 static void two_shards(void)
 {
     struct world w;
@@ -331,6 +374,8 @@ int main(void)
     ended_too_early();
     ended_and_read_again();
     begun_again_and_read_again();
+    policy_read_again();
+    broken_off();
     two_shards();
     return failed > 0;
 }
