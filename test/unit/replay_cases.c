@@ -346,6 +346,34 @@ static void broken_off(void)
     world_close(&w);
 }
 
+/* Two transactions meet in one row, and one of them has more rows than are remembered one
+** by one: pending (`large` 1) or foreign (0). */
+static void many_rows(int large)
+{
+    static const char fill[] =
+        "BEGIN; WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) "
+        "INSERT INTO plain SELECT i, i, NULL FROM n";
+    struct world w;
+    open_world(&w, 1);
+    turns(&w, 1);
+    bool good = run_sql(&w, large, fill) && (large == 1 || run_sql(&w, 1, "BEGIN")) &&
+                (large == 0 || run_sql(&w, 0, "BEGIN")) &&
+                run_sql(&w, 0, "UPDATE plain SET a = 'theirs', b = 'theirs' WHERE id = 1") &&
+                run_sql(&w, 1, "UPDATE plain SET b = 'mine' WHERE id = 1") && run_sql(&w, 0, "COMMIT") &&
+                run_sql(&w, 1, "COMMIT");
+    turns(&w, 0);
+    for (int k = 0; k < 40 && w.node[1].r.shard[0].pos.seq < net_end(w.net, 1); k++) {
+        act(&w, WORLD_DELIVER, 1);
+        act(&w, WORLD_APPLY, 1);
+    }
+    check(large == 1 ? "a large pending transaction stays on top" : "a pending one stays on top of a large one",
+          good && !w.failed && mm_pending_count(w.node[1].r.shard[0].pending) == 1 &&
+              answer(&w, 1, "SELECT a = 'theirs' AND b = 'mine' FROM main.plain WHERE id = 1") == 1 &&
+              answer(&w, 1, "SELECT count(*) FROM main.plain") == 5003,
+          w.why);
+    world_close(&w);
+}
+
 static void two_shards(void)
 {
     struct world w;
@@ -376,6 +404,8 @@ int main(void)
     begun_again_and_read_again();
     policy_read_again();
     broken_off();
+    many_rows(0);
+    many_rows(1);
     two_shards();
     return failed > 0;
 }

@@ -259,6 +259,14 @@ static void quiet(void)
           ahead && said[0] == MM_STORED && said[1] == MM_STORED_NOTHING && said[2] == MM_STORED_NOTHING &&
               !mm_repl_dirty(r) && !more,
           err.msg);
+    int rows[3] = { 0 };
+    for (int k = 0; k < 3; k++) {
+        int before = sqlite3_total_changes(r->db);
+        echoes(&w, 2 + k);
+        (void)mm_commit_store(r, &trim, &more, &err);
+        rows[k] = sqlite3_total_changes(r->db) - before;
+    }
+    check("each time what is new alone", rows[0] > 0 && rows[1] == rows[0] && rows[2] == rows[0], err.msg);
     world_settle(&w);
     check("and all end equal after that", !w.failed, w.why);
     world_close(&w);

@@ -178,6 +178,45 @@ static void half_read(struct world *w, int taken_in)
     }
 }
 
+/* What was accepted while that is not decided is told by its txid, not by its outbox id. */
+static void known_by_txid(void)
+{
+    struct world w;
+    open_world(&w, 2);
+    rest(&w);
+    put(&w, 0, SECOND, 100);
+    act(&w, WORLD_PUMP, 0);
+    met(&w, 0);
+    act(&w, WORLD_BACKUP, 0);
+    put(&w, 0, FIRST, 101);
+    act(&w, WORLD_PUMP, 0);
+    met(&w, 0);
+    for (int k = 0; k < MANY; k++) {
+        put(&w, 1, SECOND, 300 + k);
+    }
+    act(&w, WORLD_PUMP, 1);
+    met(&w, 1);
+    act(&w, WORLD_SETBACK, 0);
+    struct mm_repl *r = &w.node[0].r;
+    net_only(r->bus, FIRST);
+    for (int k = 0; k < MANY && r->move_due == 0; k++) {
+        act(&w, WORLD_DELIVER, 0);
+        act(&w, WORLD_APPLY, 0);
+    }
+    net_only(r->bus, SECOND);
+    for (int k = 0; k < MANY && mm_pending_count(r->shard[SECOND - 1].pending) > 0; k++) {
+        act(&w, WORLD_DELIVER, 0);
+        act(&w, WORLD_APPLY, 0);
+    }
+    bool good = r->move_due != 0 && !mm_repl_caught_up(r);
+    act(&w, WORLD_FLUSH, 0);
+    r->reload_needed = true;
+    act(&w, WORLD_DELIVER, 0);
+    check("what was accepted is not pending again", good && mm_pending_count(r->shard[SECOND - 1].pending) == 0, w.why);
+    net_only(r->bus, 0);
+    finish(&w, "and counts once");
+}
+
 static void until_caught_up(struct world *w)
 {
     net_only(w->node[0].r.bus, 0);
@@ -227,6 +266,7 @@ int main(void)
     one_shard();
     not_told_yet(FIRST);
     not_told_yet(SECOND);
+    known_by_txid();
     two_shards(FIRST);
     two_shards(SECOND);
     return failed > 0;
