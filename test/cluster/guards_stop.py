@@ -21,13 +21,13 @@ CREATE TABLE t(id INTEGER PRIMARY KEY, v, r REAL, b BLOB);
 CREATE TABLE wide(k TEXT NOT NULL PRIMARY KEY, %s);
 CREATE TABLE uniq(id INTEGER PRIMARY KEY, u TEXT UNIQUE);
 """ % ", ".join("c%d" % k for k in range(40))
-MOST = 200000
+MOST = 100000
 # What the last of it does is noted by nobody; no statement may fail or change for it.
 FOREIGN = """
 PRAGMA trusted_schema=off;
 .dbconfig defensive on
 INSERT INTO t VALUES (1001, 'noted', 1.0, x'01');
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
   INSERT INTO wide(k, c0, c39) SELECT 'key' || i, i, hex(zeroblob(20)) FROM n;
 UPDATE wide SET c1 = c0 || 'x', c38 = 1.5;
 INSERT OR REPLACE INTO t SELECT 1001, 'replaced', 2.0, zeroblob(300000);
@@ -95,9 +95,9 @@ def beyond(a, b, mode, nats):
     """Nothing runs: the log keeps within what is left of outbox_max_bytes."""
     nats.pause()
     for _ in range(3):
-        a.sql("INSERT INTO t(v) VALUES (hex(zeroblob(20000)))")
+        a.sql("INSERT INTO t(v) VALUES (hex(zeroblob(10000)))")
     a.quit()
-    room = MOST - 3 * 40000
+    room = MOST - 3 * 20000
     last = shell(a.db, FOREIGN)[-2:]
     check("%s: RETURNING, changes() and last_insert_rowid() are right" % mode, last == ["1002|last", "1|1002"], last)
     rows, size, marked = log_size(a.db)
@@ -118,7 +118,7 @@ def noted(a, b, mode, nats):
     nats.pause()
     a.sql("BEGIN")
     for k in range(4):
-        a.sql("INSERT INTO wide(k, c0) VALUES ('own%d', hex(zeroblob(60000)))" % k)
+        a.sql("INSERT INTO wide(k, c0) VALUES ('own%d', hex(zeroblob(20000)))" % k)
     a.sql("UPDATE wide SET c2 = 5 WHERE k GLOB 'own*'")
     a.sql("COMMIT")
     wait_until(lambda: log_size(a.db)[0] == 0, 10 * SLOW, "what was noted is moved")
