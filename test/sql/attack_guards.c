@@ -40,7 +40,7 @@ static const char loose[] =
     "CREATE TABLE bag(x, y);"
     "CREATE TABLE ubag(x, u UNIQUE);"
     "CREATE TABLE named(k TEXT PRIMARY KEY COLLATE NOCASE, v, u UNIQUE);"
-    "CREATE TABLE ruled(id INTEGER PRIMARY KEY, name TEXT, n, live, twice AS (n * 2), UNIQUE(twice, live));"
+    "CREATE TABLE ruled(id INTEGER PRIMARY KEY, name TEXT, n, live, twice AS (n * 2) STORED, UNIQUE(twice, live));"
     "CREATE UNIQUE INDEX ruled_name ON ruled(lower(name) COLLATE RTRIM DESC, id > 4) WHERE ruled.live = 1;"
     "CREATE TABLE rbag(a, b); CREATE UNIQUE INDEX rbag_ab ON rbag(b % 3, \"a\" || 'x') WHERE a IS NOT NULL;";
 static const char loose_rows[] =
