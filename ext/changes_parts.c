@@ -31,6 +31,7 @@ struct mm_changes_parts *mm_changes_parts_open(bool from_first, struct mm_err *e
         return NULL;
     }
     p->from_first = from_first;
+    p->epoch = from_first ? 1 : 0; /* a later one says so before anything else; shard 1 alone tells of the founding */
     mm_buf_init(&p->whole, MM_CHANGES_PARTS_MAX);
     p->accept = mm_accept_open(NULL, 0, true, err);
     if (p->accept == NULL) {

@@ -167,6 +167,14 @@ static void numbers(void)
     part(2, 1);
     part(2, 2);
     check("transactions in one message count", whole());
+    begin(true);
+    m = numbered(MM_MSG_TXN, 1, 1);
+    m.epoch = 2;
+    take(&m);
+    part(1, 0);
+    part(1, 1);
+    part(1, 2);
+    check("but of the first epoch alone, where none is told of", whole());
     m = numbered(MM_MSG_SEEDED, 2, 0);
     m.epoch = 2;
     take(&m);
