@@ -220,13 +220,10 @@ check-asan-run: build/asan/libmarmot.so $(UNIT_asan) build/asan/$(TOOL)
 check-tsan:
 	@$(call need,$(DEPS))
 	@$(MAKE) -j$(JOBS) check-tsan-run
-# Without large_transactions, whose 60 MB take TSan longer than its waits allow; and storm, whose clusters
-# must come to rest within a minute.
-NOT_TSAN := %/large_transactions.py %/storm.py
 check-tsan-run: build/tsan/libmarmot.so $(UNIT_tsan) build/tsan/$(TOOL)
 	@MARMOT_SO=$(CURDIR)/build/tsan/libmarmot.so MARMOT_PRELOAD=$$(gcc -print-file-name=libtsan.so) \
 	    TSAN_OPTIONS=halt_on_error=1 MARMOT_TEST_ROUNDS=5 ./test/run --slow 5 \
-	    $(UNIT_tsan) $(SCRIPTS) $(filter-out $(NOT_TSAN),$(CLUSTER))
+	    $(UNIT_tsan) $(SCRIPTS) $(CLUSTER)
 
 check-valgrind:
 	@$(call need,$(DEPS_VALGRIND))

@@ -93,7 +93,7 @@ class Host:
 
     def died(self):
         with open(self.errors, errors="replace") as log:
-            return Died("%s ended by itself (%s): %s" % (self.name, self.process.wait(30), log.read()[-1500:]))
+            return Died("%s ended by itself (%s): %s" % (self.name, self.process.wait(30 * SLOW), log.read()[-1500:]))
 
     def line(self, seconds):
         end = time.monotonic() + seconds
@@ -114,13 +114,13 @@ class Host:
         except BrokenPipeError:
             raise self.died() from None
 
-    def answer(self, seconds=60):
+    def answer(self, seconds=60 * SLOW):
         while True:
             said = self.line(seconds)
             if not {"ready", "late", "transfer"} & set(said):
                 return said
 
-    def ask(self, words, seconds=60):
+    def ask(self, words, seconds=60 * SLOW):
         self.tell(words)
         return self.answer(seconds)
 
@@ -130,7 +130,7 @@ class Host:
             self.reap()
 
     def reap(self):
-        code = self.process.wait(30)
+        code = self.process.wait(30 * SLOW)
         for pipe in (self.process.stdin, self.process.stdout):
             try:
                 pipe.close()
@@ -143,9 +143,9 @@ class Host:
         self.tell("quit")
         process = self.process
         try:
-            code = process.wait(30)
+            code = process.wait(30 * SLOW)
         except subprocess.TimeoutExpired:
-            raise Timeout("%s ends within 30 s of being told to" % self.name) from None
+            raise Timeout("%s ends within %g s of being told to" % (self.name, 30 * SLOW)) from None
         if code != 0:
             raise self.died()
         self.reap()
@@ -298,7 +298,7 @@ class Storm:
     def judge_reader(self):
         self.reader.stdin.close()
         said = json.loads(self.reader.stdout.read() or b"{}")
-        code = self.reader.wait(30)
+        code = self.reader.wait(30 * SLOW)
         if code != 0 or not said.get("changes"):
             raise Timeout("the reader ended with %d: %s" % (code, said))
         count("looks of readers", said["looks"])
