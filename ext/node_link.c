@@ -224,9 +224,11 @@ static void follow(struct mm_node *n)
             continue;
         }
         if (s->replay != NULL) { /* broken off in the middle: once more from the beginning */
+            mm_gate_enter();
             mm_accept_close(s->replay);
             s->replay = NULL;
             mm_join_replay_begin(r, s, &err);
+            mm_gate_leave();
             if (err.rc != SQLITE_OK) {
                 n->replay_due = true;
                 continue;

@@ -18,7 +18,7 @@ bool mm_node_take_lock(struct mm_node *n)
 {
     struct stat here;
     struct stat named;
-    char *name = sqlite3_mprintf("%s-marmot-lock", n->path);
+    char *name = mm_buf_text("%s-marmot-lock", n->path);
     if (name == NULL) {
         return false;
     }
@@ -30,7 +30,7 @@ bool mm_node_take_lock(struct mm_node *n)
     if (n->lock_fd < 0) {
         n->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     }
-    sqlite3_free(name);
+    free(name);
     struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     return n->lock_fd >= 0 && fcntl(n->lock_fd, F_SETLK, &l) == 0;
 }

@@ -3,8 +3,10 @@
 ** the end of the replicating process as the close of its lock file; where the
 ** system cannot tell, the clock serves. */
 #include <poll.h>
+#include <stdlib.h>
 #include <time.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/gate.h"
@@ -139,11 +141,11 @@ bool mm_node_elect(struct mm_node *n, int *wait_ms)
         return true;
     }
     bool watched = mm_notify_works(n->notify);
-    char *name = watched ? NULL : sqlite3_mprintf("%s-marmot-lock", n->path);
+    char *name = watched ? NULL : mm_buf_text("%s-marmot-lock", n->path);
     if (name != NULL) {
         mm_notify_watch(n->notify, name, MM_NOTIFY_CLOSED);
     }
-    sqlite3_free(name);
+    free(name);
     *wait_ms = mm_notify_works(n->notify) ? SAFETY_MS : MM_STANDBY_MS;
     return !watched && mm_node_take_lock(n); /* it may have been let go before the watch */
 }

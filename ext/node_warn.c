@@ -37,8 +37,8 @@ static void why_none(struct mm_node *n, char *out, size_t size)
         if (mm_watchlist_missing(n->r.db, &missing, &none)) {
             (void)snprintf(out, size, "table %s there", missing);
         }
-        mm_gate_leave();
         sqlite3_free(missing);
+        mm_gate_leave();
     }
     if (out[0] == '\0') {
         (void)snprintf(out, size, "%s", n->keep_error);

@@ -186,3 +186,13 @@ char *mm_buf_take(struct mm_buf *b)
     mm_buf_free(b);
     return s;
 }
+
+char *mm_buf_text(const char *fmt, ...)
+{
+    char *text = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    return n >= 0 ? text : NULL;
+}

@@ -48,4 +48,8 @@ int mm_buf_check(const struct mm_buf *b, struct mm_err *err, const char *what);
 ** free()) and empties the buffer; NULL when it had failed. */
 char *mm_buf_take(struct mm_buf *b);
 
+/* A text of its own: free() it; NULL without memory. For threads of ours outside of the gate (gate.h), where
+** sqlite3_mprintf would take the lock of SQLite's memory. */
+char *mm_buf_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 #endif

@@ -1,8 +1,10 @@
 #include "repl/record.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define MESSAGE_MAX ((size_t)8 << 20)
 #define DESCRIPTION "libmarmot 1 cluster "
@@ -58,7 +60,9 @@ int mm_record_make(struct mm_repl *r, const struct mm_join_options *o, const cha
     uint8_t fresh[16];
     struct mm_buf b;
     bucket_name(o, bucket, sizeof bucket);
-    sqlite3_randomness(sizeof fresh, fresh);
+    if (getrandom(fresh, sizeof fresh, 0) != (ssize_t)sizeof fresh) { /* not SQLite's: no gate is held here */
+        return mm_err_set(err, SQLITE_IOERR, "no random number for the cluster's id: %s", strerror(errno));
+    }
     mm_buf_init(&b, MESSAGE_MAX);
     for (size_t k = 0; k < sizeof fresh && id == NULL; k++) {
         mm_buf_printf(&b, "%02x", fresh[k]);

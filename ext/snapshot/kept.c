@@ -1,5 +1,8 @@
 #include "snapshot/kept.h"
 
+#include <stdlib.h>
+
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/gate.h"
@@ -11,7 +14,7 @@ char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int6
     if (err->rc != SQLITE_OK) {
         return NULL;
     }
-    char *name = sqlite3_mprintf("%s-before-join-%lld", path, (long long)mm_clock_wall_ms());
+    char *name = mm_buf_text("%s-before-join-%lld", path, (long long)mm_clock_wall_ms());
     if (name == NULL) {
         mm_err_nomem(err);
         return NULL;
@@ -29,7 +32,7 @@ char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int6
     sqlite3_close(db);
     mm_gate_leave();
     if (err->rc != SQLITE_OK) {
-        sqlite3_free(name);
+        free(name);
         return NULL;
     }
     return name;

@@ -6,7 +6,7 @@
 
 #include "snapshot/work.h"
 
-/* Returns its name, "<path>-before-join-<ms since 1970>" (sqlite3_free); NULL with err set.
+/* Returns its name, "<path>-before-join-<ms since 1970>" (free()); NULL with err set.
 ** *upto: outbox id up to which all is in it. */
 char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int64_t *upto, struct mm_err *err);
 

@@ -4,17 +4,18 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/sqlite.h"
 
 void mm_manifest_name(struct mm_manifest *m)
 {
-    uint32_t random;
+    uint32_t random = 0;
     int64_t sum = 0;
     for (int k = 0; k < m->nshard; k++) {
         sum += m->shard[k].seq;
     }
-    sqlite3_randomness(sizeof random, &random);
+    (void)getrandom(&random, sizeof random, 0); /* not SQLite's, whose lock a fork might find held */
     (void)snprintf(m->id, sizeof m->id, "%.32s-%06lld-%015lld-%08lld-%08x", m->cluster_id, (long long)m->epoch,
                    (long long)sum, (long long)m->generation, random);
 }

@@ -373,7 +373,7 @@ struct mm_task *mm_task_open(const struct mm_task_options *o, struct mm_err *err
     t->o.keep_log.nshard = o->repl.nshard;
     t->began_ms = t->ended_ms = mm_clock_mono_ms();
     mm_err_init(&t->err);
-    t->copy = sqlite3_mprintf("%s-marmot-copy", o->path);
+    t->copy = mm_buf_text("%s-marmot-copy", o->path);
     if (t->copy == NULL) {
         mm_err_nomem(err);
     } else {
@@ -405,8 +405,8 @@ bool mm_task_close(struct mm_task *t)
     mm_diff_free(&t->diff);
     (void)pthread_mutex_destroy(&t->mu);
     (void)pthread_cond_destroy(&t->told);
-    sqlite3_free(t->copy);
-    sqlite3_free(t->kept);
+    free(t->copy);
+    free(t->kept);
     free(t);
     return true;
 }
