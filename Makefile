@@ -234,7 +234,7 @@ check-valgrind:
 # value_keys, since valgrind's long double has 64 bits and SQLite compares numbers with it; and
 # bus_restart, which measures its own memory.
 NOT_VALGRIND := %/attack_faults %/value_keys %/bus_restart
-VALGRIND := valgrind -q --error-exitcode=99
+VALGRIND := valgrind -q --error-exitcode=99 --suppressions=$(CURDIR)/test/lib/valgrind.supp
 check-valgrind-run: build/release/libmarmot.so $(UNIT_release)
 	@MARMOT_SO=$(CURDIR)/build/release/libmarmot.so MARMOT_WRAP='$(VALGRIND) --exit-on-first-error=yes --fair-sched=yes' \
 	    MARMOT_TEST_ROUNDS=5 PYTHONMALLOC=malloc \
