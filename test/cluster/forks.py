@@ -18,7 +18,9 @@ FORKS = 120
 # 3 is a child with a node of its own. The thread sanitizer keeps the parent's threads in the child and ends
 # it when one of its own gets the same id.
 KINDS = [0, 1, 2, 4] if "tsan" in os.environ.get("MARMOT_PRELOAD", "") else [0, 1, 2, 3, 4]
-LIMIT = 20 * SLOW  # seconds for a child: it needs some milliseconds
+# The address sanitizer's own allocator is no use in the child of a fork beside threads: it may find its locks held.
+CHILDREN_HANG = "asan" in os.environ.get("MARMOT_PRELOAD", "")
+LIMIT = 20 if CHILDREN_HANG else 20 * SLOW  # seconds for a child: it needs some milliseconds
 
 
 def connect(path):
@@ -99,15 +101,18 @@ def main():
         finally:
             done.set()
             thread.join()
-        check("no child of %d hangs" % FORKS, hung == 0, "%d did" % hung)
-        check("none fails", not failed, failed)
+        judge = bar if CHILDREN_HANG else check
+        judge("no child of %d hangs" % FORKS, hung == 0, "%d did" % hung)
+        judge("none fails", not failed, failed)
         check("the node of the parent lives", a.execute("SELECT marmot_sync(20000)").fetchone()[0] == 1,
               a.execute("SELECT marmot_status()").fetchone()[0])
         check("the other node lives", b.sync(20000) == 1, b.status())
         wait_equal([path, b.db], 20)
         have = {r[0] for r in peek(b.db, "SELECT id FROM t WHERE id >= 100000")}
         want = set(wrote) | set(range(200000, 200000 + FORKS))
-        check("what parent and children wrote is everywhere", have == want, sorted(have ^ want)[:10])
+        more = CHILDREN_HANG and have - want <= {100000 + k for k in range(FORKS)}  # of one that hung later
+        check("what parent and children wrote is everywhere", want <= have and (have == want or more),
+              sorted(have ^ want)[:10])
         idle.close()
         a.close()
         b.quit()
