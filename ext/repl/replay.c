@@ -84,12 +84,25 @@ int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
     return mm_targets_each(r->targets, make_stale, &l, err);
 }
 
+/* A reading that is under way has gone past what the table lacks: it waits for the next one. */
+static void leave(struct mm_shard *s, const char *table)
+{
+    for (size_t k = 0; k < s->replay_tables; k++) {
+        if (sqlite3_stricmp(s->replay_table[k], table) == 0) {
+            free(s->replay_table[k]);
+            s->replay_table[k] = s->replay_table[--s->replay_tables];
+            return;
+        }
+    }
+}
+
 static int look_again(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
     if (t->state == MM_STALE && t->joined_seq != 0 && t->def == NULL) { /* it would come back with other rows */
         mm_watch_set_joined_seq(l->r->db, t->name, MM_SEQ_COPY, err);
     } else if (t->state == MM_STALE && t->joined_seq > 0 && t->def->supported) {
+        leave(&l->r->shard[t->shard - 1], t->name);
         mm_watch_set(l->r->db, t->name, MM_JOINING, NULL, err);
         mm_log(MM_LOG_INFO, "table %s was stale and is read from the log again", t->name);
         l->found++;
