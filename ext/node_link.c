@@ -55,6 +55,7 @@ static bool connect_bus(struct mm_node *n)
         n->offered = true;
         n->connections++;
         n->connected_ms = mm_clock_mono_ms();
+        n->listening = false; /* that was the old connection's */
         n->failed_connects = 0;
         mm_err_init(&n->problem);
         n->verdict = MM_NODE_LIVE;

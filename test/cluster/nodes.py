@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from marmot_test import *  # noqa: E402,F403
 from cluster_nats import RawNats  # noqa: E402
 from cluster_wire import field, fixed  # noqa: E402
+from storm_proxy import Proxy  # noqa: E402
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, v);"
 SHARDS = 3
@@ -78,6 +79,22 @@ def silence(nats, nodes, ids):
     ok("an outage passes")
 
 
+def cut_off(ws, nats, nodes, config):
+    """A connection that is lost and there again at once: it hears of who comes after that."""
+    link = Proxy(nats.port)
+    late = Node(ws, "late", config=dict(config, nats={"urls": ["nats://127.0.0.1:%d" % link.port]}), schema=SCHEMA)
+    late.wait_state("live")
+    link.cut()
+    nodes[0].sql("INSERT INTO t(id, v) VALUES (3000, 'after the cut')")
+    wait_until(lambda: late.one("SELECT count(*) FROM t WHERE id = 3000"), 20, "it is connected again")
+    last = Node(ws, "last", config=config, schema=SCHEMA)
+    wait_until(lambda: "last.db" in {r["name"] for r in nodes_of(late).values()}, 15,
+               "after a lost connection others are heard again")
+    ok("after a lost connection others are heard again")
+    for n in (late, last):
+        n.quit()
+
+
 def standby(nodes, ids):
     second = Node(nodes[0].workspace, "second", config=nodes[0].config, db=nodes[0].db, watch=False)
     second.wait_state("standby")
@@ -102,6 +119,7 @@ def main():
         standby(nodes, ids)
         silence(nats, nodes, ids)
         garbage(nats, nodes[0], ids)
+        cut_off(ws, nats, nodes, config)
         wait_equal(nodes)
     finish()
 

@@ -185,9 +185,10 @@ def log_lost(nats, a, b, c):
     ids = {n.one("SELECT marmot_node_id()"): n for n in (a, b, c)}
     named = r"seed'\) on node (\d+)"
     for n in (a, b, c):
-        wait_until(lambda: re.search(named, n.status()["remedy"]) and
-                   ids[int(re.search(named, n.status()["remedy"]).group(1))] is not c, 20 * SLOW,
-                   "the remedy of %s names another one" % n.name)
+        def another():
+            it = re.search(named, n.status()["remedy"])
+            return it and ids[int(it.group(1))] is not c
+        wait_until(another, 20 * SLOW, "the remedy of %s names another one" % n.name)
     for how in ("seed", "adopt", "merge"):
         fails("it may not do it: %s" % how, c, "marmot_rejoin('%s')" % how, "replicate")
     rejoin(ids[int(re.search(named, a.status()["remedy"]).group(1))], "seed")
