@@ -62,6 +62,7 @@ sqlite, marmot = ctypes.CDLL(sys.argv[3]), ctypes.CDLL(sys.argv[1])
 assert sqlite.sqlite3_auto_extension(marmot.sqlite3_marmot_init) == 0
 db, st = ctypes.c_void_p(), ctypes.c_void_p()
 assert sqlite.sqlite3_open_v2(sys.argv[2].encode(), ctypes.byref(db), 0x2 | 0x8000, None) == 0  # READWRITE, NOMUTEX
+assert sqlite.sqlite3_busy_timeout(db, 5000) == 0
 sqlite.sqlite3_db_mutex.restype = sqlite.sqlite3_errmsg.restype = ctypes.c_char_p
 assert sqlite.sqlite3_db_mutex(db) is None
 rc = sqlite.sqlite3_exec(db, b"SELECT marmot_init(); INSERT INTO t VALUES (-1, 'x'), (-2, 'x'); BEGIN;"
