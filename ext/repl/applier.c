@@ -30,11 +30,8 @@ static void advance(struct mm_shard *s, const struct mm_item *it)
 /* The own pending transaction that this message is the echo of. */
 static bool is_echo(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m)
 {
-    if (m->node != r->node || mm_pending_count(s->pending) == 0) {
-        return false;
-    }
-    const struct mm_pend *e = mm_pending_at(s->pending, 0);
-    return e->incarnation == m->incarnation && memcmp(e->txid, m->txid, MM_TXID_SIZE) == 0;
+    return m->node == r->node && mm_pending_count(s->pending) > 0 &&
+           memcmp(mm_pending_at(s->pending, 0)->txid, m->txid, MM_TXID_SIZE) == 0;
 }
 
 static void pop_echo(struct mm_shard *s)
@@ -111,7 +108,8 @@ static bool any_stale(struct mm_applier *a, const struct mm_txn *txn, struct mm_
 static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
 {
     if (it->bad.rc != SQLITE_OK || it->msg.kind != MM_MSG_TXN || !is_echo(a->r, s, &it->msg) ||
-        mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean || any_policy(a, &it->msg.txn, err) ||
+        mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean ||
+        mm_pending_at(s->pending, 0)->incarnation != it->msg.incarnation || any_policy(a, &it->msg.txn, err) ||
         any_stale(a, &it->msg.txn, err)) {
         return false;
     }
@@ -239,6 +237,8 @@ static int fold_accepted(struct mm_applier *a, struct mm_shard *s, struct mm_ite
     }
     if (!echo) {
         note_moved(a, s, m, err);
+    } else if (mm_pending_at(s->pending, 0)->incarnation != m->incarnation) {
+        mm_repl_note_moved_to(r, mm_pending_at(s->pending, 0), m->incarnation, s->n, err);
     }
     mm_accept_take(s->accept, m, err);
     if (echo && err->rc == SQLITE_OK) {

@@ -321,6 +321,15 @@ int mm_repl_enter_epoch(struct mm_repl *r, const struct mm_position *pos, struct
     return err->rc == SQLITE_OK ? mm_repl_reload(r, err) : err->rc;
 }
 
+int mm_repl_note_moved_to(struct mm_repl *r, const struct mm_pend *e, int64_t to, int shard, struct mm_err *err)
+{
+    if (e->incarnation != r->move_due && e->incarnation != mm_head_incarnation(r->db, err)) {
+        return err->rc; /* it has moved itself */
+    }
+    mm_repl_note_moved(r, e->incarnation, shard, err);
+    return mm_meta_set_int(r->db, MM_META_MOVE_TO, to, err);
+}
+
 int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err)
 {
     if (r->move_due == 0 || !mm_repl_caught_up(r) || err->rc != SQLITE_OK) {
@@ -341,8 +350,10 @@ int mm_repl_settle_move(struct mm_repl *r, bool *moved, struct mm_err *err)
     }
     *moved = true;
     if (first != NULL) {
-        mm_outbox_move(r->outbox, old, first->id, derive(old, first->txid), err);
+        int64_t to = mm_meta_int(r->db, MM_META_MOVE_TO, 0, err);
+        mm_outbox_move(r->outbox, old, first->id, to != 0 ? to : derive(old, first->txid), err);
     }
+    mm_meta_set_text(r->db, MM_META_MOVE_TO, NULL, err);
     mm_meta_set_int(r->db, MM_META_MOVED, 1, err);
     mm_meta_set_text(r->db, MM_META_MOVE_DUE, NULL, err);
     return mm_repl_fresh_incarnation(r, err);

@@ -136,6 +136,9 @@ int mm_repl_fresh_incarnation(struct mm_repl *r, struct mm_err *err);
 /* The log gives numbers of incarnation `old` to transactions that are not here:
 ** this file was set back. Remembered in the same transaction. */
 int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err *err);
+/* The log has what is pending here (`e`) under another incarnation: a copy of this file
+** found so first, and has moved it. What is pending behind it goes where the copy's goes. */
+int mm_repl_note_moved_to(struct mm_repl *r, const struct mm_pend *e, int64_t to, int shard, struct mm_err *err);
 /* Once caught up (only then is it known what each shard has of it): what is
 ** pending under that incarnation, from the first one in a shard that met such a
 ** number, moves to one that every copy derives alike,

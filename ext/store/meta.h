@@ -36,6 +36,7 @@ int mm_meta_set_text(sqlite3 *db, const char *key, const char *v, struct mm_err 
 #define MM_META_CLUSTER "cluster_id"      /* 32 hex digits, once joined */
 #define MM_META_JOINED "joined"           /* 1 after the founded message was folded */
 #define MM_META_MOVE_DUE "move_due"       /* incarnation whose numbers the log gave to others, until it is left */
+#define MM_META_MOVE_TO "move_to"         /* the one that a copy of this file took for what is pending here, too */
 #define MM_META_MOVE_SHARDS "move_shards" /* in which shards: bit n - 1 */
 #define MM_META_MOVED "moved"             /* 1 once the file was found set back */
 #define MM_META_SEED "seed"               /* the token of an epoch that this database begins, until it counts */
