@@ -222,6 +222,52 @@ static void two_shards(int taken_in)
     finish(&w, "and all end equal in both shards");
 }
 
+static void put_in_bag(struct world *w, int node, const char *what)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_db_exec(w->node[node].app, &err, "INSERT INTO main.bag VALUES (%Q, 1)", what);
+    w->failed = w->failed || err.rc != SQLITE_OK;
+}
+
+static int64_t bagged(struct world *w, int node, const char *what)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    return mm_db_int(w->node[node].app, &err, -1, "SELECT count(*) FROM main.bag WHERE a = %Q", what);
+}
+
+/* A file that was set back is copied with what waits in it. The first of the two to read the
+** log moves what waits to other numbers and sends it: the other meets there what waits with it
+** as well, under numbers that it has not taken yet. */
+static void copied_before_the_move(int more)
+{
+    struct world w;
+    char name[200];
+    open_world(&w, 1);
+    rest(&w);
+    act(&w, WORLD_BACKUP, 0);
+    put_in_bag(&w, 0, "sent before");
+    turns(&w, 0);
+    act(&w, WORLD_SETBACK, 0);
+    put_in_bag(&w, 0, "waits");
+    for (int k = 0; k < more; k++) {
+        put_in_bag(&w, 0, "behind it");
+    }
+    int copy = w.nnode;
+    act(&w, WORLD_COPY, 0);
+    bool good = w.nnode == copy + 1 && bagged(&w, copy, "waits") == 1;
+    turns(&w, 0);
+    put_in_bag(&w, copy, "of the copy");
+    world_settle(&w);
+    snprintf(name, sizeof name, "what a copy has sent counts once, and so does what waits behind it (%d)", more);
+    check(name,
+          good && !w.failed && bagged(&w, copy, "waits") == 1 && bagged(&w, copy, "behind it") == more &&
+              bagged(&w, 1, "waits") == 1 && bagged(&w, 1, "behind it") == more && bagged(&w, 1, "of the copy") == 1,
+          w.why);
+    finish(&w, "and all end equal");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -231,5 +277,7 @@ int main(void)
     not_told_yet(SECOND);
     two_shards(FIRST);
     two_shards(SECOND);
+    copied_before_the_move(0);
+    copied_before_the_move(3);
     return failed > 0;
 }
