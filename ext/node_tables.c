@@ -40,7 +40,7 @@ void mm_node_tables_step(struct mm_node *n)
         n->tables_since_ms = 0;
         n->next_tables_ms = n->tables_wait_ms = 0;
     }
-    if (!n->linked) {
+    if (!mm_bus_connected(n->r.bus)) {
         n->tables_since_ms = 0; /* patience is for what the cluster does not have, not for what cannot be asked */
     }
     if (now < n->next_tables_ms || !may_begin(n)) {

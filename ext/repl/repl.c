@@ -290,6 +290,7 @@ int mm_repl_note_moved(struct mm_repl *r, int64_t old, int shard, struct mm_err 
                             "incarnation, nothing is lost");
         r->move_due = old;
         mm_meta_set_int(r->db, MM_META_MOVE_DUE, old, err);
+        mm_meta_set_text(r->db, MM_META_MOVE_TO, NULL, err); /* of another incarnation */
     }
     if (shards != r->move_shards) {
         r->move_shards = shards;

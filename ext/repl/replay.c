@@ -215,8 +215,7 @@ static int give_up(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
     if (t->shard == l->s->n && t->state == MM_JOINING && mm_join_takes_part(l->s, t->name)) {
-        wait_for_copy(l->r, t, t->joined_seq > 0 || t->joined_seq == MM_SEQ_BEFORE ? MM_SEQ_BEFORE : MM_SEQ_COPY,
-                      "the log that it reads has a hole", err);
+        wait_for_copy(l->r, t, mm_watch_copy_seq(t->joined_seq), "the log that it reads has a hole", err);
     }
     return err->rc;
 }
@@ -364,8 +363,7 @@ static int finish(void *arg, struct mm_target *t, struct mm_err *err)
         return err->rc;
     }
     if (t->joined_seq <= 0) {
-        return wait_for_copy(l->r, t, t->joined_seq < 0 ? t->joined_seq : MM_SEQ_COPY,
-                             "the log does not say what it began with", err);
+        return wait_for_copy(l->r, t, mm_watch_copy_seq(t->joined_seq), "the log does not say what it began with", err);
     }
     t->state = MM_WATCHED;
     l->r->tables_changed = true;

@@ -201,9 +201,9 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
         return;
     }
     if (d->mode == MM_DIFF_ABSENT && state == MM_JOINING) { /* what is captured of it waits as well */
-        bool begun = mm_watch_joined_seq(r->db, d->name, err) > 0;
+        int64_t seq = mm_watch_joined_seq(r->db, d->name, err);
         mm_watch_set(r->db, d->name, MM_JOINING, d->why, err);
-        mm_watch_set_joined_seq(r->db, d->name, begun ? MM_SEQ_BEFORE : MM_SEQ_COPY, err);
+        mm_watch_set_joined_seq(r->db, d->name, mm_watch_copy_seq(seq), err);
         r->copy_due = r->tables_changed = true;
         mm_log(MM_LOG_INFO, "table %s waits: %s", d->name, d->why);
         return;

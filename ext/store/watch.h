@@ -43,6 +43,11 @@ static inline bool mm_watch_needs_copy(enum mm_watch_state s, int64_t joined_seq
 {
     return (s == MM_STALE || s == MM_JOINING) && joined_seq < 0;
 }
+/* What joined_seq becomes when a table begins to wait for one. */
+static inline int64_t mm_watch_copy_seq(int64_t joined_seq)
+{
+    return joined_seq > 0 ? MM_SEQ_BEFORE : joined_seq < 0 ? joined_seq : MM_SEQ_COPY;
+}
 bool mm_watch_any_needs_copy(sqlite3 *db, struct mm_err *err);
 
 /* Starts to watch: state joining, and the control message `watch` in the
