@@ -71,6 +71,11 @@ bool world_again(struct world *w, struct world_node *n, int table)
     if (n->open || n->r.reload_needed || !world_usable[table] || n->r.shard[shard - 1].pos.seq == 0) {
         return false;
     }
+    /* What memory alone knows may be lost again: then something would be pending below the new rows. */
+    world_node_flush(w, n);
+    if (w->failed || n->r.reload_needed || mm_repl_dirty(&n->r)) {
+        return false;
+    }
     mm_repl_read_outbox(&n->r, &err);
     for (int k = 0; k < n->r.nshard; k++) {
         if (n->r.shard[k].replay != NULL || mm_pending_count(n->r.shard[k].pending) > 0) {
