@@ -141,7 +141,7 @@ void net_cut(struct mm_bus *b)
 
 void net_allow(struct mm_bus *b, int count)
 {
-    b->allowed += count;
+    b->allowed = count;
 }
 
 void net_only(struct mm_bus *b, int shard)

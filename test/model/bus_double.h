@@ -31,7 +31,7 @@ enum net_fate {
 ** connection that was cut (`pick` chooses). False: nothing is under way. */
 bool net_take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate);
 
-/* The next `count` messages of the streams may reach the node. */
+/* The next `count` messages of the streams, and no more, may reach the node. */
 void net_allow(struct mm_bus *b, int count);
 /* Of this shard's stream alone; 0: of all. */
 void net_only(struct mm_bus *b, int shard);

@@ -9,33 +9,9 @@
 #include "repl/join.h"
 #include "store/policy.h"
 #include "store/watch.h"
-#include "test/model/schedule.h"
+#include "test/model/cases.h"
 
 enum { COMMITS = 12 };
-
-static int failed;
-
-static void check(const char *name, bool good, const char *why)
-{
-    printf(good ? "ok %s\n" : "not ok %s: %s\n", name, why);
-    failed += !good;
-}
-
-static void open_world(struct world *w, int shards)
-{
-    uint64_t seed = 0;
-    world_open(w, seed);
-    while (w->shards != shards || w->part_size < 100000) {
-        world_close(w);
-        world_open(w, ++seed);
-    }
-}
-
-static void act(struct world *w, enum world_act a, unsigned node)
-{
-    struct world_step s = { a, node, 1 };
-    world_act(w, &s);
-}
 
 /* One transaction of the application. */
 static bool put_row(struct world *w, const char *table, int id)
@@ -51,23 +27,23 @@ static void sent_once(void)
 {
     struct world w;
     char why[640];
-    open_world(&w, 1);
+    case_open(&w, 1, 0, false);
     bool good = true;
     for (int k = 0; k < COMMITS; k++) {
         good = good && put_row(&w, "plain", 100 + k);
     }
     for (int k = 0; k < 3; k++) {
-        act(&w, WORLD_TURN, 0);
+        case_act(&w, WORLD_TURN, 0);
     }
     int64_t end = net_end(w.net, 1);
     snprintf(why, sizeof why, "%lld messages, not %d; %s", (long long)end, COMMITS + 1, w.why);
-    check("nothing goes wrong: nothing is sent twice", good && !w.failed && end == COMMITS + 1, why);
+    case_check("nothing goes wrong: nothing is sent twice", good && !w.failed && end == COMMITS + 1, why);
     const struct mm_shard *s = &w.node[0].r.shard[0];
     snprintf(why, sizeof why, "%lld ignored, %lld duplicates, %lld resent", (long long)s->ignored,
              (long long)s->duplicates, (long long)s->resent);
-    check("nor is anything ignored", s->ignored + s->duplicates + s->resent == 0, why);
+    case_check("nor is anything ignored", s->ignored + s->duplicates + s->resent == 0, why);
     world_settle(&w);
-    check("and all end equal", !w.failed, w.why);
+    case_check("and all end equal", !w.failed, w.why);
     world_close(&w);
 }
 
@@ -75,17 +51,17 @@ static void sent_once(void)
 static void other_tail(void)
 {
     struct world w;
-    open_world(&w, 1);
+    case_open(&w, 1, 0, false);
     bool good = put_row(&w, "plain", 100);
-    act(&w, WORLD_TURN, 0);
-    act(&w, WORLD_TURN, 1);
+    case_act(&w, WORLD_TURN, 0);
+    case_act(&w, WORLD_TURN, 1);
     good = good && !w.failed && w.node[1].r.shard[0].pos.seq == net_end(w.net, 1);
     const struct net_message *m = net_get(w.net, 1, net_end(w.net, 1));
     ((uint8_t *)m->data)[m->len / 2] ^= 1;
-    act(&w, WORLD_CUT, 1);
-    act(&w, WORLD_TURN, 1);
-    check("another message at the folded place is noticed", good && w.failed && strstr(w.why, "is lost") != NULL,
-          w.why);
+    case_act(&w, WORLD_CUT, 1);
+    case_act(&w, WORLD_TURN, 1);
+    case_check("another message at the folded place is noticed", good && w.failed && strstr(w.why, "is lost") != NULL,
+               w.why);
     world_close(&w);
 }
 
@@ -116,14 +92,7 @@ static void whole(struct mm_repl *r, int (*what)(struct mm_repl *, struct mm_err
         }
     }
     printf("# %s: %ld allocations fail\n", name, nth - 1);
-    check(name, good, "it is not");
-}
-
-static bool run_sql(struct world *w, int node, const char *sql)
-{
-    struct mm_err err;
-    mm_err_init(&err);
-    return mm_db_exec(w->node[node].app, &err, "%s", sql) == SQLITE_OK;
+    case_check(name, good, "it is not");
 }
 
 static bool set_policy(struct world *w, int node, const char *column, enum mm_policy policy)
@@ -139,16 +108,16 @@ static bool set_policy(struct world *w, int node, const char *column, enum mm_po
 static void policy_at_echo(void)
 {
     struct world w;
-    open_world(&w, 1);
+    case_open(&w, 1, 0, false);
     bool good = set_policy(&w, 0, "a", MM_POLICY_MAX);
     for (int k = 0; k < 3; k++) { /* the policy is folded before the change is made */
-        act(&w, WORLD_TURN, 0);
+        case_act(&w, WORLD_TURN, 0);
     }
     good = good && mm_pending_count(w.node[0].r.shard[0].pending) == 0;
-    good = good && run_sql(&w, 0, "UPDATE plain SET a = 1 WHERE id = 2");
-    act(&w, WORLD_TURN, 0);
+    good = good && case_run(&w, 0, "UPDATE plain SET a = 1 WHERE id = 2");
+    case_act(&w, WORLD_TURN, 0);
     world_settle(&w);
-    check("max undoes a smaller value at its origin, too", good && !w.failed, w.why);
+    case_check("max undoes a smaller value at its origin, too", good && !w.failed, w.why);
     world_close(&w);
 }
 
@@ -156,39 +125,24 @@ static void policy_at_echo(void)
 static void policy_between(void)
 {
     struct world w;
-    open_world(&w, 1);
-    bool good = run_sql(&w, 0, "UPDATE plain SET b = 'mine' WHERE id = 1") && set_policy(&w, 1, "a", MM_POLICY_DELTA);
-    act(&w, WORLD_TURN, 1);
+    case_open(&w, 1, 0, false);
+    bool good = case_run(&w, 0, "UPDATE plain SET b = 'mine' WHERE id = 1") && set_policy(&w, 1, "a", MM_POLICY_DELTA);
+    case_act(&w, WORLD_TURN, 1);
     for (int k = 0; k < 2; k++) { /* the policy, then the change: each in a batch of its own */
         world_step(&w, &(struct world_step){ WORLD_DELIVER, 0, 7 });
-        act(&w, WORLD_APPLY, 0);
-        good = good && run_sql(&w, 1, k == 0 ? "UPDATE plain SET b = 'theirs' WHERE id = 1" : "SELECT 1");
-        act(&w, WORLD_TURN, 1);
+        case_act(&w, WORLD_APPLY, 0);
+        good = good && case_run(&w, 1, k == 0 ? "UPDATE plain SET b = 'theirs' WHERE id = 1" : "SELECT 1");
+        case_act(&w, WORLD_TURN, 1);
     }
     struct mm_err err;
     mm_err_init(&err);
     char *b = mm_db_text(w.node[0].app, &err, "SELECT b FROM main.plain WHERE id = 1");
-    check("a pending change stays on top of what comes behind a policy",
-          good && b != NULL && strcmp(b, "mine") == 0 && mm_pending_count(w.node[0].r.shard[0].pending) == 1, b);
+    case_check("a pending change stays on top of what comes behind a policy",
+               good && b != NULL && strcmp(b, "mine") == 0 && mm_pending_count(w.node[0].r.shard[0].pending) == 1, b);
     sqlite3_free(b);
     world_settle(&w);
-    check("and all end equal after it", !w.failed, w.why);
+    case_check("and all end equal after it", !w.failed, w.why);
     world_close(&w);
-}
-
-static int64_t answer(struct world *w, int node, const char *sql)
-{
-    struct mm_err err;
-    mm_err_init(&err);
-    return mm_db_int(w->node[node].app, &err, -1, "%s", sql);
-}
-
-/* A batch may end early: until all is folded. */
-static void turns(struct world *w, unsigned node)
-{
-    for (int k = 0; k < 40; k++) {
-        act(w, WORLD_TURN, node);
-    }
 }
 
 /* Another node ends a transaction whose publisher is only slow: what still comes of it
@@ -200,34 +154,31 @@ static void ended_too_early(void)
     struct world w;
     struct mm_part_row row;
     struct mm_err err;
-    uint64_t seed = 0;
     mm_err_init(&err);
-    world_open(&w, seed);
-    while (w.shards != 1 || w.part_size > 100000 || w.compress) {
-        world_close(&w);
-        world_open(&w, ++seed);
-    }
-    turns(&w, 0);
-    turns(&w, 1);
-    bool good = run_sql(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
-    act(&w, WORLD_PUMP, 0);
+    case_open(&w, 1, 0, true);
+    case_turns(&w, 0);
+    case_turns(&w, 1);
+    bool good = case_run(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
+    case_act(&w, WORLD_PUMP, 0);
     for (int k = 0; k < 3; k++) {
         good = good && net_take(w.net, w.node[0].r.bus, 0, NET_STORED);
     }
-    turns(&w, 1);
-    check("three parts wait", good && answer(&w, 1, held) == 3, w.why);
+    case_turns(&w, 1);
+    case_check("three parts wait", good && case_answer(&w, 1, held) == 3, w.why);
     mm_db_exec(w.node[1].app, &err, "BEGIN IMMEDIATE");
     good = mm_part_list(w.node[1].app, &row, 1, &err) == 1;
     mm_part_ask_end(w.node[1].app, &row, &err);
     mm_db_exec(w.node[1].app, &err, "COMMIT");
-    turns(&w, 1);
-    check("they go where it is ended", good && err.rc == SQLITE_OK && answer(&w, 1, held) == 0, err.msg);
+    case_turns(&w, 1);
+    case_check("they go where it is ended", good && err.rc == SQLITE_OK && case_answer(&w, 1, held) == 0, err.msg);
     while (net_take(w.net, w.node[0].r.bus, 0, NET_STORED)) {
     }
-    turns(&w, 1);
-    check("what still comes does not count", answer(&w, 1, held) == 0 && answer(&w, 1, there) == 0, w.why);
+    case_turns(&w, 1);
+    case_check("what still comes does not count", case_answer(&w, 1, held) == 0 && case_answer(&w, 1, there) == 0,
+               w.why);
     world_settle(&w);
-    check("until it was sent again", !w.failed && answer(&w, 1, there) == 1 && answer(&w, 1, held) == 0, w.why);
+    case_check("until it was sent again", !w.failed && case_answer(&w, 1, there) == 1 && case_answer(&w, 1, held) == 0,
+               w.why);
     world_close(&w);
 }
 
@@ -238,39 +189,35 @@ static void ended_and_read_again(void)
     struct world w;
     struct mm_part_row row;
     struct mm_err err;
-    uint64_t seed = 0;
     mm_err_init(&err);
-    world_open(&w, seed);
-    while (w.shards != 1 || w.part_size > 100000 || w.compress || w.nnode < 3) {
-        world_close(&w);
-        world_open(&w, ++seed);
-    }
+    case_open(&w, 1, 3, true);
     for (unsigned n = 0; n < 3; n++) {
-        turns(&w, n);
+        case_turns(&w, n);
     }
-    bool good = run_sql(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
-    act(&w, WORLD_PUMP, 0);
+    bool good = case_run(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
+    case_act(&w, WORLD_PUMP, 0);
     for (int k = 0; k < 3; k++) {
         good = good && net_take(w.net, w.node[0].r.bus, 0, NET_STORED);
     }
-    turns(&w, 1);
+    case_turns(&w, 1);
     mm_db_exec(w.node[1].app, &err, "BEGIN IMMEDIATE");
     good = good && mm_part_list(w.node[1].app, &row, 1, &err) == 1;
     mm_part_ask_end(w.node[1].app, &row, &err);
     mm_db_exec(w.node[1].app, &err, "COMMIT");
-    turns(&w, 1);
+    case_turns(&w, 1);
     while (net_take(w.net, w.node[0].r.bus, 0, NET_STORED)) {
     }
-    good = good && run_sql(&w, 2, "UPDATE plain SET b = 'between' WHERE id = 1");
-    turns(&w, 2);
+    good = good && case_run(&w, 2, "UPDATE plain SET b = 'between' WHERE id = 1");
+    case_turns(&w, 2);
     world_settle(&w);
     int64_t end = net_end(w.net, 1);
-    check("parts, their end, what still comes, another change, all once more", good && err.rc == SQLITE_OK && !w.failed,
-          w.why);
+    case_check("parts, their end, what still comes, another change, all once more",
+               good && err.rc == SQLITE_OK && !w.failed, w.why);
     good = world_again(&w, &w.node[2], 0);
-    check("it is read again", good && answer(&w, 2, "SELECT b IS 'x' FROM main.plain WHERE id = 1") == 1, w.why);
+    case_check("it is read again", good && case_answer(&w, 2, "SELECT b IS 'x' FROM main.plain WHERE id = 1") == 1,
+               w.why);
     world_settle(&w);
-    check("and ends as it was", !w.failed && net_end(w.net, 1) == end, w.why);
+    case_check("and ends as it was", !w.failed && net_end(w.net, 1) == end, w.why);
     world_close(&w);
 }
 
@@ -279,29 +226,24 @@ static void ended_and_read_again(void)
 static void begun_again_and_read_again(void)
 {
     struct world w;
-    uint64_t seed = 0;
-    world_open(&w, seed);
-    while (w.shards != 1 || w.part_size > 100000 || w.compress) {
-        world_close(&w);
-        world_open(&w, ++seed);
-    }
-    turns(&w, 0);
-    turns(&w, 1);
-    bool good = run_sql(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
-    act(&w, WORLD_PUMP, 0);
+    case_open(&w, 1, 0, true);
+    case_turns(&w, 0);
+    case_turns(&w, 1);
+    bool good = case_run(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
+    case_act(&w, WORLD_PUMP, 0);
     for (int k = 0; k < 5; k++) {
         good = good && net_take(w.net, w.node[0].r.bus, 0, NET_STORED);
     }
     while (net_take(w.net, w.node[0].r.bus, 0, NET_LOST)) {
     }
-    turns(&w, 1);
-    act(&w, WORLD_RESTART, 0);
-    good = good && run_sql(&w, 0, "UPDATE plain SET a = 'later' WHERE id = 1");
+    case_turns(&w, 1);
+    case_act(&w, WORLD_RESTART, 0);
+    good = good && case_run(&w, 0, "UPDATE plain SET a = 'later' WHERE id = 1");
     world_settle(&w);
-    check("parts that are sent again from the first", good && !w.failed, w.why);
+    case_check("parts that are sent again from the first", good && !w.failed, w.why);
     good = world_again(&w, &w.node[1], 0);
     world_settle(&w);
-    check("are whole in a second reading as well", good && !w.failed, w.why);
+    case_check("are whole in a second reading as well", good && !w.failed, w.why);
     world_close(&w);
 }
 
@@ -309,17 +251,19 @@ static void begun_again_and_read_again(void)
 static void policy_read_again(void)
 {
     struct world w;
-    open_world(&w, 1);
-    bool good = run_sql(&w, 0, "UPDATE plain SET a = 1 WHERE id = 2");
-    turns(&w, 0);
+    case_open(&w, 1, 0, false);
+    bool good = case_run(&w, 0, "UPDATE plain SET a = 1 WHERE id = 2");
+    case_turns(&w, 0);
     good = good && set_policy(&w, 0, "a", MM_POLICY_MAX);
-    turns(&w, 0);
-    good = good && run_sql(&w, 0, "UPDATE plain SET b = 'behind' WHERE id = 2");
+    case_turns(&w, 0);
+    good = good && case_run(&w, 0, "UPDATE plain SET b = 'behind' WHERE id = 2");
     world_settle(&w);
     good = good && !w.failed && world_again(&w, &w.node[1], 0);
     world_settle(&w);
-    check("a second reading folds by the policies of each place",
-          good && !w.failed && answer(&w, 1, "SELECT a = 1 AND b = 'behind' FROM main.plain WHERE id = 2") == 1, w.why);
+    case_check("a second reading folds by the policies of each place",
+               good && !w.failed &&
+                   case_answer(&w, 1, "SELECT a = 1 AND b = 'behind' FROM main.plain WHERE id = 2") == 1,
+               w.why);
     world_close(&w);
 }
 
@@ -330,21 +274,20 @@ static void broken_off(void)
     static const char rows[] = "SELECT count(*) FROM main.bag WHERE a = 'once'";
     struct world w;
     bool good = true;
-    open_world(&w, 1);
+    case_open(&w, 1, 0, false);
     for (int k = 0; k < COMMITS; k++) {
-        good = good && run_sql(&w, 0, "INSERT INTO bag VALUES ('once', 1)");
+        good = good && case_run(&w, 0, "INSERT INTO bag VALUES ('once', 1)");
     }
     world_settle(&w);
-    good = good && !w.failed && world_again(&w, &w.node[1], BAG) && answer(&w, 1, rows) == 0;
-    for (int k = 0; k < 100 && good && answer(&w, 1, rows) == 0; k++) {
-        act(&w, WORLD_DELIVER, 1);
-        act(&w, WORLD_APPLY, 1);
+    good = good && !w.failed && world_again(&w, &w.node[1], BAG) && case_answer(&w, 1, rows) == 0;
+    for (int k = 0; k < 100 && good && case_answer(&w, 1, rows) == 0; k++) {
+        case_fold_each(&w, 1, 1);
     }
-    int64_t some = answer(&w, 1, rows);
-    act(&w, WORLD_RESTART, 1);
+    int64_t some = case_answer(&w, 1, rows);
+    case_act(&w, WORLD_RESTART, 1);
     world_settle(&w);
-    check("a second reading that is broken off goes on where it was",
-          good && !w.failed && some > 0 && some < COMMITS && answer(&w, 1, rows) == COMMITS, w.why);
+    case_check("a second reading that is broken off goes on where it was",
+               good && !w.failed && some > 0 && some < COMMITS && case_answer(&w, 1, rows) == COMMITS, w.why);
     world_close(&w);
 }
 
@@ -358,32 +301,30 @@ static void mended_midway(void)
     struct mm_err err;
     bool good = true;
     mm_err_init(&err);
-    open_world(&w, 1);
+    case_open(&w, 1, 0, false);
     for (int k = 0; k < COMMITS; k++) {
-        good = good && run_sql(&w, 0, "INSERT INTO bag VALUES ('once', 1)");
+        good = good && case_run(&w, 0, "INSERT INTO bag VALUES ('once', 1)");
     }
     world_settle(&w);
-    good = good && !w.failed && world_again(&w, &w.node[1], BAG) && answer(&w, 1, rows) == 0;
-    for (int k = 0; k < 100 && good && answer(&w, 1, rows) == 0; k++) {
-        act(&w, WORLD_DELIVER, 1);
-        act(&w, WORLD_APPLY, 1);
+    good = good && !w.failed && world_again(&w, &w.node[1], BAG) && case_answer(&w, 1, rows) == 0;
+    for (int k = 0; k < 100 && good && case_answer(&w, 1, rows) == 0; k++) {
+        case_fold_each(&w, 1, 1);
     }
     struct mm_repl *r = &w.node[1].r;
-    int64_t some = answer(&w, 1, rows);
+    int64_t some = case_answer(&w, 1, rows);
     mm_watch_set(r->db, "bag", MM_STALE, "a column is missing", &err);
     mm_targets_forget(r->targets);
     int64_t seq = r->shard[0].replay_seq;
     for (int k = 0; k < 100 && good && r->shard[0].replay != NULL && r->shard[0].replay_seq == seq; k++) {
-        act(&w, WORLD_DELIVER, 1);
-        act(&w, WORLD_APPLY, 1);
+        case_fold(&w, 1);
     }
-    good = good && !w.failed && r->shard[0].replay != NULL && some > 0 && answer(&w, 1, rows) == some;
-    check("a second reading goes past a table that is stale", good, w.why);
+    good = good && !w.failed && r->shard[0].replay != NULL && some > 0 && case_answer(&w, 1, rows) == some;
+    case_check("a second reading goes past a table that is stale", good, w.why);
     r->schema_moved = true;
     mm_join_again(r, &err);
     world_settle(&w);
-    check("what it has passed comes with the next one",
-          good && err.rc == SQLITE_OK && !w.failed && answer(&w, 1, rows) == COMMITS, w.why);
+    case_check("what it has passed comes with the next one",
+               good && err.rc == SQLITE_OK && !w.failed && case_answer(&w, 1, rows) == COMMITS, w.why);
     world_close(&w);
 }
 
@@ -395,23 +336,22 @@ static void many_rows(int large)
         "BEGIN; WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) "
         "INSERT INTO plain SELECT i, i, NULL FROM n";
     struct world w;
-    open_world(&w, 1);
-    turns(&w, 1);
-    bool good = run_sql(&w, large, fill) && (large == 1 || run_sql(&w, 1, "BEGIN")) &&
-                (large == 0 || run_sql(&w, 0, "BEGIN")) &&
-                run_sql(&w, 0, "UPDATE plain SET a = 'theirs', b = 'theirs' WHERE id = 1") &&
-                run_sql(&w, 1, "UPDATE plain SET b = 'mine' WHERE id = 1") && run_sql(&w, 0, "COMMIT") &&
-                run_sql(&w, 1, "COMMIT");
-    turns(&w, 0);
+    case_open(&w, 1, 0, false);
+    case_turns(&w, 1);
+    bool good = case_run(&w, large, fill) && (large == 1 || case_run(&w, 1, "BEGIN")) &&
+                (large == 0 || case_run(&w, 0, "BEGIN")) &&
+                case_run(&w, 0, "UPDATE plain SET a = 'theirs', b = 'theirs' WHERE id = 1") &&
+                case_run(&w, 1, "UPDATE plain SET b = 'mine' WHERE id = 1") && case_run(&w, 0, "COMMIT") &&
+                case_run(&w, 1, "COMMIT");
+    case_turns(&w, 0);
     for (int k = 0; k < 40 && w.node[1].r.shard[0].pos.seq < net_end(w.net, 1); k++) {
-        act(&w, WORLD_DELIVER, 1);
-        act(&w, WORLD_APPLY, 1);
+        case_fold(&w, 1);
     }
-    check(large == 1 ? "a large pending transaction stays on top" : "a pending one stays on top of a large one",
-          good && !w.failed && mm_pending_count(w.node[1].r.shard[0].pending) == 1 &&
-              answer(&w, 1, "SELECT a = 'theirs' AND b = 'mine' FROM main.plain WHERE id = 1") == 1 &&
-              answer(&w, 1, "SELECT count(*) FROM main.plain") == 5003,
-          w.why);
+    case_check(large == 1 ? "a large pending transaction stays on top" : "a pending one stays on top of a large one",
+               good && !w.failed && mm_pending_count(w.node[1].r.shard[0].pending) == 1 &&
+                   case_answer(&w, 1, "SELECT a = 'theirs' AND b = 'mine' FROM main.plain WHERE id = 1") == 1 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM main.plain") == 5003,
+               w.why);
     world_close(&w);
 }
 
@@ -419,14 +359,14 @@ static void two_shards(void)
 {
     struct world w;
     struct mm_err err;
-    open_world(&w, 2);
+    case_open(&w, 2, 0, false);
     mm_err_init(&err);
     mm_db_exec(w.node[0].app, &err, "BEGIN IMMEDIATE");
     for (int s = 0; s < 2; s++) {
         mm_db_exec(w.node[0].app, &err, "DELETE FROM main.\"%w\"", w.def[s][0].name);
     }
     mm_db_exec(w.node[0].app, &err, "COMMIT");
-    check("a transaction of two shards", err.rc == SQLITE_OK, err.msg);
+    case_check("a transaction of two shards", err.rc == SQLITE_OK, err.msg);
     whole(&w.node[0].r, mm_repl_reload, "is read whole");
     whole(&w.node[0].r, mm_repl_rekey, "gets new keys whole");
     world_close(&w);
@@ -449,5 +389,5 @@ int main(void)
     many_rows(0);
     many_rows(1);
     two_shards();
-    return failed > 0;
+    return case_end();
 }

@@ -8,50 +8,9 @@
 #include "base/db.h"
 #include "base/log.h"
 #include "repl/commit.h"
-#include "test/model/schedule.h"
+#include "test/model/cases.h"
 
 enum { PLACES_MAX = 4000, OFTEN = 7 };
-
-static int failed;
-
-static void check(const char *name, bool good, const char *why)
-{
-    printf(good ? "ok %s\n" : "not ok %s: %s\n", name, why);
-    failed += !good;
-}
-
-static void open_world(struct world *w)
-{
-    uint64_t seed = 0;
-    world_open(w, seed);
-    while (w->shards != 1 || w->nnode != 2 || w->part_size < 100000) {
-        world_close(w);
-        world_open(w, ++seed);
-    }
-}
-
-static void act(struct world *w, enum world_act a, unsigned node)
-{
-    struct world_step s = { a, node, 1 };
-    world_act(w, &s);
-}
-
-static void run_sql(struct world *w, int node, const char *sql, int n)
-{
-    struct mm_err err;
-    mm_err_init(&err);
-    if (mm_db_exec(w->node[node].app, &err, sql, n) != SQLITE_OK && !w->failed) {
-        w->failed = true;
-        snprintf(w->why, sizeof w->why, "%.500s", err.msg);
-    }
-}
-
-static void publish(struct world *w, unsigned node)
-{
-    act(w, WORLD_PUMP, node);
-    while (net_take(w->net, w->node[node].r.bus, 0, NET_STORED)) {
-    }
-}
 
 /* All that a batch or a flush may move in the database, as one text. */
 static char *stored(struct world_node *n)
@@ -115,7 +74,7 @@ static bool stands(struct world *w, struct world_node *n, const struct before *b
 static void deliver_all(struct world *w)
 {
     for (int k = 0; k < 8; k++) {
-        act(w, WORLD_DELIVER, 1);
+        case_act(w, WORLD_DELIVER, 1);
     }
 }
 
@@ -123,41 +82,28 @@ static void deliver_all(struct world *w)
 ** both undoes it, folds, folds it, and its echo leaves the pending ones. */
 static void two_messages(struct world *w, int n)
 {
-    run_sql(w, 0, "UPDATE plain SET a = %d, b = 'theirs' WHERE id = 1", n);
-    run_sql(w, 1, "UPDATE plain SET a = %d + 100000 WHERE id = 1", n);
-    publish(w, 0);
-    publish(w, 1);
+    case_run(w, 0, "UPDATE plain SET a = %d, b = 'theirs' WHERE id = 1", n);
+    case_run(w, 1, "UPDATE plain SET a = %d + 100000 WHERE id = 1", n);
+    case_publish(w, 0);
+    case_publish(w, 1);
     deliver_all(w);
 }
 
 /* Echoes alone: folded in memory. */
 static void echoes(struct world *w, int n)
 {
-    run_sql(w, 1, "UPDATE plain SET a = %d WHERE id = 2", n);
-    run_sql(w, 1, "UPDATE plain SET a = -%d WHERE id = 2", n);
-    publish(w, 1);
+    case_run(w, 1, "UPDATE plain SET a = %d WHERE id = 2", n);
+    case_run(w, 1, "UPDATE plain SET a = -%d WHERE id = 2", n);
+    case_publish(w, 1);
     deliver_all(w);
-    act(w, WORLD_APPLY, 1);
+    case_act(w, WORLD_APPLY, 1);
 }
 
 static void rest(struct world *w)
 {
-    for (int k = 0; k < 3; k++) {
-        for (unsigned n = 0; n < 2; n++) {
-            act(w, WORLD_TURN, n);
-        }
-        net_now_us += 300000;
-    }
-}
-
-/* A step in which the clock stands still: its batch takes all that waits. */
-static struct world_step still(enum world_act a, unsigned node)
-{
-    struct world_step s = { a, node, 0 };
-    for (uint64_t state = 0; world_random(&state) % 3 != 0; state = s.seed) {
-        s.seed++;
-    }
-    return s;
+    case_rest(w);
+    net_now_us += 900000;
+    case_rest(w);
 }
 
 /* Each place of a kind in one step of node 1, one after the other. */
@@ -170,14 +116,14 @@ static void sweep(enum fault kind, enum world_act what, void (*prepare)(struct w
     int got_through = 0;
     bool good = true;
     bool came = true;
-    open_world(&w);
+    case_open(&w, 1, 2, false);
     rest(&w);
     struct world_node *n = &w.node[1];
     for (long nth = 1; came && good && nth < PLACES_MAX; nth += stride) {
         const char *wrong = NULL;
         prepare(&w, (int)nth);
         struct before b = look(n);
-        struct world_step s = still(what, 1);
+        struct world_step s = case_step(what, 1, 8);
         came = world_act_faulty(&w, &s, kind, nth);
         if (!w.failed && came && n->r.reload_needed) {
             rolled_back++;
@@ -202,7 +148,7 @@ static void sweep(enum fault kind, enum world_act what, void (*prepare)(struct w
         good = false;
         snprintf(why, sizeof why, "%d rolled back; %s", rolled_back, w.why);
     }
-    check(name, good, why);
+    case_check(name, good, why);
     world_close(&w);
 }
 
@@ -212,19 +158,19 @@ static void blocked(void)
 {
     static const uint8_t newer[] = { 0x08, 0x7f }; /* a format version */
     struct world w;
-    struct world_step s = still(WORLD_APPLY, 1);
+    struct world_step s = case_step(WORLD_APPLY, 1, 8);
     bool good = true;
     bool came = true;
-    open_world(&w);
+    case_open(&w, 1, 2, false);
     rest(&w);
     const struct mm_shard *shard = &w.node[1].r.shard[0];
-    run_sql(&w, 0, "UPDATE plain SET a = %d WHERE id = 1", 1);
-    publish(&w, 0);
+    case_run(&w, 0, "UPDATE plain SET a = %d WHERE id = 1", 1);
+    case_publish(&w, 0);
     net_store(w.net, 1, newer, sizeof newer, false);
     for (long nth = 1; came && good; nth++) {
         deliver_all(&w);
         if (!shard->checked) { /* the message at the position itself */
-            act(&w, WORLD_APPLY, 1);
+            case_act(&w, WORLD_APPLY, 1);
         }
         struct before b = look(&w.node[1]);
         const char *wrong = NULL;
@@ -232,9 +178,9 @@ static void blocked(void)
         good = !came || stands(&w, &w.node[1], &b, &wrong);
         sqlite3_free(b.text);
     }
-    check("a message that blocks, in a batch that fails: all stands as before", good && !came, w.why);
-    check("in one that does not it blocks",
-          shard->blocked_seq == net_end(w.net, 1) && shard->pos.seq == shard->blocked_seq - 1, w.why);
+    case_check("a message that blocks, in a batch that fails: all stands as before", good && !came, w.why);
+    case_check("in one that does not it blocks",
+               shard->blocked_seq == net_end(w.net, 1) && shard->pos.seq == shard->blocked_seq - 1, w.why);
     world_close(&w);
 }
 
@@ -247,7 +193,7 @@ static void quiet(void)
     struct mm_err err;
     bool more = true;
     mm_err_init(&err);
-    open_world(&w);
+    case_open(&w, 1, 2, false);
     rest(&w);
     echoes(&w, 1);
     struct mm_repl *r = &w.node[1].r;
@@ -255,10 +201,10 @@ static void quiet(void)
     for (int k = 0; k < 3; k++) {
         said[k] = mm_commit_store(r, &trim, &more, &err);
     }
-    check("echoes in memory are stored once, and nothing then",
-          ahead && said[0] == MM_STORED && said[1] == MM_STORED_NOTHING && said[2] == MM_STORED_NOTHING &&
-              !mm_repl_dirty(r) && !more,
-          err.msg);
+    case_check("echoes in memory are stored once, and nothing then",
+               ahead && said[0] == MM_STORED && said[1] == MM_STORED_NOTHING && said[2] == MM_STORED_NOTHING &&
+                   !mm_repl_dirty(r) && !more,
+               err.msg);
     int rows[3] = { 0 };
     for (int k = 0; k < 3; k++) {
         int before = sqlite3_total_changes(r->db);
@@ -266,9 +212,9 @@ static void quiet(void)
         (void)mm_commit_store(r, &trim, &more, &err);
         rows[k] = sqlite3_total_changes(r->db) - before;
     }
-    check("each time what is new alone", rows[0] > 0 && rows[1] == rows[0] && rows[2] == rows[0], err.msg);
+    case_check("each time what is new alone", rows[0] > 0 && rows[1] == rows[0] && rows[2] == rows[0], err.msg);
     world_settle(&w);
-    check("and all end equal after that", !w.failed, w.why);
+    case_check("and all end equal after that", !w.failed, w.why);
     world_close(&w);
 }
 
@@ -284,5 +230,5 @@ int main(void)
     sweep(FAULT_MEMORY, WORLD_FLUSH, echoes, OFTEN);
     blocked();
     quiet();
-    return failed > 0;
+    return case_end();
 }

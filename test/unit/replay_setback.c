@@ -1,6 +1,7 @@
 /* A file that was set back, with several shards: until all of the log is read nothing
 ** is sent and nothing is decided; then what the log knows nothing of gets other
 ** numbers, and nothing is lost or counts twice. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,81 +9,26 @@
 #include "base/db.h"
 #include "base/log.h"
 #include "store/outbox.h"
-#include "test/model/schedule.h"
+#include "test/model/cases.h"
 
 enum { MANY = 20, FIRST = 1, SECOND = 2 };
-
-static int failed;
-
-static void check(const char *name, bool good, const char *why)
-{
-    printf(good ? "ok %s\n" : "not ok %s: %s\n", name, why);
-    failed += !good;
-}
-
-static void open_world(struct world *w, int shards)
-{
-    uint64_t seed = 0;
-    world_open(w, seed);
-    while (w->shards != shards || w->part_size < 100000 || w->compress) {
-        world_close(w);
-        world_open(w, ++seed);
-    }
-}
-
-/* The clock stands still; a delivery brings one message. */
-static void act(struct world *w, enum world_act a, unsigned node)
-{
-    struct world_step s = { a, node, 0 };
-    for (bool fits = false; !fits; s.seed += !fits) {
-        uint64_t state = s.seed;
-        fits = world_random(&state) % 3 == 0 && world_random(&state) % 8 == 0;
-    }
-    world_act(w, &s);
-}
-
-static void turns(struct world *w, unsigned node)
-{
-    for (int k = 0; k < 4; k++) {
-        act(w, WORLD_TURN, node);
-    }
-}
-
-static void rest(struct world *w)
-{
-    for (int k = 0; k < w->nnode; k++) {
-        turns(w, (unsigned)k);
-    }
-}
 
 /* A transaction of the application. */
 static void put(struct world *w, int node, int shard, int id)
 {
-    struct mm_err err;
-    mm_err_init(&err);
-    mm_db_exec(w->node[node].app, &err, "REPLACE INTO main.\"%w\" VALUES (%d, 'no %d', 0)",
-               shard == FIRST ? "uniq" : "plain", id, id); /* the shards of these two, of two */
-    if (err.rc != SQLITE_OK && !w->failed) {
-        w->failed = true;
-        snprintf(w->why, sizeof w->why, "%.500s", err.msg);
-    }
+    case_run(w, node, "REPLACE INTO main.\"%w\" VALUES (%d, 'no %d', 0)", shard == FIRST ? "uniq" : "plain", id,
+             id); /* the shards of these two, of two */
 }
 
 static bool there(struct world *w, int node, int shard, int id)
 {
-    struct mm_err err;
-    mm_err_init(&err);
-    return mm_db_int(w->node[node].app, &err, -1, "SELECT count(*) FROM main.\"%w\" WHERE id = %d",
-                     shard == FIRST ? "uniq" : "plain", id) == 1;
+    return case_answer(w, node, "SELECT count(*) FROM main.\"%w\" WHERE id = %d", shard == FIRST ? "uniq" : "plain",
+                       id) == 1;
 }
 
-static int met(struct world *w, int node)
+static int64_t bagged(struct world *w, int node, const char *what)
 {
-    int n = 0;
-    while (net_take(w->net, w->node[node].r.bus, 0, NET_STORED)) {
-        n++;
-    }
-    return n;
+    return case_answer(w, node, "SELECT count(*) FROM main.bag WHERE a = %Q", what);
 }
 
 static int64_t incarnation(struct world *w, int node)
@@ -92,35 +38,28 @@ static int64_t incarnation(struct world *w, int node)
     return mm_head_incarnation(w->node[node].app, &err);
 }
 
-static void finish(struct world *w, const char *name)
-{
-    world_settle(w);
-    check(name, !w->failed, w->why);
-    world_close(w);
-}
-
 /* What the log does not know of its incarnation has smaller outbox ids than what it knows. */
 static void one_shard(void)
 {
     struct world w;
-    open_world(&w, 1);
-    rest(&w);
-    act(&w, WORLD_BACKUP, 0);
+    case_open(&w, 1, 0, false);
+    case_rest(&w);
+    case_act(&w, WORLD_BACKUP, 0);
     for (int k = 0; k < 3; k++) {
         put(&w, 0, FIRST, 100 + k);
     }
-    turns(&w, 0);
+    case_turns(&w, 0);
     int64_t old = incarnation(&w, 0);
-    act(&w, WORLD_SETBACK, 0);
+    case_act(&w, WORLD_SETBACK, 0);
     put(&w, 0, FIRST, 199); /* before it has read what has its numbers */
-    turns(&w, 0);
-    check("it goes on under another incarnation", incarnation(&w, 0) != old && w.node[0].r.move_due == 0, w.why);
+    case_turns(&w, 0);
+    case_check("it goes on under another incarnation", incarnation(&w, 0) != old && w.node[0].r.move_due == 0, w.why);
     put(&w, 0, FIRST, 200);
-    turns(&w, 0);
+    case_turns(&w, 0);
     world_settle(&w);
-    check("what waited when it met them is not taken for one of them", there(&w, 1, FIRST, 199), w.why);
-    check("what is written then is not taken for what was sent before", there(&w, 1, FIRST, 200), w.why);
-    finish(&w, "and all end equal");
+    case_check("what waited when it met them is not taken for one of them", there(&w, 1, FIRST, 199), w.why);
+    case_check("what is written then is not taken for what was sent before", there(&w, 1, FIRST, 200), w.why);
+    case_finish(&w, "and all end equal");
 }
 
 /* The shard of what is written is read to its end; the other, which would tell, is not. */
@@ -129,27 +68,26 @@ static void not_told_yet(int taken_in)
     int other = taken_in == FIRST ? SECOND : FIRST;
     struct world w;
     char name[200];
-    open_world(&w, 2);
-    rest(&w);
-    act(&w, WORLD_BACKUP, 0);
+    case_open(&w, 2, 0, false);
+    case_rest(&w);
+    case_act(&w, WORLD_BACKUP, 0);
     put(&w, 0, taken_in, 101);
-    turns(&w, 0);
-    act(&w, WORLD_SETBACK, 0);
+    case_turns(&w, 0);
+    case_act(&w, WORLD_SETBACK, 0);
     net_only(w.node[0].r.bus, other);
     put(&w, 0, other, 200);
     for (int k = 0; k < 4; k++) {
-        act(&w, WORLD_DELIVER, 0);
-        act(&w, WORLD_APPLY, 0);
+        case_fold_each(&w, 0, 1);
     }
     const struct mm_shard *s = &w.node[0].r.shard[other - 1];
     bool ready = s->following && s->pos.seq == net_end(w.net, other) && w.node[0].r.move_due == 0;
-    act(&w, WORLD_PUMP, 0);
+    case_act(&w, WORLD_PUMP, 0);
     snprintf(name, sizeof name, "shard %d is not read yet: nothing is sent in the other", taken_in);
-    check(name, ready && met(&w, 0) == 0, w.why);
+    case_check(name, ready && case_met(&w, 0, INT_MAX, NET_STORED) == 0, w.why);
     net_only(w.node[0].r.bus, 0);
     world_settle(&w);
-    check("and counts later", there(&w, 1, other, 200), w.why);
-    finish(&w, "once, with all nodes equal");
+    case_check("and counts later", there(&w, 1, other, 200), w.why);
+    case_finish(&w, "once, with all nodes equal");
 }
 
 /* Node 0 has sent `taken` in one shard, and was set back behind that; in the other much is
@@ -158,25 +96,21 @@ static void not_told_yet(int taken_in)
 static void half_read(struct world *w, int taken_in)
 {
     int other = taken_in == FIRST ? SECOND : FIRST;
-    open_world(w, 2);
-    rest(w);
+    case_open(w, 2, 0, false);
+    case_rest(w);
     for (int k = 0; k < MANY; k++) {
         put(w, 1, other, 300 + k);
     }
-    act(w, WORLD_PUMP, 1);
-    met(w, 1);
+    case_publish(w, 1);
     put(w, 0, other, 100);
-    act(w, WORLD_PUMP, 0);
-    met(w, 0);
-    act(w, WORLD_BACKUP, 0);
+    case_publish(w, 0);
+    case_act(w, WORLD_BACKUP, 0);
     put(w, 0, taken_in, 101);
-    act(w, WORLD_PUMP, 0);
-    met(w, 0);
-    act(w, WORLD_SETBACK, 0);
+    case_publish(w, 0);
+    case_act(w, WORLD_SETBACK, 0);
     net_only(w->node[0].r.bus, taken_in);
     for (int k = 0; k < MANY && w->node[0].r.move_due == 0; k++) {
-        act(w, WORLD_DELIVER, 0);
-        act(w, WORLD_APPLY, 0);
+        case_fold_each(w, 0, 1);
     }
 }
 
@@ -184,8 +118,7 @@ static void until_caught_up(struct world *w)
 {
     net_only(w->node[0].r.bus, 0);
     for (int k = 0; k < 4 * MANY && !mm_repl_caught_up(&w->node[0].r); k++) {
-        act(w, WORLD_DELIVER, 0);
-        act(w, WORLD_APPLY, 0);
+        case_fold_each(w, 0, 1);
     }
 }
 
@@ -197,46 +130,30 @@ static void two_shards(int taken_in)
     struct mm_repl *r = &w.node[0].r;
     int64_t old = incarnation(&w, 0);
     snprintf(name, sizeof name, "shard %d tells of it, and nothing is decided before the other is read", taken_in);
-    check(name, !w.failed && r->move_due == old && !mm_repl_caught_up(r), w.why);
+    case_check(name, !w.failed && r->move_due == old && !mm_repl_caught_up(r), w.why);
     put(&w, 0, FIRST, 200); /* with the outbox ids of what was sent */
     put(&w, 0, SECOND, 201);
-    act(&w, WORLD_PUMP, 0);
-    check("nor is anything sent", met(&w, 0) == 0, w.why);
+    case_act(&w, WORLD_PUMP, 0);
+    case_check("nor is anything sent", case_met(&w, 0, INT_MAX, NET_STORED) == 0, w.why);
     r->reload_needed = true;
     until_caught_up(&w);
-    check("it is read anew: what is written meanwhile waits",
-          mm_pending_count(r->shard[0].pending) == 1 && mm_pending_count(r->shard[1].pending) == 1, w.why);
+    case_check("it is read anew: what is written meanwhile waits",
+               mm_pending_count(r->shard[0].pending) == 1 && mm_pending_count(r->shard[1].pending) == 1, w.why);
     bool light = r->move_due == old;
-    act(&w, WORLD_PUMP, 0);
-    check("nor is anything sent before it is decided", light && met(&w, 0) == 0, w.why);
-    act(&w, WORLD_FLUSH, 0);
-    check("then it is", r->reload_needed && incarnation(&w, 0) != old, w.why);
-    act(&w, WORLD_DELIVER, 0);
+    case_act(&w, WORLD_PUMP, 0);
+    case_check("nor is anything sent before it is decided", light && case_met(&w, 0, INT_MAX, NET_STORED) == 0, w.why);
+    case_act(&w, WORLD_FLUSH, 0);
+    case_check("then it is", r->reload_needed && incarnation(&w, 0) != old, w.why);
+    case_act(&w, WORLD_DELIVER, 0);
     int64_t first = mm_pending_at(r->shard[FIRST - 1].pending, 0)->incarnation;
     int64_t second = mm_pending_at(r->shard[SECOND - 1].pending, 0)->incarnation;
     snprintf(name, sizeof name, "what is pending in shard %d moves with all that comes after it, and nothing else",
              taken_in);
-    check(name, second != old && second != incarnation(&w, 0) && first == (taken_in == FIRST ? second : old), w.why);
+    case_check(name, second != old && second != incarnation(&w, 0) && first == (taken_in == FIRST ? second : old),
+               w.why);
     world_settle(&w);
-    check("nothing is lost", there(&w, 1, FIRST, 200) && there(&w, 1, SECOND, 201), w.why);
-    finish(&w, "and all end equal in both shards");
-}
-
-static void run(struct world *w, int node, const char *sql)
-{
-    struct mm_err err;
-    mm_err_init(&err);
-    if (mm_db_exec(w->node[node].app, &err, "%s", sql) != SQLITE_OK && !w->failed) {
-        w->failed = true;
-        snprintf(w->why, sizeof w->why, "%.500s", err.msg);
-    }
-}
-
-static int64_t bagged(struct world *w, int node, const char *what)
-{
-    struct mm_err err;
-    mm_err_init(&err);
-    return mm_db_int(w->node[node].app, &err, -1, "SELECT count(*) FROM main.bag WHERE a = %Q", what);
+    case_check("nothing is lost", there(&w, 1, FIRST, 200) && there(&w, 1, SECOND, 201), w.why);
+    case_finish(&w, "and all end equal in both shards");
 }
 
 /* A file that was set back is copied with what waits in it. The first of the two to read the
@@ -246,33 +163,34 @@ static void copied_before_the_move(int shards, int more)
 {
     struct world w;
     char name[200];
-    open_world(&w, shards);
-    rest(&w);
-    act(&w, WORLD_BACKUP, 0);
+    case_open(&w, shards, 0, false);
+    case_rest(&w);
+    case_act(&w, WORLD_BACKUP, 0);
     put(&w, 0, FIRST, 100);
-    run(&w, 0, "INSERT INTO bag VALUES ('sent before', 1)");
-    turns(&w, 0);
-    act(&w, WORLD_SETBACK, 0);
-    run(&w, 0, "BEGIN");
+    case_run(&w, 0, "INSERT INTO bag VALUES ('sent before', 1)");
+    case_turns(&w, 0);
+    case_act(&w, WORLD_SETBACK, 0);
+    case_run(&w, 0, "BEGIN");
     put(&w, 0, FIRST, 101);
     put(&w, 0, SECOND, 102);
-    run(&w, 0, "INSERT INTO bag VALUES ('waits', 1); COMMIT");
+    case_run(&w, 0, "INSERT INTO bag VALUES ('waits', 1); COMMIT");
     for (int k = 0; k < more; k++) {
-        run(&w, 0, "INSERT INTO bag VALUES ('behind it', 1)");
+        case_run(&w, 0, "INSERT INTO bag VALUES ('behind it', 1)");
     }
     int copy = w.nnode;
-    act(&w, WORLD_COPY, 0);
+    case_act(&w, WORLD_COPY, 0);
     bool good = w.nnode == copy + 1 && bagged(&w, copy, "waits") == 1;
-    turns(&w, 0);
-    run(&w, copy, "INSERT INTO bag VALUES ('of the copy', 1)");
+    case_turns(&w, 0);
+    case_run(&w, copy, "INSERT INTO bag VALUES ('of the copy', 1)");
     world_settle(&w);
     snprintf(name, sizeof name, "what a copy has sent counts once, and so does what waits behind it (%d, %d shards)",
              more, shards);
-    check(name,
-          good && !w.failed && bagged(&w, copy, "waits") == 1 && bagged(&w, copy, "behind it") == more &&
-              bagged(&w, 1, "waits") == 1 && bagged(&w, 1, "behind it") == more && bagged(&w, 1, "of the copy") == 1,
-          w.why);
-    finish(&w, "and all end equal");
+    case_check(name,
+               good && !w.failed && bagged(&w, copy, "waits") == 1 && bagged(&w, copy, "behind it") == more &&
+                   bagged(&w, 1, "waits") == 1 && bagged(&w, 1, "behind it") == more &&
+                   bagged(&w, 1, "of the copy") == 1,
+               w.why);
+    case_finish(&w, "and all end equal");
 }
 
 int main(void)
@@ -288,5 +206,5 @@ int main(void)
         copied_before_the_move(shards, 0);
         copied_before_the_move(shards, 3);
     }
-    return failed > 0;
+    return case_end();
 }
