@@ -51,9 +51,8 @@ static bool set_brake(struct mm_node *n, int brake, int64_t room)
         bool begun = err.rc == SQLITE_OK;
         mm_head_set_brake(db, brake, &err);
         mm_log_set_room(db, room, &err);
-        mm_stray_commit(db, &err);
-        if (begun && !sqlite3_get_autocommit(db)) {
-            sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+        if (begun) {
+            mm_stray_end(db, &err);
         }
     }
     mm_gate_leave();

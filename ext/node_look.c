@@ -45,10 +45,7 @@ static void watch_new_tables(struct mm_node *n, struct mm_err *err)
     }
     if (begun) {
         mm_trigger_settle(r->db, err);
-        mm_stray_commit(r->db, err);
-        if (!sqlite3_get_autocommit(r->db)) {
-            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-        }
+        mm_stray_end(r->db, err);
         mm_targets_forget(r->targets);
     }
     for (int k = 0; k < count; k++) {
@@ -67,9 +64,8 @@ static void leave_content(struct mm_node *n, struct mm_err *err)
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     bool begun = err->rc == SQLITE_OK;
     mm_positions_settle(r, err);
-    mm_stray_commit(r->db, err);
-    if (begun && !sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    if (begun) {
+        mm_stray_end(r->db, err);
     }
     mm_targets_forget(r->targets);
 }
@@ -91,9 +87,8 @@ static void look_at_ids(struct mm_node *n, struct mm_err *err)
         mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
         bool begun = err->rc == SQLITE_OK;
         mm_partition_settle(r, err);
-        mm_stray_commit(r->db, err);
-        if (begun && !sqlite3_get_autocommit(r->db)) {
-            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        if (begun) {
+            mm_stray_end(r->db, err);
         }
     }
 }
@@ -119,9 +114,8 @@ static void look_at_triggers(struct mm_node *n, struct mm_err *err)
         mm_trigger_settle(db, err);
         mm_trigger_tidy(db, err);
     }
-    mm_stray_commit(db, err);
-    if (begun && !sqlite3_get_autocommit(db)) {
-        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    if (begun) {
+        mm_stray_end(db, err);
     }
     n->triggers_due = n->triggers_due && err->rc != SQLITE_OK;
     mm_node_stray_read(n, err);

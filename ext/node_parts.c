@@ -101,10 +101,7 @@ static void ask(struct mm_node *n, struct mm_parts_watch *w, int64_t now, struct
     if (err->rc == SQLITE_OK) {
         mm_part_ask_end(n->r.db, &w->row, err);
     }
-    mm_stray_commit(n->r.db, err);
-    if (!sqlite3_get_autocommit(n->r.db)) {
-        sqlite3_exec(n->r.db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(n->r.db, err);
     if (err->rc == SQLITE_OK) {
         w->end_ms = now + n->parts_keep_ms; /* once more, should that one be lost with the outbox */
         mm_log(MM_LOG_INFO, "the unfinished transaction of node %lld in shard %d is ended: no part came for long",

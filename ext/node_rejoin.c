@@ -178,10 +178,7 @@ static int64_t seed_token(sqlite3 *db, struct mm_err *err)
     sqlite3_randomness(sizeof token, &token);
     token = (token & INT64_MAX) | 1;
     mm_meta_set_int(db, MM_META_SEED, token, err);
-    mm_stray_commit(db, err);
-    if (!sqlite3_get_autocommit(db)) {
-        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(db, err);
     return token;
 }
 

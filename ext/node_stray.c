@@ -79,9 +79,8 @@ void mm_node_stray_known(struct mm_node *n, struct mm_err *err)
 
 static void end(sqlite3 *db, bool begun, struct mm_err *err)
 {
-    mm_stray_commit(db, err);
-    if (begun && !sqlite3_get_autocommit(db)) {
-        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    if (begun) {
+        mm_stray_end(db, err);
     }
 }
 

@@ -146,10 +146,7 @@ static void mark_all(struct mm_node *n, const struct mm_diff *diff, const char *
         }
     }
     mm_watch_list_free(list, count);
-    mm_stray_commit(n->r.db, err);
-    if (!sqlite3_get_autocommit(n->r.db)) {
-        sqlite3_exec(n->r.db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(n->r.db, err);
     mm_targets_forget(n->r.targets);
     n->r.tables_changed = true;
 }

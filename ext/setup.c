@@ -108,15 +108,12 @@ static int patiently(sqlite3 *db, const char *sql, char **answer, struct mm_err 
 /* COMMIT when all is well, else ROLLBACK. `gone`: the bookkeeping, too. */
 static int end_transaction(sqlite3 *db, bool gone, struct mm_err *err)
 {
-    if (gone) {
-        mm_db_exec(db, err, "COMMIT");
-    } else {
-        mm_stray_commit(db, err);
+    if (!gone) {
+        return mm_stray_end(db, err);
     }
-    if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
-        struct mm_err second;
-        mm_err_init(&second);
-        mm_db_exec(db, &second, "ROLLBACK");
+    mm_db_exec(db, err, "COMMIT");
+    if (!sqlite3_get_autocommit(db)) {
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
     }
     return err->rc;
 }

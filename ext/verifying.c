@@ -62,13 +62,7 @@ static int ask(sqlite3 *db, int shards, uint8_t id[MM_VERIFY_ID], struct mm_err 
         return err->rc;
     }
     mm_verify_request(db, shards, id, err);
-    mm_stray_commit(db, err);
-    if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
-        struct mm_err second;
-        mm_err_init(&second);
-        mm_db_exec(db, &second, "ROLLBACK");
-    }
-    return err->rc;
+    return mm_stray_end(db, err);
 }
 
 /* Whether to wait on: for this node, and for those that are known to be there

@@ -279,10 +279,7 @@ int mm_control_answer(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
     if (err->rc == SQLITE_OK) {
         mm_outbox_put_control(r->db, s->answer.data, s->answer.len, err);
     }
-    mm_stray_commit(r->db, err);
-    if (!sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(r->db, err);
     if (err->rc == SQLITE_OK) {
         s->verify_seq = 0;
         mm_buf_free(&s->answer);

@@ -89,10 +89,7 @@ static struct mm_msg_table *gather(struct mm_repl *r, size_t *n, struct mm_err *
     if (mm_log_any(r->db, err)) { /* rows that triggers noted are pending ones, too */
         mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
         mm_trigger_move(r->db, NULL, err);
-        mm_stray_commit(r->db, err);
-        if (!sqlite3_get_autocommit(r->db)) {
-            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-        }
+        mm_stray_end(r->db, err);
     }
     mm_db_exec(r->db, err, "BEGIN");
     if (mm_targets_refresh(r->targets, err)) { /* whoever looks next shall know */
@@ -227,10 +224,7 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
     }
     mm_meta_set_text(r->db, MM_META_CLUSTER, r->cluster_id, err);
     mm_meta_set_int(r->db, MM_META_JOINED, 1, err);
-    mm_stray_commit(r->db, err);
-    if (!sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(r->db, err);
     mm_targets_forget(r->targets);
     r->joined = err->rc == SQLITE_OK;
     r->reload_needed = !r->joined;

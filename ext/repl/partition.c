@@ -153,10 +153,7 @@ static int store(struct mm_repl *r, int slot, struct mm_err *err)
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     mm_meta_set_text(r->db, MM_META_SLOT, text, err);
     mm_partition_settle(r, err);
-    mm_stray_commit(r->db, err);
-    if (!sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(r->db, err);
     if (err->rc != SQLITE_OK) {
         r->id_slot = NO_SLOT;
     }

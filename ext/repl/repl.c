@@ -315,10 +315,7 @@ int mm_repl_enter_epoch(struct mm_repl *r, const struct mm_position *pos, struct
     }
     mm_repl_fresh_incarnation(r, err);
     mm_meta_set_text(r->db, MM_META_SEED, NULL, err);
-    mm_stray_commit(r->db, err);
-    if (!sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(r->db, err);
     return err->rc == SQLITE_OK ? mm_repl_reload(r, err) : err->rc;
 }
 

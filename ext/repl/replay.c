@@ -130,10 +130,7 @@ int mm_join_again(struct mm_repl *r, struct mm_err *err)
     }
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     mm_targets_each(r->targets, look_again, &l, err);
-    mm_stray_commit(r->db, err);
-    if (!sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(r->db, err);
     mm_targets_forget(r->targets);
     r->schema_moved = err->rc != SQLITE_OK;
     r->tables_changed = r->tables_changed || l.found > 0;
@@ -176,9 +173,7 @@ static int replay_founding(struct mm_repl *r, struct mm_shard *s, struct mm_err 
         mm_wire_decode(&m, data, len, false, &a, &bad) == SQLITE_OK && m.kind == MM_MSG_FOUNDED) {
         mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
         mm_join_replayed(r, s, &m, 0, err);
-        mm_stray_commit(r->db, err);
-        if (!sqlite3_get_autocommit(r->db)) {
-            sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+        if (mm_stray_end(r->db, err) != SQLITE_OK) {
             mm_targets_forget(r->targets);
         }
     }

@@ -9,8 +9,7 @@
 #include "base/seen.h"
 #include "repl/shadow.h"
 #include "snapshot/diff_int.h"
-
-enum { BUSY_MS = 5000 };
+#include "snapshot/moment.h"
 
 static int key_size(const struct mm_table *def)
 {
@@ -309,9 +308,8 @@ int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_sc
     mm_work_step(o->work, "comparing the tables", 0);
     live.db = mm_repl_connect(o->path, o->vfs, 0, err);
     if (live.db != NULL) {
-        sqlite3_busy_timeout(live.db, BUSY_MS);
         mm_work_watch(o->work, live.db);
-        mm_db_exec(live.db, err, "BEGIN");
+        mm_moment_begin(live.db, o->work, err);
         mm_repl_open(&live, &o->repl, err);
         mm_db_exec(s->r.db, err, "BEGIN");
         if (o->visible) {

@@ -354,10 +354,7 @@ static void transaction(struct mm_repl *r, const struct mm_install *in, int64_t 
     mm_targets_forget(r->targets);
     replace_all(r, in, given_up, err);
     mm_work_unwatch(r->db);
-    mm_stray_commit(r->db, err);
-    if (!sqlite3_get_autocommit(r->db)) {
-        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-    }
+    mm_stray_end(r->db, err);
     r->reload_needed = err->rc != SQLITE_OK;
     mm_targets_forget(r->targets);
     int64_t took = mm_clock_mono_ms() - began;

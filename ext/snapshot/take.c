@@ -7,10 +7,9 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "repl/join.h"
+#include "snapshot/moment.h"
 #include "store/meta.h"
 #include "store/policy.h"
-
-enum { BUSY_MS = 5000 };
 
 int mm_take_empty(const char *path, const char *like, const char *vfs, struct mm_err *err)
 {
@@ -134,7 +133,8 @@ static void copy_tables(const struct mm_take *t, sqlite3 *db, struct mm_manifest
 static void copy_all(const struct mm_take *t, sqlite3 *db, struct mm_manifest *m, struct mm_err *err)
 {
     mm_db_exec(db, err, "ATTACH %Q AS copy", t->to);
-    mm_db_exec(db, err, "PRAGMA copy.journal_mode = OFF; PRAGMA copy.synchronous = OFF; BEGIN");
+    mm_db_exec(db, err, "PRAGMA copy.journal_mode = OFF; PRAGMA copy.synchronous = OFF");
+    mm_moment_begin(db, t->work, err);
     char *cluster = mm_meta_text(db, MM_META_CLUSTER, err);
     if (err->rc == SQLITE_OK && (cluster == NULL || mm_meta_int(db, MM_META_JOINED, 0, err) == 0)) {
         mm_err_set(err, SQLITE_ERROR, "this database has not joined its cluster yet: see marmot_status()");
@@ -198,7 +198,6 @@ int mm_take_copy(const struct mm_take *t, struct mm_manifest *m, struct mm_err *
     mm_take_empty(t->to, t->path, t->vfs, err);
     sqlite3 *db = err->rc == SQLITE_OK ? mm_repl_connect(t->path, t->vfs, 0, err) : NULL;
     if (db != NULL) {
-        sqlite3_busy_timeout(db, BUSY_MS);
         mm_work_watch(t->work, db);
         copy_all(t, db, m, err);
     }

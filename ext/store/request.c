@@ -6,15 +6,6 @@
 
 enum { FORGET_MS = 3600 * 1000 };
 
-static int end(sqlite3 *db, struct mm_err *err)
-{
-    mm_stray_commit(db, err);
-    if (err->rc != SQLITE_OK && sqlite3_get_autocommit(db) == 0) {
-        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-    }
-    return err->rc;
-}
-
 int64_t mm_request_sync(sqlite3 *db, int64_t outbox_id, struct mm_err *err)
 {
     mm_db_exec(db, err, "BEGIN IMMEDIATE");
@@ -22,7 +13,7 @@ int64_t mm_request_sync(sqlite3 *db, int64_t outbox_id, struct mm_err *err)
                (long long)(mm_clock_wall_ms() - FORGET_MS));
     mm_db_exec(db, err, "INSERT INTO main.__marmot__request(kind, at, answer) VALUES ('sync', %lld, '%lld')",
                (long long)mm_clock_wall_ms(), (long long)outbox_id);
-    return end(db, err) == SQLITE_OK ? sqlite3_last_insert_rowid(db) : 0;
+    return mm_stray_end(db, err) == SQLITE_OK ? sqlite3_last_insert_rowid(db) : 0;
 }
 
 int mm_request_done(sqlite3 *db, int64_t id, struct mm_err *err)
@@ -49,5 +40,5 @@ int mm_request_finish(sqlite3 *db, int64_t id, struct mm_err *err)
 {
     mm_db_exec(db, err, "BEGIN IMMEDIATE");
     mm_db_exec(db, err, "UPDATE main.__marmot__request SET done = 1 WHERE id = %lld", (long long)id);
-    return end(db, err);
+    return mm_stray_end(db, err);
 }

@@ -66,6 +66,15 @@ int mm_stray_commit(sqlite3 *db, struct mm_err *err)
     return mm_db_exec(db, err, "COMMIT");
 }
 
+int mm_stray_end(sqlite3 *db, struct mm_err *err)
+{
+    mm_stray_commit(db, err);
+    if (!sqlite3_get_autocommit(db)) {
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return err->rc;
+}
+
 /* What the database file looks like, and the stamp that this belongs to. */
 static int describe(char *out, size_t n, const struct mm_stamp *s, const struct stat *st)
 {

@@ -33,6 +33,8 @@ int mm_stray_mended(sqlite3 *db, int64_t n, struct mm_err *err);
 /* Ends a write transaction of our own: stamps it, where stamps are kept, and
 ** commits. Returns err->rc. */
 int mm_stray_commit(sqlite3 *db, struct mm_err *err);
+/* The same, or all of it is rolled back: no transaction is open afterwards. */
+int mm_stray_end(sqlite3 *db, struct mm_err *err);
 
 /* A connection begins, inside a write transaction: stamps are kept from now on, or
 ** (keep false) no more. If they were kept before (`kept`), what was written since
