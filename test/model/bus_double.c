@@ -44,6 +44,7 @@ struct net {
     int shards;
     struct stored *stream[SHARDS + 1];
     int64_t end[SHARDS + 1];
+    int64_t dropped[SHARDS + 1]; /* up to this one they are gone */
     struct mm_bus *buses;
 };
 
@@ -167,6 +168,11 @@ void net_store(struct net *n, int shard, const void *data, size_t len, bool zstd
     memset(s, 0, sizeof *s);
     s->m = (struct net_message){ need(malloc(len + 1)), len, zstd };
     memcpy(s->m.data, data, len);
+}
+
+void net_drop(struct net *n, int shard, int64_t upto)
+{
+    n->dropped[shard] = upto;
 }
 
 static bool known(const struct net *n, int shard, const char *id)
@@ -308,6 +314,9 @@ int mm_bus_next(struct mm_bus *b, struct mm_delivery *d)
     for (int k = 0; k < b->net->shards && b->allowed > 0; k++) {
         int s = (b->turn + k) % b->net->shards + 1;
         int64_t seq = b->follow[s];
+        if (seq > 0 && seq <= b->net->dropped[s]) {
+            seq = b->follow[s] = b->net->dropped[s] + 1;
+        }
         if ((b->only == 0 || b->only == s) && seq > 0 && seq <= b->net->end[s]) {
             const struct net_message *m = net_get(b->net, s, seq);
             *d = (struct mm_delivery){ .kind = MM_DELIVERY_MESSAGE,
@@ -371,7 +380,7 @@ int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t
 {
     (void)timeout_ms;
     int s = shard_of(stream);
-    if (err->rc != SQLITE_OK || seq < 1 || seq > b->net->end[s]) {
+    if (err->rc != SQLITE_OK || seq <= b->net->dropped[s] || seq > b->net->end[s]) {
         return 0;
     }
     const struct net_message *m = net_get(b->net, s, seq);

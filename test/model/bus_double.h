@@ -45,6 +45,8 @@ int64_t net_end(const struct net *n, int shard);
 const struct net_message *net_get(const struct net *n, int shard, int64_t seq);
 /* Puts a message there at once. */
 void net_store(struct net *n, int shard, const void *data, size_t len, bool zstd);
+/* The server holds the stream's messages up to there no more (the test still does). */
+void net_drop(struct net *n, int shard, int64_t upto);
 
 /* Microseconds; each look at the clock lets `jitter` pass. */
 extern int64_t net_now_us;

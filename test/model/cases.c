@@ -57,6 +57,7 @@ void case_act(struct world *w, enum world_act a, unsigned node)
 void case_fold(struct world *w, unsigned node)
 {
     case_act(w, WORLD_DELIVER, node);
+    case_act(w, WORLD_APPLY, node); /* it may end with the message at the position */
     case_act(w, WORLD_APPLY, node);
 }
 

@@ -17,11 +17,11 @@ void case_finish(struct world *w, const char *name);
 
 /* A step in which the clock stands still, and whose delivery brings `messages` (1 to 8). */
 struct world_step case_step(enum world_act a, unsigned node, int messages);
-void case_act(struct world *w, enum world_act a, unsigned node); /* 7 messages */
-void case_fold(struct world *w, unsigned node);                  /* delivers them, and folds */
+void case_act(struct world *w, enum world_act a, unsigned node);   /* 7 messages */
+void case_fold(struct world *w, unsigned node);                    /* delivers them, and folds */
 void case_fold_each(struct world *w, unsigned node, int messages); /* at most so many, each in a batch of its own */
-void case_turns(struct world *w, unsigned node); /* whole turns, until nothing is left to do */
-void case_rest(struct world *w);                 /* those of all nodes */
+void case_turns(struct world *w, unsigned node);                   /* whole turns, until nothing is left to do */
+void case_rest(struct world *w);                                   /* those of all nodes */
 /* So many messages of a node at most meet this fate; returns how many. */
 int case_met(struct world *w, int node, int most, enum net_fate fate);
 /* What the node has to send is stored and acknowledged; it has not read any of it. */

@@ -111,6 +111,7 @@ static const struct expected table[] = {
     { "UPDATE to what is there already", MM_OP_UPDATE, 4, 5, 5, MM_FOLD_NOTHING, 0, MM_CONFLICT_NONE },
     { "UPDATE, nothing there", MM_OP_UPDATE, 4, 5, -2, MM_FOLD_NOTHING, 0, MM_CONFLICT_UPDATE_MISSING },
     { "UPDATE of an old value that was not sent", MM_OP_UPDATE, -1, 5, 6, MM_FOLD_WRITE, 5, MM_CONFLICT_NONE },
+    { "UPDATE to what was sent as the old value, too", MM_OP_UPDATE, 4, 4, 6, MM_FOLD_WRITE, 4, MM_CONFLICT_UPDATE },
     { "UPDATE to NULL", MM_OP_UPDATE, 4, 0, 4, MM_FOLD_WRITE, 0, MM_CONFLICT_NONE },
     { "DELETE, as expected", MM_OP_DELETE, 4, -2, 4, MM_FOLD_REMOVE, 0, MM_CONFLICT_NONE },
     { "DELETE of another value", MM_OP_DELETE, 4, -2, 6, MM_FOLD_REMOVE, 0, MM_CONFLICT_DELETE },

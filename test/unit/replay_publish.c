@@ -1,6 +1,7 @@
 /* The publisher against a network that answers late, seldom or not at all, and a file
 ** that was set back or copied: what is sent, and how often. Most of it only costs, and
 ** all ends equal; so each case counts. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,37 @@ static void back_before_parts(void)
     case_check("going back begins with the oldest, whole", good && case_shard(&w, 0)->large.count == 0, w.why);
     net_now_us += 1000000;
     case_finish(&w, "no transaction is sent under another's number");
+}
+
+/* All of its parts were stored, no acknowledgement came, and while it is cut once more the
+** echo comes: what was left to send of it is nobody else's. */
+static void echo_while_cut(void)
+{
+    struct world w;
+    case_open(&w, 1, 0, true);
+    case_rest(&w);
+    write_large(&w, 0, 120000);
+    write_row(&w, 0, 100);
+    case_act(&w, WORLD_PUMP, 0);
+    int left = case_shard(&w, 0)->large.count - case_met(&w, 0, INT_MAX, NET_STORED);
+    case_act(&w, WORLD_ACK, 0);
+    case_act(&w, WORLD_PUMP, 0);
+    bool good = left > 0 && case_met(&w, 0, left, NET_ACK_LOST) == left && case_met(&w, 0, INT_MAX, NET_LOST) == 1;
+    net_now_us += (MM_ACK_MS + 1) * INT64_C(1000);
+    case_act(&w, WORLD_PUMP, 0);
+    net_now_us += 1000000;
+    case_act(&w, WORLD_PUMP, 0);
+    good = good && case_shard(&w, 0)->large.count > 0 && case_shard(&w, 0)->next == 0 && case_pending(&w, 0) == 2;
+    for (int k = 0; k < 8 && case_pending(&w, 0) == 2; k++) {
+        case_fold(&w, 0);
+    }
+    case_check("the echo of a large transaction ends its being sent again",
+               good && case_pending(&w, 0) == 1 && case_shard(&w, 0)->large.count == 0, w.why);
+    case_met(&w, 0, INT_MAX, NET_LOST);
+    case_turns(&w, 0);
+    case_check("what waits behind it comes as what it is",
+               case_answer(&w, 0, "SELECT count(*) FROM plain WHERE id = 100 AND a = 'case'") == 1, w.why);
+    case_finish(&w, "and with all nodes equal");
 }
 
 /* The fold ignores a transaction that is stored: another node ended its parts. */
@@ -243,6 +275,7 @@ int main(void)
     ack_after_echo();
     in_parts();
     back_before_parts();
+    echo_while_cut();
     ignored_once();
     does_not_come();
     two_copies();
