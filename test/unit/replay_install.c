@@ -38,10 +38,9 @@ static void lacks(struct world *w, const char *name, enum mm_watch_state state, 
     struct mm_err err;
     mm_err_init(&err);
     const struct mm_repl *r = &w->node[0].r;
-    bool good = install(w, state, seq) &&
-                mm_watch_get(w->node[0].app, "bag", NULL, &err) == state &&
-                mm_watch_joined_seq(w->node[0].app, "bag", &err) == then &&
-                r->copy_due == (state == MM_JOINING) && !r->reload_needed;
+    bool good = install(w, state, seq) && mm_watch_get(w->node[0].app, "bag", NULL, &err) == state &&
+                mm_watch_joined_seq(w->node[0].app, "bag", &err) == then && r->copy_due == (state == MM_JOINING) &&
+                !r->reload_needed;
     case_check(name, good && err.rc == SQLITE_OK, w->why);
 }
 

@@ -156,6 +156,22 @@ static void two_shards(int taken_in)
     case_finish(&w, "and all end equal in both shards");
 }
 
+/* Nothing waits when it is decided, but for what was written at that very moment. */
+static void written_last(int taken_in)
+{
+    struct world w;
+    half_read(&w, taken_in);
+    until_caught_up(&w);
+    bool good = w.node[0].r.move_due != 0 && mm_repl_caught_up(&w.node[0].r);
+    put(&w, 0, taken_in, 200); /* with the outbox id of what was sent */
+    case_act(&w, WORLD_FLUSH, 0);
+    good = good && w.node[0].r.move_due != 0 && w.node[0].r.reload_needed;
+    world_settle(&w);
+    case_check("what is written just before it is decided moves as well",
+               good && there(&w, 0, taken_in, 200) && there(&w, 1, taken_in, 200), w.why);
+    case_finish(&w, "and counts once");
+}
+
 /* A file that was set back is copied with what waits in it. The first of the two to read the
 ** log moves what waits to other numbers and sends it: the other meets there what waits with it
 ** as well, under numbers that it has not taken yet. */
@@ -193,6 +209,38 @@ static void copied_before_the_move(int shards, int more)
     case_finish(&w, "and all end equal");
 }
 
+/* One of the two copies has sent the first of what waits in both when the other reads it. */
+static void half_sent_by_a_copy(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_BACKUP, 0);
+    put(&w, 0, FIRST, 100);
+    case_turns(&w, 0);
+    case_act(&w, WORLD_SETBACK, 0);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('waits', 1)");
+    case_run(&w, 0, "INSERT INTO bag VALUES ('behind it', 1)");
+    int copy = w.nnode;
+    case_act(&w, WORLD_COPY, 0);
+    case_fold(&w, 0);
+    case_act(&w, WORLD_FLUSH, 0);
+    case_fold(&w, 0);
+    case_act(&w, WORLD_PUMP, 0);
+    bool good = w.nnode == copy + 1 && case_met(&w, 0, 1, NET_STORED) == 1;
+    case_fold(&w, (unsigned)copy);
+    case_act(&w, WORLD_FLUSH, (unsigned)copy);
+    case_act(&w, WORLD_DELIVER, (unsigned)copy);
+    good = good && case_pending(&w, 0) == 2 && case_pending(&w, copy) == 1;
+    case_check("what waits behind it has the same numbers in both",
+               good && mm_pending_at(case_shard(&w, copy)->pending, 0)->incarnation ==
+                           mm_pending_at(case_shard(&w, 0)->pending, 1)->incarnation,
+               w.why);
+    world_settle(&w);
+    case_check("and counts once, too", bagged(&w, 1, "waits") == 1 && bagged(&w, 1, "behind it") == 1, w.why);
+    case_finish(&w, "with all copies equal");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -202,6 +250,9 @@ int main(void)
     not_told_yet(SECOND);
     two_shards(FIRST);
     two_shards(SECOND);
+    written_last(FIRST);
+    written_last(SECOND);
+    half_sent_by_a_copy();
     for (int shards = 1; shards <= 2; shards++) {
         copied_before_the_move(shards, 0);
         copied_before_the_move(shards, 3);
