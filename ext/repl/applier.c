@@ -137,7 +137,7 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
     struct mm_repl *r = a->r;
     bool echo = is_echo(r, s, &it->msg);
     if (r->positions_only) {
-        return mm_positions_fold(r, s, txn, echo, err);
+        return mm_positions_fold(s, txn, echo, err);
     }
     if (echo) {
         mm_join_left_behind(r, txn, err);
@@ -149,7 +149,7 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
     struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = it->msg.node, .all = true };
     mm_apply_txn(r->db, r->targets, txn, &how, err);
     s->skipped += how.skipped;
-    return err->rc;
+    return echo ? mm_pending_stay(s->pending, false, err) : err->rc;
 }
 
 /* The last part is the transaction's place in the order: all of it is read

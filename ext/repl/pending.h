@@ -60,6 +60,9 @@ void mm_pending_all_undone(struct mm_pending *p);
 void mm_pending_set_all_columns(struct mm_pending *p, bool all);
 /* Redoes all that is undone, oldest first; remembers their before-images. */
 int mm_pending_redo(struct mm_pending *p, struct mm_err *err);
+/* The echo of the oldest one was folded. If that is undone its rows stand again in tables that
+** the fold leaves out and that no second reading of the log brings; `all`: in all tables. */
+int mm_pending_stay(struct mm_pending *p, bool all, struct mm_err *err);
 /* The oldest one was echoed and folded: it leaves (memory only; its stored
 ** before-images go with the next flush). */
 void mm_pending_pop(struct mm_pending *p);

@@ -65,16 +65,12 @@ int mm_positions_settle(struct mm_repl *r, struct mm_err *err)
     return mm_targets_each(r->targets, settle, &l, err);
 }
 
-int mm_positions_fold(struct mm_repl *r, struct mm_shard *s, const struct mm_txn *txn, bool echo, struct mm_err *err)
+int mm_positions_fold(struct mm_shard *s, const struct mm_txn *txn, bool echo, struct mm_err *err)
 {
     for (size_t k = 0; k < txn->ntab && !echo; k++) {
         s->skipped += (int64_t)txn->tab[k].nrow;
     }
-    if (echo && mm_pending_undone(s->pending, 0)) {
-        struct mm_apply_how how = { .shard = s->n, .pending = true, .all = r->all_columns };
-        mm_apply_txn(r->db, r->targets, txn, &how, err);
-    }
-    return err->rc;
+    return echo ? mm_pending_stay(s->pending, true, err) : err->rc;
 }
 
 int mm_positions_install(sqlite3 *db, const char *table, bool none_of_its_own, struct mm_err *err)

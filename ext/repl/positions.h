@@ -18,7 +18,7 @@ int mm_positions_settle(struct mm_repl *r, struct mm_err *err);
 
 /* A transaction in its place. `echo`: of this node; its rows stand here, unless they
 ** were undone in this batch: then they are done again. */
-int mm_positions_fold(struct mm_repl *r, struct mm_shard *s, const struct mm_txn *txn, bool echo, struct mm_err *err);
+int mm_positions_fold(struct mm_shard *s, const struct mm_txn *txn, bool echo, struct mm_err *err);
 
 /* What becomes of a table when a copy gives its positions alone; none_of_its_own: it has
 ** no rows that the copy has not. */

@@ -209,8 +209,9 @@ static void copied_before_the_move(int shards, int more)
     case_finish(&w, "and all end equal");
 }
 
-/* One of the two copies has sent the first of what waits in both when the other reads it. */
-static void half_sent_by_a_copy(void)
+/* One of the two copies has sent the first of what waits in both when the other reads it;
+** `apart`: which then has more to read, message by message. */
+static void half_sent_by_a_copy(bool apart)
 {
     struct world w;
     case_open(&w, 1, 2, false);
@@ -228,6 +229,12 @@ static void half_sent_by_a_copy(void)
     case_fold(&w, 0);
     case_act(&w, WORLD_PUMP, 0);
     bool good = w.nnode == copy + 1 && case_met(&w, 0, 1, NET_STORED) == 1;
+    if (apart) {
+        case_run(&w, 1, "INSERT INTO bag VALUES ('of another', 1)");
+        case_publish(&w, 1);
+        case_act(&w, WORLD_RESTART, (unsigned)copy);
+        case_fold_each(&w, (unsigned)copy, 4);
+    }
     case_fold(&w, (unsigned)copy);
     case_act(&w, WORLD_FLUSH, (unsigned)copy);
     case_act(&w, WORLD_DELIVER, (unsigned)copy);
@@ -252,7 +259,8 @@ int main(void)
     two_shards(SECOND);
     written_last(FIRST);
     written_last(SECOND);
-    half_sent_by_a_copy();
+    half_sent_by_a_copy(false);
+    half_sent_by_a_copy(true);
     for (int shards = 1; shards <= 2; shards++) {
         copied_before_the_move(shards, 0);
         copied_before_the_move(shards, 3);

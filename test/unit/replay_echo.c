@@ -1,0 +1,170 @@
+/* An own message that comes back: when it may be taken as already folded, and when not.
+** marmot_conflicts, the marks of tables that are stale, and what is read from the log later
+** depend on it, though the rows are there in any case. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/log.h"
+#include "repl/join.h"
+#include "store/policy.h"
+#include "store/watch.h"
+#include "test/model/cases.h"
+
+static int64_t conflicts(struct world *w, int node)
+{
+    return case_answer(w, node, "SELECT count(*) FROM __marmot__conflict");
+}
+
+/* What waits was done again on top of another node's change of the same value; `behind`: the
+** echo comes with something that needs a transaction. */
+static void on_another_value(bool behind)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 0, "UPDATE plain SET a = 'theirs' WHERE id = 1");
+    case_run(&w, 1, "UPDATE plain SET a = 'mine' WHERE id = 1");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    bool good = case_pending(&w, 1) == 1 && !mm_pending_at(case_shard(&w, 1)->pending, 0)->clean;
+    if (behind) {
+        case_run(&w, 0, "INSERT INTO bag VALUES ('before the echo', 1)");
+        case_publish(&w, 0);
+    }
+    case_publish(&w, 1);
+    case_fold(&w, 1);
+    case_check("an echo of what was not done on the values that it names is a conflict at its origin",
+               good && case_pending(&w, 1) == 0 && conflicts(&w, 1) == 1, w.why);
+    case_turns(&w, 0);
+    case_check("as on any node", conflicts(&w, 0) == 1, w.why);
+    case_finish(&w, "and all nodes end equal");
+}
+
+/* The verdict outlives a restart between the two. */
+static void after_a_restart(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 0, "UPDATE plain SET a = 'theirs' WHERE id = 1");
+    case_run(&w, 1, "UPDATE plain SET a = 'mine' WHERE id = 1");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_act(&w, WORLD_RESTART, 1);
+    case_turns(&w, 1);
+    case_turns(&w, 1);
+    case_check("so it is after a restart", case_pending(&w, 1) == 0 && conflicts(&w, 1) == 1, w.why);
+    case_finish(&w, "with all nodes equal");
+}
+
+/* A change of one's own to a table that left out changes of others: read from the log once
+** more it would count twice. */
+static void of_a_stale_table(bool behind)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    mm_watch_set(r->db, "bag", MM_STALE, "a column is missing", &err);
+    mm_watch_set_joined_seq(r->db, "bag", case_shard(&w, 1)->pos.seq + 1, &err);
+    mm_targets_forget(r->targets);
+    if (behind) {
+        case_run(&w, 0, "INSERT INTO plain VALUES (100, 1, 1)");
+        case_publish(&w, 0);
+    }
+    case_run(&w, 1, "INSERT INTO bag VALUES ('mine', 1)");
+    case_publish(&w, 1);
+    case_fold(&w, 1);
+    case_check("a stale table whose own change came back waits for a copy",
+               err.rc == SQLITE_OK && !w.failed && case_pending(&w, 1) == 0 &&
+                   mm_watch_joined_seq(w.node[1].app, "bag", &err) == MM_SEQ_BEFORE,
+               w.why);
+    r->schema_moved = true;
+    mm_join_again(r, &err);
+    case_turns(&w, 1);
+    case_check("and is not read from the log",
+               case_shard(&w, 1)->replay == NULL && mm_watch_get(r->db, "bag", NULL, &err) == MM_STALE &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'mine'") == 1,
+               w.why);
+    world_close(&w);
+}
+
+/* A transaction with a row of a table that waits for a copy and is not sent till then, or that
+** is stale: the rest comes back as a conflict. */
+static void beside_what_is_left_out(const char *what, enum mm_watch_state state, int64_t seq)
+{
+    struct world w;
+    struct mm_err err;
+    char name[200];
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    mm_watch_set(r->db, "bag", state, "not here yet", &err);
+    mm_watch_set_joined_seq(r->db, "bag", seq, &err);
+    mm_targets_forget(r->targets);
+    case_run(&w, 1, "BEGIN; UPDATE plain SET a = 'mine' WHERE id = 1; INSERT INTO bag VALUES ('own', 1); COMMIT");
+    case_run(&w, 0, "UPDATE plain SET a = 'theirs' WHERE id = 1");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    bool good = case_pending(&w, 1) == 1 && !mm_pending_at(case_shard(&w, 1)->pending, 0)->clean;
+    case_publish(&w, 1);
+    case_fold(&w, 1);
+    snprintf(name, sizeof name, "an echo takes nothing from a table that %s", what);
+    case_check(name,
+               good && !w.failed && case_pending(&w, 1) == 0 &&
+                   case_answer(&w, 1, "SELECT a = 'mine' FROM plain WHERE id = 1") == 1 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 1,
+               w.why);
+    world_close(&w);
+}
+
+/* Others' changes are not applied: what is undone for a policy stands again when its echo comes
+** in the same batch, with what was not sent. */
+static void where_positions_are_followed(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    mm_watch_set(r->db, "bag", MM_STALE, "its rows are its own", &err);
+    mm_watch_set_joined_seq(r->db, "bag", MM_SEQ_COPY, &err);
+    mm_targets_forget(r->targets);
+    r->positions_only = true;
+    case_run(&w, 1, "BEGIN; UPDATE plain SET a = 'mine' WHERE id = 1; INSERT INTO bag VALUES ('own', 1); COMMIT");
+    case_run(&w, 0, "BEGIN IMMEDIATE");
+    mm_policy_request(w.node[0].app, "plain", "b", MM_POLICY_MAX, &err);
+    case_run(&w, 0, "COMMIT");
+    case_publish(&w, 0);
+    case_publish(&w, 1);
+    case_fold(&w, 1);
+    case_check("nor does it where positions alone are followed",
+               err.rc == SQLITE_OK && !w.failed && case_pending(&w, 1) == 0 &&
+                   case_shard(&w, 1)->pos.seq == net_end(w.net, 1) &&
+                   case_answer(&w, 1, "SELECT a = 'mine' FROM plain WHERE id = 1") == 1 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 1,
+               w.why);
+    world_close(&w);
+}
+
+int main(void)
+{
+    mm_log_silence();
+    world_prepare();
+    on_another_value(false);
+    on_another_value(true);
+    after_a_restart();
+    of_a_stale_table(false);
+    of_a_stale_table(true);
+    beside_what_is_left_out("never joined", MM_STALE, MM_SEQ_NEVER);
+    beside_what_is_left_out("waits to be compared with a copy", MM_JOINING, MM_SEQ_COPY);
+    beside_what_is_left_out("waits to be merged", MM_JOINING, MM_SEQ_EMPTY);
+    beside_what_is_left_out("had joined and is stale", MM_STALE, MM_SEQ_BEFORE);
+    where_positions_are_followed();
+    return case_end();
+}
