@@ -200,12 +200,23 @@ static void answer(struct mm_bus *b, uint64_t token, enum mm_ack_kind kind, int6
     b->last_ack = w;
 }
 
-static struct mm_bus *cut_bus(struct net *n, unsigned pick)
+static unsigned cut_buses(const struct net *n)
 {
     unsigned count = 0;
-    for (struct mm_bus *b = n->buses; b != NULL; b = b->next) {
+    for (const struct mm_bus *b = n->buses; b != NULL; b = b->next) {
         count += b->cut && b->first != NULL;
     }
+    return count;
+}
+
+bool net_strays(const struct net *n)
+{
+    return cut_buses(n) > 0;
+}
+
+static struct mm_bus *cut_bus(struct net *n, unsigned pick)
+{
+    unsigned count = cut_buses(n);
     for (struct mm_bus *b = n->buses; b != NULL && count > 0; b = b->next) {
         if (b->cut && b->first != NULL && pick-- % count == 0) {
             return b;

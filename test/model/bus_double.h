@@ -31,6 +31,9 @@ enum net_fate {
 ** connection that was cut (`pick` chooses). False: nothing is under way. */
 bool net_take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate fate);
 
+/* True when something of a connection that was cut is under way. */
+bool net_strays(const struct net *n);
+
 /* The next `count` messages of the streams, and no more, may reach the node. */
 void net_allow(struct mm_bus *b, int count);
 /* Of this shard's stream alone; 0: of all. */

@@ -238,7 +238,9 @@ static void copy_database(struct world_node *n, const char *to)
     world_need(sqlite3_backup_finish(b) == SQLITE_OK && sqlite3_close(db) == SQLITE_OK, "backup");
 }
 
-static void set_back(struct world *w, struct world_node *n)
+/* A file that is set back and copied, so that several go on from there: all of them tell by the log
+** alone what was sent before. So by then it has arrived, or is lost (README, limits). */
+static void set_back(struct world *w, struct world_node *n, uint64_t seed)
 {
     char path[160];
     if (!n->has_backup) {
@@ -249,15 +251,20 @@ static void set_back(struct world *w, struct world_node *n)
         w->commit[k].optional = w->commit[k].optional || w->commit[k].node == (int)(n - w->node);
     }
     world_node_close(n);
+    while (w->copied && net_strays(w->net)) {
+        take(w, NULL, world_random(&seed));
+    }
+    w->alone = w->alone || net_strays(w->net);
     memory_copy(path, n->path);
     world_node_open(w, n);
 }
 
 static void copy_node(struct world *w, struct world_node *n)
 {
-    if (w->nnode == WORLD_NODES) {
+    if (w->nnode == WORLD_NODES || w->alone) {
         return;
     }
+    w->copied = true;
     struct world_node *twin = &w->node[w->nnode++];
     snprintf(twin->path, sizeof twin->path, "/%d.db", w->nnode - 1);
     char path[160];
@@ -333,7 +340,7 @@ void world_act(struct world *w, const struct world_step *step)
         }
         break;
     case WORLD_SETBACK:
-        set_back(w, n);
+        set_back(w, n, seed);
         break;
     case WORLD_COPY:
         if (!n->open) {

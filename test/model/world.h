@@ -51,6 +51,7 @@ struct world {
     int64_t part_size;
     bool compress;
     bool again; /* some table began anew */
+    bool copied, alone; /* a file was copied; none is any more */
     bool failed;
     char why[512];
     long folded, reloads, busy, conflicts; /* for the summary */
