@@ -50,7 +50,7 @@ struct world {
     size_t ncommit;
     int64_t part_size;
     bool compress;
-    bool again; /* some table began anew */
+    bool again;         /* some table began anew */
     bool copied, alone; /* a file was copied; none is any more */
     bool failed;
     char why[512];
