@@ -63,7 +63,7 @@ static struct mm_origin *find(struct mm_accept *a, int64_t node, int64_t incarna
     o->node = node;
     o->incarnation = incarnation;
     if (!a->replay) {
-        mm_origin_get(a->db, a->shard, node, incarnation, o, err);
+        mm_origin_get(a->db, "main", a->shard, node, incarnation, o, err);
     }
     if (err->rc != SQLITE_OK) {
         return NULL;

@@ -270,10 +270,60 @@ static void check_holds_all(struct mm_repl *r, const struct mm_install *in, stru
     sqlite3_free(what);
 }
 
+/* The copy gives numbers of this incarnation to transactions that are not pending here: the
+** file was set back to before them. What is pending is told by its txid then, not by numbers
+** that others of it had.*/
+static void look_set_back(struct mm_repl *r, struct mm_shard *s, int64_t incarnation, bool current, struct mm_err *err)
+{
+    struct mm_origin now;
+    uint8_t txid[MM_TXID_SIZE];
+    const struct mm_origin *had = mm_accept_last(s->accept, r->node, incarnation, err);
+    if (had == NULL || !mm_origin_get(r->db, "copy", s->n, r->node, incarnation, &now, err) || now.seq <= had->seq) {
+        return;
+    }
+    int64_t seq = had->seq;
+    bool other = false;
+    for (size_t k = 0; k < mm_pending_count(s->pending); k++) {
+        const struct mm_pend *e = mm_pending_at(s->pending, k);
+        if (e->incarnation != incarnation) {
+            continue;
+        }
+        if (memcmp(e->txid, now.txid, sizeof now.txid) == 0) {
+            return; /* all that it has are ours */
+        }
+        other = other || (++seq <= now.seq &&
+                          mm_origin_accepted(r->db, "copy", s->n, r->node, incarnation, seq, txid, err) != 0 &&
+                          memcmp(e->txid, txid, sizeof txid) != 0);
+    }
+    /* A copy of a file has pending ones in common with the first, which may have gone on under
+    ** their incarnation: that is no set-back. The current one is this file's alone. */
+    if (other || current) {
+        mm_repl_note_moved(r, incarnation, s->n, err);
+    }
+}
+
+static void look_set_back_all(struct mm_repl *r, struct mm_err *err)
+{
+    int64_t head = mm_head_incarnation(r->db, err);
+    for (int k = 0; k < r->nshard && err->rc == SQLITE_OK; k++) {
+        struct mm_shard *s = &r->shard[k];
+        int64_t last = head;
+        for (size_t j = 0; j < mm_pending_count(s->pending) && err->rc == SQLITE_OK; j++) {
+            int64_t incarnation = mm_pending_at(s->pending, j)->incarnation;
+            if (incarnation != last) {
+                look_set_back(r, s, incarnation, false, err);
+                last = incarnation;
+            }
+        }
+        look_set_back(r, s, head, true, err);
+    }
+}
+
 static void replace_state(struct mm_repl *r, const struct mm_install *in, struct mm_err *err)
 {
     check_holds_all(r, in, err);
     send_again(r, in, err);
+    look_set_back_all(r, err);
     mm_position_copy(r->db, "copy", "main", err);
     mm_watchlist_copy(r->db, "copy", "main", err);
     mm_policy_copy(r->db, "copy", "main", err);

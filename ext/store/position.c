@@ -64,14 +64,16 @@ static void bind_origin(sqlite3_stmt *st, int shard, int64_t node, int64_t incar
     sqlite3_bind_int64(st, 3, incarnation);
 }
 
-int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o, struct mm_err *err)
+int mm_origin_get(sqlite3 *db, const char *schema, int shard, int64_t node, int64_t incarnation, struct mm_origin *o,
+                  struct mm_err *err)
 {
     memset(o, 0, sizeof *o);
     o->node = node;
     o->incarnation = incarnation;
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
-                                     "SELECT seq, txid, outbox FROM main.__marmot__origin"
-                                     " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3");
+                                     "SELECT seq, txid, outbox FROM \"%w\".__marmot__origin"
+                                     " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3",
+                                     schema);
     int found = 0;
     if (st != NULL) {
         bind_origin(st, shard, node, incarnation);
@@ -149,12 +151,13 @@ void mm_origin_writer_close(struct mm_origin_writer *w)
     }
 }
 
-int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation, int64_t seq,
+int mm_origin_accepted(sqlite3 *db, const char *schema, int shard, int64_t node, int64_t incarnation, int64_t seq,
                        uint8_t txid[MM_TXID_SIZE], struct mm_err *err)
 {
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
-                                     "SELECT txid FROM main.__marmot__accepted WHERE shard = ?1 AND node = ?2"
-                                     " AND incarnation = ?3 AND seq = ?4");
+                                     "SELECT txid FROM \"%w\".__marmot__accepted WHERE shard = ?1 AND node = ?2"
+                                     " AND incarnation = ?3 AND seq = ?4",
+                                     schema);
     int found = 0;
     if (st != NULL) {
         bind_origin(st, shard, node, incarnation);

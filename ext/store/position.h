@@ -38,8 +38,9 @@ struct mm_origin {
 int mm_position_get(sqlite3 *db, int shard, struct mm_position *p, struct mm_err *err); /* 1 or 0 */
 int mm_position_set(sqlite3 *db, const struct mm_position *p, struct mm_err *err);
 
-/* 1 when known; else 0 with o->seq = 0. */
-int mm_origin_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_origin *o, struct mm_err *err);
+/* 1 when known to that schema; else 0 with o->seq = 0. */
+int mm_origin_get(sqlite3 *db, const char *schema, int shard, int64_t node, int64_t incarnation, struct mm_origin *o,
+                  struct mm_err *err);
 /* A SELECT of one column: every node whose messages were accepted in any shard. */
 extern const char mm_position_sql_nodes[];
 
@@ -50,8 +51,9 @@ struct mm_origin_writer *mm_origin_writer_open(sqlite3 *db, int shard, struct mm
 int mm_origin_writer_add(struct mm_origin_writer *w, const struct mm_origin *o, struct mm_err *err);
 int mm_origin_writer_last(struct mm_origin_writer *w, const struct mm_origin *o, struct mm_err *err);
 void mm_origin_writer_close(struct mm_origin_writer *w);
-/* The txid accepted for an origin_seq: 1, or 0 when it is not (or no longer) known. */
-int mm_origin_accepted(sqlite3 *db, int shard, int64_t node, int64_t incarnation, int64_t seq,
+/* The txid that the schema has accepted for an origin_seq: 1, or 0 when it is not (or no
+** longer) known. */
+int mm_origin_accepted(sqlite3 *db, const char *schema, int shard, int64_t node, int64_t incarnation, int64_t seq,
                        uint8_t txid[MM_TXID_SIZE], struct mm_err *err);
 
 /* True when a transaction of the node is among the accepted ones that are

@@ -73,27 +73,28 @@ static void origins(void)
     uint8_t txid[MM_TXID_SIZE];
     uint8_t want[MM_TXID_SIZE];
     check("an unknown origin has accepted nothing",
-          !mm_origin_get(db, 1, 5, 6, &o, &err) && o.seq == 0 && o.node == 5 && o.incarnation == 6);
+          !mm_origin_get(db, "main", 1, 5, 6, &o, &err) && o.seq == 0 && o.node == 5 && o.incarnation == 6);
     accept(5, 6, 1, MM_ACCEPTED_KEPT, 100);
     check("exactly so many are kept",
-          accepted_of(5) == MM_ACCEPTED_KEPT && mm_origin_accepted(db, 1, 5, 6, 1, txid, &err) == 1);
+          accepted_of(5) == MM_ACCEPTED_KEPT && mm_origin_accepted(db, "main", 1, 5, 6, 1, txid, &err) == 1);
     accept(5, 6, MM_ACCEPTED_KEPT + 1, MM_ACCEPTED_KEPT + 1, 1);
     check("one more, and the oldest goes", accepted_of(5) == MM_ACCEPTED_KEPT &&
-                                               !mm_origin_accepted(db, 1, 5, 6, 1, txid, &err) &&
-                                               mm_origin_accepted(db, 1, 5, 6, 2, txid, &err) == 1);
+                                               !mm_origin_accepted(db, "main", 1, 5, 6, 1, txid, &err) &&
+                                               mm_origin_accepted(db, "main", 1, 5, 6, 2, txid, &err) == 1);
     accept(5, 6, MM_ACCEPTED_KEPT + 2, 5000, 1777);
     txid_of(5000, want);
-    check("the newest is known with its txid and outbox id", mm_origin_get(db, 1, 5, 6, &o, &err) && o.seq == 5000 &&
-                                                                 o.outbox == 10000 &&
+    check("the newest is known with its txid and outbox id", mm_origin_get(db, "main", 1, 5, 6, &o, &err) &&
+                                                                 o.seq == 5000 && o.outbox == 10000 &&
                                                                  memcmp(o.txid, want, sizeof want) == 0);
     txid_of(5000 - MM_ACCEPTED_KEPT + 1, want);
     check("the oldest kept has its own txid",
-          mm_origin_accepted(db, 1, 5, 6, 5000 - MM_ACCEPTED_KEPT + 1, txid, &err) == 1 &&
+          mm_origin_accepted(db, "main", 1, 5, 6, 5000 - MM_ACCEPTED_KEPT + 1, txid, &err) == 1 &&
               memcmp(txid, want, sizeof want) == 0);
     accept(5, 7, 1, 10, 3);
     accept(8, 6, 1, 10, 3);
-    check("another incarnation or node takes nothing from it",
-          accepted_of(5) == MM_ACCEPTED_KEPT + 10 && accepted_of(8) == 10 && !mm_origin_get(db, 2, 5, 6, &o, &err));
+    check("another incarnation or node takes nothing from it", accepted_of(5) == MM_ACCEPTED_KEPT + 10 &&
+                                                                   accepted_of(8) == 10 &&
+                                                                   !mm_origin_get(db, "main", 2, 5, 6, &o, &err));
     check("no error", err.rc == SQLITE_OK);
 }
 
