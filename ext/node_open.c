@@ -108,7 +108,9 @@ int mm_node_open_bus(struct mm_node *n, struct mm_err *err)
 
 struct mm_bus_options mm_node_bus_options(struct mm_node *n)
 {
-    (void)snprintf(n->bus_name, sizeof n->bus_name, "marmot-%lld", (long long)n->config->node_id);
+    if (n->bus_name[0] == '\0') { /* a task may be reading it */
+        (void)snprintf(n->bus_name, sizeof n->bus_name, "marmot-%lld", (long long)n->config->node_id);
+    }
     struct mm_bus_options o = mm_connecting_options(n->config, n->bus_name);
     o.urls = n->server != NULL ? mm_server_url(n->server) : o.urls;
     return o;

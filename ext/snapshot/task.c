@@ -28,6 +28,7 @@ struct mm_task {
     struct mm_work work;
     const char *stream[MM_SNAPSHOT_SHARDS];
     char name[MM_SNAPSHOT_SHARDS][256], subject[256];
+    char cluster_id[sizeof((struct mm_repl *)0)->cluster_id]; /* the node's may be read anew meanwhile */
     char *copy, *kept;
     int64_t kept_upto;
     int64_t began_ms, ended_ms;
@@ -365,6 +366,8 @@ struct mm_task *mm_task_open(const struct mm_task_options *o, struct mm_err *err
     (void)pthread_mutex_init(&t->mu, NULL);
     (void)pthread_cond_init(&t->told, NULL);
     t->o = *o;
+    (void)snprintf(t->cluster_id, sizeof t->cluster_id, "%s", o->cluster_id);
+    t->o.cluster_id = t->cluster_id;
     for (int k = 0; k < o->repl.nshard; k++) {
         mm_repl_name_shard(&o->repl, k + 1, t->name[k], t->subject);
         t->stream[k] = t->name[k];

@@ -42,7 +42,7 @@ enum mm_task_state {
     MM_TASK_FAILED,
 };
 
-struct mm_task_options { /* all borrowed until close */
+struct mm_task_options { /* all borrowed until close, but cluster_id */
     enum mm_task_kind kind;
     const char *path, *vfs;
     struct mm_repl_options repl;
