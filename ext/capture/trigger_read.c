@@ -120,10 +120,12 @@ static void take_image(struct mm_take *x, const struct mm_source *s, const struc
     }
     struct mm_value *now = row_now(x, s, key);
     for (int k = 0; k < s->t->ncol; k++) {
-        if (s->from[k] >= 0 && s->from[k] < e->n) {
+        if (s->from[k] < 0) {
+            old[k] = s->fill[k]; /* a column younger than the trigger: what now[k] is may be what has changed */
+        } else if (s->from[k] < e->n) {
             old[k] = e->v[s->from[k]];
         } else if (now != NULL) {
-            old[k] = now[k]; /* a column younger than the trigger */
+            old[k] = now[k];
         } else {
             old[k].type = SQLITE_NULL;
         }

@@ -165,6 +165,38 @@ def altered_without_key(a, b):
               len(rows) == 7, rows)
 
 
+def younger(a, b):
+    """An UPDATE of nothing but a column that was added just before, with keys."""
+    for n in (a, b):
+        n.sql("CREATE TABLE young(id INTEGER PRIMARY KEY, a)")
+        n.sql("CREATE TABLE younger(k TEXT, n, a, PRIMARY KEY(k, n)) WITHOUT ROWID")
+        n.watch_all()
+        n.sync()
+    a.sql("INSERT INTO young VALUES (1, 'a'), (2, 'a'), (3, 'a'), (4, 'a')")
+    a.sql("INSERT INTO younger VALUES ('k', 1, 'a'), ('k', 2, 'a')")
+    a.sync()
+    wait_equal([a, b])
+    added = ["ALTER TABLE young ADD COLUMN c DEFAULT 5", "ALTER TABLE young ADD COLUMN d TEXT",
+             "ALTER TABLE younger ADD COLUMN c TEXT NOT NULL DEFAULT 7"]
+    written = ["UPDATE young SET c = 8 WHERE id = 1", "UPDATE young SET d = 9 WHERE id = 2",
+               "UPDATE young SET c = 5, d = 'x' WHERE id = 3", "UPDATE young SET c = NULL WHERE id = 3",
+               "DELETE FROM young WHERE id = 4", "UPDATE younger SET c = 'new' WHERE n = 1"]
+    for text in added:
+        b.sql(text)
+    out, err = plain(a.db, ";".join(added + written))
+    check("added columns are written by a shell", err == "", out + err)
+    a.sync()
+    wait_equal([a, b])
+    ok("what is written to an added column alone arrives")
+    check("and is no conflict", peek(b.db, "SELECT * FROM __marmot__conflict") == [], peek(b.db, "SELECT * FROM __marmot__conflict"))
+    for n in (b, a):
+        n.sql("ALTER TABLE young ADD COLUMN e DEFAULT 'e'")
+    a.sql("UPDATE young SET e = 'application' WHERE id = 1")
+    a.sync()
+    wait_equal([a, b])
+    ok("and from the application")
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -174,6 +206,7 @@ def main():
             a.sync()
             wait_equal([a, b])
             ok(mode + ": and the other node, too")
+            younger(a, b)
             if mode == "auto":
                 altered_without_key(a, b)
                 altered(a, b)
