@@ -112,7 +112,7 @@ static int table_json(void *arg, struct mm_target *t, struct mm_err *err)
     bool full = mm_trigger_mode_for(all->db, t->name, err) == MM_TRIGGER_FULL;
     bool there = mm_trigger_there(all->db, t->name, err);
     const char *how = full && there ? "trigger" : full && !mm_hook_available(NULL) ? "none" : there ? "auto" : "hook";
-    mm_buf_printf(b, ",\"capture\":\"%s\",\"key\":[", mm_watch_captures(t->state) ? how : "none");
+    mm_buf_printf(b, ",\"capture\":\"%s\",\"key\":[", mm_watch_captures(t->state) && t->def != NULL ? how : "none");
     const char *sep = "";
     for (int place = 1; t->def != NULL && place <= t->def->ncol; place++) {
         for (int k = 0; k < t->def->ncol; k++) {
@@ -125,7 +125,7 @@ static int table_json(void *arg, struct mm_target *t, struct mm_err *err)
     }
     mm_buf_printf(b, "],\"state\":\"%s\",\"why\":", mm_watch_state_name(t->state));
     char *why = mm_watch_why(all->db, t->name, err);
-    mm_buf_json(b, why);
+    mm_buf_json(b, why != NULL || t->def != NULL ? why : MM_WATCH_GONE);
     sqlite3_free(why);
     mm_buf_byte(b, '}');
     return err->rc;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/db.h"
 #include "capture/tables.h"
 #include "capture/trigger.h"
 #include "registry.h"
@@ -45,6 +46,12 @@ static const struct mm_watch_entry *entry_of(const struct mm_watch_entry *list, 
     return NULL;
 }
 
+/* Not watched and never was are one to who asks. */
+static const char *state_text(enum mm_watch_state state)
+{
+    return mm_watch_state_name(state == MM_WATCH_NONE ? MM_UNWATCHED : state);
+}
+
 static int one_table(sqlite3 *db, struct mm_status_rows *r, const char *name, const struct mm_watch_entry *e,
                      struct mm_err *err)
 {
@@ -53,7 +60,7 @@ static int one_table(sqlite3 *db, struct mm_status_rows *r, const char *name, co
         return err->rc;
     }
     char why[256];
-    const char *state = mm_watch_state_name(e != NULL ? e->state : t->supported ? MM_WATCH_NONE : MM_UNSUPPORTED);
+    const char *state = state_text(e != NULL ? e->state : t->supported ? MM_WATCH_NONE : MM_UNSUPPORTED);
     const char *cause = e != NULL && e->why != NULL ? e->why : t->why;
     char *key = key_text(t, err);
     bool captured = e != NULL ? mm_watch_captures(e->state) : false;
@@ -78,6 +85,21 @@ static int one_table(sqlite3 *db, struct mm_status_rows *r, const char *name, co
     return err->rc;
 }
 
+/* They are never watched, and say why. */
+static void virtual_tables(sqlite3 *db, struct mm_status_rows *r, const struct mm_watch_entry *watch, int nwatch,
+                           struct mm_err *err)
+{
+    sqlite3_stmt *st = mm_db_prepare(
+        db, err, 0, "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual' ORDER BY name");
+    while (mm_db_step(st, err)) {
+        const char *name = (const char *)sqlite3_column_text(st, 0);
+        if (name != NULL && !mm_table_internal(name)) {
+            one_table(db, r, name, entry_of(watch, nwatch, name), err);
+        }
+    }
+    mm_db_finalize(st);
+}
+
 int mm_status_tables(sqlite3 *db, struct mm_status_rows *r, struct mm_err *err)
 {
     int nwatch = 0;
@@ -87,14 +109,14 @@ int mm_status_tables(sqlite3 *db, struct mm_status_rows *r, struct mm_err *err)
     for (int k = 0; k < n; k++) {
         one_table(db, r, name[k], entry_of(watch, nwatch, name[k]), err);
     }
+    virtual_tables(db, r, watch, nwatch, err);
     for (int k = 0; k < nwatch && err->rc == SQLITE_OK; k++) {
-        bool there = false;
-        for (int j = 0; j < n && !there; j++) {
-            there = sqlite3_stricmp(name[j], watch[k].name) == 0;
-        }
+        bool there =
+            mm_db_int(db, err, 0, "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = %Q COLLATE NOCASE",
+                      watch[k].name) != 0;
         if (!there) {
             const char *text[] = { watch[k].name, "none", NULL, mm_watch_state_name(watch[k].state),
-                                   watch[k].why != NULL ? watch[k].why : "there is no such table in this database" };
+                                   watch[k].why != NULL ? watch[k].why : MM_WATCH_GONE };
             mm_status_add(r, text, err);
         }
     }

@@ -15,6 +15,9 @@ enum mm_watch_state { MM_WATCH_NONE, MM_WATCHED, MM_UNWATCHED, MM_UNSUPPORTED, M
 
 const char *mm_watch_state_name(enum mm_watch_state s);
 
+/* Why nothing comes of a table that is watched and was dropped or renamed. */
+#define MM_WATCH_GONE "there is no such table in this database"
+
 /* True when rows of a table in this state are captured. */
 static inline bool mm_watch_captures(enum mm_watch_state s)
 {

@@ -122,7 +122,7 @@ def before_init(db):
     small = one(db, "SELECT marmot_id(53)")
     check("marmot_id(53) is exact in JavaScript", 0 < small < 2**53, small)
     check("marmot_tables before marmot_init", db.execute("SELECT name, state FROM marmot_tables").fetchall() ==
-          [("t", "none")], db.execute("SELECT * FROM marmot_tables").fetchall())
+          [("t", "unwatched")], db.execute("SELECT * FROM marmot_tables").fetchall())
     for name in ("marmot_streams", "marmot_conflicts", "marmot_metrics"):
         rows = db.execute("SELECT * FROM " + name).fetchall()
         check("%s before marmot_init" % name, rows == [], rows)
@@ -215,6 +215,7 @@ def watching(db):
     db.execute("CREATE TABLE Books(id INTEGER PRIMARY KEY, title)")
     db.execute("CREATE TABLE loose(id INTEGER PRIMARY KEY, twice AS (id * 2), x)")
     db.execute("CREATE VIEW seen AS SELECT 1")
+    db.execute("CREATE VIRTUAL TABLE words USING fts5(x)")
     fails("missing table", db, "SELECT marmot_watch('nosuchtable')", "no table 'nosuchtable'", "marmot_tables")
     fails("missing table, nearly right", db, "SELECT marmot_watch('Bokos')", "did you mean 'Books'?")
     fails("missing table to unwatch", db, "SELECT marmot_unwatch('nosuchtable')", "no table 'nosuchtable'")
@@ -238,11 +239,24 @@ def watching(db):
     check("leaves that transaction open", db.in_transaction, "it ended")
     db.execute("ROLLBACK")
     state = dict(db.execute("SELECT name, state FROM marmot_tables"))
-    check("a roll-back takes marmot_watch back", state["t"] == "none", state)
+    check("a roll-back takes marmot_watch back", state["t"] == "unwatched", state)
     check("marmot_watch_all counts", one(db, "SELECT marmot_watch_all('auto')") == 2, "not 2")
     rows = {r[0]: r[1:] for r in db.execute("SELECT name, capture, key, state, why FROM marmot_tables")}
-    check("marmot_tables", set(rows) == {"Books", "loose", "t"} and rows["Books"][:2] == ("auto", "id") and
+    check("marmot_tables", set(rows) == {"Books", "loose", "t", "words"} and rows["Books"][:2] == ("auto", "id") and
           rows["loose"][0] == "none" and rows["loose"][2] == "unsupported" and "move it" in rows["loose"][3], rows)
+    check("a virtual table is named there, too", rows["words"] == ("none", None, "unsupported",
+          "a virtual table: watch the ordinary tables that feed it"), rows["words"])
+    db.execute("DROP TABLE words")
+    db.execute("CREATE TABLE brief(x)")
+    one(db, "SELECT marmot_watch('brief')")
+    db.execute("DROP TABLE brief")
+    gone = db.execute("SELECT capture, why FROM marmot_tables WHERE name = 'brief'").fetchall()
+    check("and one that is gone", gone == [("none", "there is no such table in this database")], gone)
+    told = "SELECT json_extract(value, '$.capture', '$.why') FROM json_each(marmot_status(), '$.tables')" \
+           " WHERE json_extract(value, '$.name') = 'brief'"
+    check("so does the status", wait_until(lambda: db.execute(told).fetchall() == [('["none","%s"]' % gone[0][1],)], 5,
+                                           "the status tells of a table that is gone"), "no")
+    one(db, "SELECT marmot_unwatch('brief')")
     check("marmot_unwatch", one(db, "SELECT marmot_unwatch('t')") == 1 and one(
         db, "SELECT state FROM marmot_tables WHERE name = 't'") == "unwatched", "still watched")
     each = "SELECT marmot_watch(name) FROM sqlite_schema WHERE name IN ('t', 'Books')"
