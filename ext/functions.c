@@ -145,6 +145,7 @@ static void body_sync(struct call *c)
     if (n == NULL) {
         return;
     }
+    mm_watching_began(c->db, &c->err);
     int64_t last = mm_setup_last(c->db, &c->err);
     if (c->err.rc == SQLITE_OK) {
         int done = mm_node_sync(n, last, timeout, &c->err);

@@ -232,8 +232,8 @@ int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_
         mm_buf_str(out, ",\"remedy\":");
         if (n->state == MM_NODE_DIVERGED || n->state == MM_NODE_JOIN_CONFLICT) {
             mm_node_remedy(n, out);
-        } else {
-            mm_buf_json(out, states[n->state].remedy);
+        } else { /* just begun: nothing is known to be wanting */
+            mm_buf_json(out, n->state == MM_NODE_STARTING && n->why[0] == '\0' ? "" : states[n->state].remedy);
         }
         mm_buf_printf(out, ",\"outbox\":{\"rows\":%lld,\"bytes\":%lld},\"shards\":", (long long)n->pending_rows,
                       (long long)n->pending_bytes);

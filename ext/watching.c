@@ -250,6 +250,23 @@ int mm_watching_add_all(sqlite3 *db, const char *mode, struct mm_err *err)
     return finish(db, own, err) == SQLITE_OK ? watched : -1;
 }
 
+int mm_watching_began(sqlite3 *db, struct mm_err *err)
+{
+    int n = 0;
+    bool any = false;
+    struct mm_watch_entry *list = mm_watch_list(db, &n, err);
+    for (int k = 0; k < n; k++) {
+        any = any || list[k].state != MM_UNSUPPORTED;
+    }
+    mm_watch_list_free(list, n);
+    if (!any) {
+        mm_err_set(
+            err, SQLITE_ERROR,
+            "no table is watched, so nothing is replicated: call marmot_watch_all() or marmot_watch(table) first");
+    }
+    return err->rc;
+}
+
 static int no_such_column(sqlite3 *db, const struct mm_table *t, const char *column, struct mm_err *err)
 {
     int64_t generated = mm_db_int(db, err, 0,

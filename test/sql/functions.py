@@ -207,6 +207,9 @@ def two_inits(db, path):
     one(db, "SELECT marmot_stop()")
     fails("another node_id", db, "SELECT marmot_init('{\"node_id\":7}')", "7", str(first["node_id"]), "leave node_id out")
     one(db, "SELECT marmot_init(?)", OFFLINE)
+    told = json.loads(one(db, "SELECT marmot_status()"))
+    check("what has just begun asks for nothing", told["remedy"] == "" or told["why"] != "", told)
+    fails("sync with nothing watched, no server", db, "SELECT marmot_sync()", "no table is watched", "marmot_watch_all()")
     fails("verify with nothing watched", db, "SELECT marmot_verify()", "nothing to compare", "marmot_watch_all()")
     return first
 
