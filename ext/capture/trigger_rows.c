@@ -17,9 +17,10 @@
 struct seen {
     int64_t source;
     int64_t rowid;
-    uint32_t left;  /* entries that are still to come */
-    uint64_t rival; /* number under which it may have been evicted, 0 = none */
-    uint8_t *image; /* the row as it was noted last; NULL: not known, or gone */
+    uint32_t left;    /* entries that are still to come */
+    uint32_t changes; /* and of these, what has happened to the row: none, and it stands as noted last */
+    uint64_t rival;   /* number under which it may have been evicted, 0 = none */
+    uint8_t *image;   /* the row as it was noted last; NULL: not known, or gone */
     size_t len;
     bool used;
 };
@@ -77,17 +78,23 @@ static struct seen *find(struct mm_rows_seen *r, int64_t source, int64_t rowid, 
     return s;
 }
 
+static bool has_happened(enum mm_log_kind kind)
+{
+    return kind != MM_LOG_STOOD && kind != MM_LOG_RIVAL;
+}
+
 static void count(void *arg, int64_t source, enum mm_log_kind kind, int64_t rowid, int64_t before, struct mm_err *err)
 {
     struct mm_rows_seen *r = arg;
     struct seen *s = err->rc == SQLITE_OK ? find(r, source, rowid, err) : NULL;
-    (void)kind;
     if (s != NULL) {
         s->left++;
+        s->changes += has_happened(kind);
     }
     s = s != NULL && before != rowid ? find(r, source, before, err) : NULL;
     if (s != NULL) {
         s->left++;
+        s->changes += has_happened(kind);
     }
 }
 
@@ -166,12 +173,12 @@ static struct mm_value *row_now(struct mm_take *x, const struct mm_source *s, in
     return mm_take_now(x, s);
 }
 
-/* Columns younger than the trigger: those of the row itself when it stands there
-** as it was noted last, else what older rows hold. */
+/* Columns younger than the trigger: those of the row itself when nothing has
+** happened to it since and it stands there as noted, else what older rows hold. */
 static void complete(struct mm_take *x, const struct mm_source *s, const struct seen *row, int kind,
                      struct mm_value *image)
 {
-    const struct mm_value *now = row->left == 0 ? row_now(x, s, row->rowid) : NULL;
+    const struct mm_value *now = row->changes == 0 ? row_now(x, s, row->rowid) : NULL;
     for (int k = 0; now != NULL && k < s->t->ncol; k++) {
         if (s->from[k] >= 0 && !mm_value_same(&now[k], &image[k])) {
             now = NULL;
@@ -348,9 +355,11 @@ void mm_take_row(struct mm_take *x, const struct mm_source *s, const struct mm_l
     struct seen *row = slot_of(r->slot, r->cap, s->id, e->v[0].u.i);
     struct seen *before = row;
     row->left--;
+    row->changes -= has_happened((enum mm_log_kind)e->kind);
     if (e->kind == MM_LOG_NOW && e->v[1].u.i != row->rowid) {
         before = slot_of(r->slot, r->cap, s->id, e->v[1].u.i);
         before->left--;
+        before->changes--;
     }
     if (e->kind == MM_LOG_GONE) {
         close_rival(r, row);

@@ -9,6 +9,7 @@
 #include "store/watch.h"
 
 enum { COLUMNS_BYTES = 1 << 20, FILL_MAX = 1 << 30 };
+#define WHOLE_MAX 9.0e18 /* what fits into 64 bits */
 
 /* One name of a list; *p moves behind it. */
 static void read_name(const char **p, struct mm_buf *cols)
@@ -99,6 +100,28 @@ static bool is_literal(const char *text)
                : sqlite3_stricmp(text, "true") == 0 || sqlite3_stricmp(text, "false") == 0;
 }
 
+/* As SQLite stores it in a column of that affinity. */
+static bool settle_default(sqlite3_value *v, uint8_t affinity, struct mm_value *out)
+{
+    bool numeric = affinity == MM_AFF_NUMERIC || affinity == MM_AFF_INTEGER;
+    if (numeric || affinity == MM_AFF_REAL) {
+        (void)sqlite3_value_numeric_type(v); /* a text that is a number becomes one */
+    }
+    if (!mm_value_from(out, v)) {
+        return false;
+    }
+    if (affinity == MM_AFF_REAL && out->type == SQLITE_INTEGER) {
+        out->type = SQLITE_FLOAT;
+        out->u.r = (double)out->u.i;
+    } else if (numeric && out->type == SQLITE_FLOAT && out->u.r > -WHOLE_MAX && out->u.r < WHOLE_MAX) {
+        int64_t whole = (int64_t)out->u.r;
+        bool same = (double)whole >= out->u.r && (double)whole <= out->u.r;
+        out->type = same ? SQLITE_INTEGER : SQLITE_FLOAT;
+        out->u.i = same ? whole : out->u.i;
+    }
+    return true;
+}
+
 /* What rows older than a column hold there. */
 static void fill_column(struct mm_take *x, struct mm_source *s, int k)
 {
@@ -109,14 +132,16 @@ static void fill_column(struct mm_take *x, struct mm_source *s, int k)
                                              s->t->name, c->name)
                                 : NULL;
     if (text != NULL && is_literal(text)) {
-        bool number = strchr(text, '\'') == NULL;
-        const char *as = !number ? "" : c->affinity == MM_AFF_TEXT ? "TEXT" : c->affinity == MM_AFF_REAL ? "REAL" : "";
         sqlite3_stmt *st =
-            mm_db_prepare(x->db, x->err, 0, as[0] != '\0' ? "SELECT CAST(%s AS %s)" : "SELECT %s", text, as);
+            mm_db_prepare(x->db, x->err, 0, c->affinity == MM_AFF_TEXT ? "SELECT CAST(%s AS TEXT)" : "SELECT %s", text);
         struct mm_value v;
-        if (mm_db_step(st, x->err) && (!mm_value_column(&v, st, 0) || !mm_value_copy(&s->arena, &s->fill[k], &v))) {
+        bool found = mm_db_step(st, x->err);
+        sqlite3_value *own = found ? sqlite3_value_dup(sqlite3_column_value(st, 0)) : NULL;
+        if (found &&
+            (own == NULL || !settle_default(own, c->affinity, &v) || !mm_value_copy(&s->arena, &s->fill[k], &v))) {
             mm_err_nomem(x->err);
         }
+        sqlite3_value_free(own);
         mm_db_finalize(st);
     }
     sqlite3_free(text);

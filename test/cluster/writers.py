@@ -170,17 +170,24 @@ def younger(a, b):
     for n in (a, b):
         n.sql("CREATE TABLE young(id INTEGER PRIMARY KEY, a)")
         n.sql("CREATE TABLE younger(k TEXT, n, a, PRIMARY KEY(k, n)) WITHOUT ROWID")
+        n.sql("CREATE TABLE youngest(k TEXT PRIMARY KEY, a)")
         n.watch_all()
         n.sync()
     a.sql("INSERT INTO young VALUES (1, 'a'), (2, 'a'), (3, 'a'), (4, 'a')")
     a.sql("INSERT INTO younger VALUES ('k', 1, 'a'), ('k', 2, 'a')")
+    a.sql("INSERT INTO youngest VALUES ('k', 'a'), ('l', 'a')")
     a.sync()
     wait_equal([a, b])
     added = ["ALTER TABLE young ADD COLUMN c DEFAULT 5", "ALTER TABLE young ADD COLUMN d TEXT",
-             "ALTER TABLE younger ADD COLUMN c TEXT NOT NULL DEFAULT 7"]
+             "ALTER TABLE younger ADD COLUMN c TEXT NOT NULL DEFAULT 7", "ALTER TABLE younger ADD COLUMN d INT DEFAULT '7'",
+             "ALTER TABLE younger ADD COLUMN e REAL DEFAULT '7'", "ALTER TABLE younger ADD COLUMN f NUMERIC DEFAULT 7.0",
+             "ALTER TABLE youngest ADD COLUMN c DEFAULT 5"]
     written = ["UPDATE young SET c = 8 WHERE id = 1", "UPDATE young SET d = 9 WHERE id = 2",
                "UPDATE young SET c = 5, d = 'x' WHERE id = 3", "UPDATE young SET c = NULL WHERE id = 3",
-               "DELETE FROM young WHERE id = 4", "UPDATE younger SET c = 'new' WHERE n = 1"]
+               "DELETE FROM young WHERE id = 4", "UPDATE younger SET c = 'new' WHERE n = 1",
+               "REPLACE INTO younger(k, n, a) VALUES ('k', 2, 'replaced')",
+               "REPLACE INTO youngest VALUES ('k', 'b', 8)", "UPDATE youngest SET c = 9 WHERE k = 'l'",
+               "INSERT OR IGNORE INTO youngest VALUES ('k', 'comes to nothing', 1), ('l', 'this too', 1)"]
     for text in added:
         b.sql(text)
     out, err = plain(a.db, ";".join(added + written))
