@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/db.h"
 #include "base/log.h"
 #include "repl/join.h"
 #include "store/position.h"
@@ -51,6 +52,24 @@ static void gap_midway(void)
                w.failed && strstr(w.why, "has dropped") != NULL && case_shard(&w, 1)->behind, w.why);
     case_check("what came before them is folded and stored, what comes behind is not",
                bagged(&w, 1) == 1 && case_shard(&w, 1)->pos.seq == end + 1 && stored_seq(&w, 1) == end + 1, w.why);
+    world_close(&w);
+}
+
+/* What comes behind the hole is an own message, which needs no transaction. */
+static void gap_before_an_echo(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    int64_t end = net_end(w.net, 1);
+    put(&w, 0, 2);
+    put(&w, 1, 1);
+    net_drop(w.net, 1, end + 2);
+    case_fold(&w, 1);
+    case_check("so they are before an echo",
+               w.failed && strstr(w.why, "has dropped") != NULL && case_shard(&w, 1)->pos.seq == end &&
+                   case_pending(&w, 1) == 1,
+               w.why);
     world_close(&w);
 }
 
@@ -148,15 +167,75 @@ static void spoilt_part(bool again)
     case_finish(&w, "and all nodes have it");
 }
 
+static const char held[] = "SELECT count(*) FROM __marmot__part";
+
+/* The first parts are of a transaction that is gone: its file was set back, and what is sent under
+** their number now has fewer. */
+static void parts_of_another(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, true);
+    case_rest(&w);
+    case_act(&w, WORLD_BACKUP, 0);
+    case_run(&w, 0, "UPDATE plain SET b = hex(zeroblob(30000)) WHERE id = 1");
+    case_act(&w, WORLD_PUMP, 0);
+    bool good = case_met(&w, 0, 8, NET_STORED) == 8;
+    case_turns(&w, 1);
+    good = good && case_answer(&w, 1, held) == 8;
+    case_met(&w, 0, 100, NET_LOST);
+    case_act(&w, WORLD_SETBACK, 0);
+    case_turns(&w, 0);
+    case_run(&w, 0, "UPDATE plain SET b = hex(zeroblob(10000)) WHERE id = 1");
+    world_settle(&w);
+    case_check("parts of a transaction that is gone are in nobody's way",
+               good && !w.failed && case_answer(&w, 1, held) == 0 &&
+                   case_answer(&w, 1, "SELECT length(CAST(b AS BLOB)) FROM plain WHERE id = 1") == 20000,
+               w.why);
+    good = world_again(&w, &w.node[1], 0);
+    world_settle(&w);
+    case_check("nor in a second reading",
+               good && case_answer(&w, 1, "SELECT length(CAST(b AS BLOB)) FROM plain WHERE id = 1") == 20000, w.why);
+    case_finish(&w, "and all end equal");
+}
+
+/* What is held says that it is as much as a transaction may have: the next part is too much. */
+static void too_many_parts(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, true);
+    case_rest(&w);
+    case_run(&w, 0, "UPDATE plain SET b = hex(zeroblob(20000)) WHERE id = 1");
+    case_act(&w, WORLD_PUMP, 0);
+    bool good = case_met(&w, 0, 3, NET_STORED) == 3;
+    case_turns(&w, 1);
+    mm_db_exec(w.node[1].r.db, &err, "UPDATE main.__marmot__part SET total = %lld", (long long)MM_WIRE_TXN_MAX - 1);
+    good = good && sqlite3_changes(w.node[1].r.db) == 3 && case_met(&w, 0, 1, NET_STORED) == 1;
+    case_turns(&w, 1);
+    case_check("a transaction that is too large is ignored, and nothing of it held",
+               good && err.rc == SQLITE_OK && !w.failed && case_shard(&w, 1)->ignored == 1 &&
+                   case_answer(&w, 1, held) == 0 && case_answer(&w, 1, "SELECT count(*) FROM __marmot__ignored") == 1,
+               w.why);
+    case_met(&w, 0, 100, NET_STORED);
+    case_turns(&w, 1);
+    case_check("nor what still comes of it",
+               !w.failed && case_answer(&w, 1, held) == 0 && case_shard(&w, 1)->pos.seq == net_end(w.net, 1), w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
     world_prepare();
     gap_midway();
+    gap_before_an_echo();
     gap_at_begin();
     other_content();
     gap_in_second_reading();
     spoilt_part(false);
     spoilt_part(true);
+    parts_of_another();
+    too_many_parts();
     return case_end();
 }
