@@ -130,6 +130,53 @@ static void gap_in_second_reading(void)
     world_close(&w);
 }
 
+/* What came twice counts once in a second reading, too. */
+static void twice_in_the_log(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    int64_t end = net_end(w.net, 1);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('case', 1)");
+    case_act(&w, WORLD_PUMP, 0);
+    bool good = case_met(&w, 0, 1, NET_ACK_LOST) == 1;
+    net_now_us += (MM_ACK_MS + 1) * INT64_C(1000);
+    case_act(&w, WORLD_PUMP, 0);
+    net_now_us += 1000000;
+    case_publish(&w, 0);
+    case_rest(&w);
+    good = good && net_end(w.net, 1) == end + 2 && bagged(&w, 1) == 1 && world_again(&w, &w.node[1], BAG);
+    world_settle(&w);
+    case_check("what came twice counts once in a second reading, too", good && !w.failed && bagged(&w, 1) == 1, w.why);
+    case_finish(&w, "with all nodes equal");
+}
+
+/* A message that this library cannot read stops its shard and no other. */
+static void blocked_alone(void)
+{
+    enum { FIRST = 1 };
+    static const uint8_t newer[] = { 0x08, 0x7f }; /* a format version */
+    struct world w;
+    case_open(&w, 2, 2, false);
+    case_rest(&w);
+    net_store(w.net, FIRST, newer, sizeof newer, false);
+    for (int k = 0; k < 2; k++) {
+        case_run(&w, 0, "INSERT INTO ubag VALUES ('case', NULL)"); /* behind it */
+        put(&w, 0, 1);                                             /* in the other shard */
+    }
+    bool good = !w.failed;
+    for (int k = 0; k < 4; k++) {
+        case_fold(&w, 1);
+        good = good && (!w.failed || strstr(w.why, "is blocked") != NULL);
+        w.failed = false;
+    }
+    case_check("a shard that is blocked does not stop another",
+               good && case_shard(&w, 1)->blocked_seq == case_shard(&w, 1)->pos.seq + 1 && bagged(&w, 1) == 2 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM ubag WHERE a = 'case'") == 0,
+               w.why);
+    world_close(&w);
+}
+
 static const char value_of[] = "SELECT length(CAST(b AS BLOB)) = 40000 AND b = hex(zeroblob(20000))"
                                " FROM plain WHERE id = 1";
 
@@ -233,6 +280,8 @@ int main(void)
     gap_at_begin();
     other_content();
     gap_in_second_reading();
+    twice_in_the_log();
+    blocked_alone();
     spoilt_part(false);
     spoilt_part(true);
     parts_of_another();

@@ -59,6 +59,8 @@ static void second_reading(void)
     world_settle(&w);
     bool good = world_again(&w, &w.node[1], PLAIN);
     case_run(&w, 1, "UPDATE plain SET b = 'mine' WHERE id = 1");
+    case_run(&w, 0, "UPDATE plain SET a = 'behind' WHERE id = 1"); /* comes with it, and is not of it */
+    case_publish(&w, 0);
     case_fold(&w, 1);
     case_check("a second reading leaves what is pending on top",
                good && !w.failed && case_pending(&w, 1) == 1 && case_shard(&w, 1)->replay == NULL &&
