@@ -166,6 +166,7 @@ static void blocked_alone(void)
     }
     bool good = !w.failed;
     for (int k = 0; k < 4; k++) {
+        net_only(w.node[1].r.bus, k == 0 ? FIRST : 0);
         case_fold(&w, 1);
         good = good && (!w.failed || strstr(w.why, "is blocked") != NULL);
         w.failed = false;

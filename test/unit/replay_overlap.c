@@ -7,6 +7,70 @@
 #include "repl/join.h"
 #include "test/model/cases.h"
 
+/* A key in other bytes that its collation calls equal; of a whole row and of a part of one. */
+static void other_spelling(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "UPDATE names SET v = 'mine' WHERE k = 'bob'");
+    case_run(&w, 0, "REPLACE INTO names VALUES ('BOB', 'theirs', 7)");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("what is pending stays on top of a row whose key is spelt in another way",
+               !w.failed && case_pending(&w, 1) == 1 &&
+                   case_answer(&w, 1, "SELECT v = 'mine' AND n = 7 FROM names WHERE k = 'bob'") == 1,
+               w.why);
+    case_finish(&w, "and all nodes end equal after both");
+}
+
+static size_t overlap(struct world *w, const char *table, const char *column, int64_t id)
+{
+    const char *columns[] = { column, "a" };
+    uint8_t pk[] = { 1, 0 };
+    struct mm_value before[2] = { { .type = SQLITE_INTEGER, .u.i = id }, { .type = SQLITE_NULL } };
+    struct mm_row row = { .op = MM_OP_DELETE, .before = before };
+    struct mm_tab tab = { .name = table, .ncol = 2, .col = columns, .pk = pk, .row = &row, .nrow = 1 };
+    struct mm_txn txn = { .tab = &tab, .ntab = 1 };
+    struct mm_err err;
+    mm_err_init(&err);
+    size_t at = mm_pending_overlap(case_shard(w, 1)->pending, &txn, &err);
+    return err.rc == SQLITE_OK ? at : 99;
+}
+
+/* Many are pending: the oldest of those that touch a row is found, under names as another node
+** has them, too. */
+static void oldest_first(void)
+{
+    enum { ROWS = 300 };
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    for (int k = 0; k < 2 * ROWS; k++) {
+        case_run(&w, 1, "REPLACE INTO plain VALUES (%d, %d, 'many')", 100 + k % ROWS, k);
+    }
+    case_act(&w, WORLD_PUMP, 1);
+    case_check("the oldest that touches a row is found",
+               case_pending(&w, 1) == 2 * ROWS && overlap(&w, "plain", "id", 100) == 0 &&
+                   overlap(&w, "plain", "id", 107) == 7,
+               w.why);
+    case_check("under names that differ in case alone, too",
+               overlap(&w, "PLAIN", "ID", 100) == 0 && overlap(&w, "Plain", "Id", 107) == 7, w.why);
+    case_check("a row that none of them touches is not", overlap(&w, "plain", "id", 3) == 2 * ROWS, w.why);
+    int64_t bytes = mm_pending_bytes(case_shard(&w, 1)->pending);
+    case_publish(&w, 1);
+    for (int k = 0; k < 2 * ROWS / 7 && case_pending(&w, 1) > ROWS + 20; k++) {
+        case_fold(&w, 1);
+    }
+    size_t gone = 2 * ROWS - case_pending(&w, 1);
+    case_check("nor one that has come back before",
+               gone > 0 && gone < ROWS && overlap(&w, "plain", "id", 100) == ROWS - gone &&
+                   overlap(&w, "plain", "id", 100 + ROWS - 1) == ROWS - 1 - gone,
+               w.why);
+    case_check("and its bytes do not count any more", mm_pending_bytes(case_shard(&w, 1)->pending) < bytes, w.why);
+    case_finish(&w, "and all nodes end equal after that");
+}
+
 /* A table gets a UNIQUE index while something is pending: its rows depend on each other now. */
 static void index_meanwhile(void)
 {
@@ -73,6 +137,8 @@ int main(void)
 {
     mm_log_silence();
     world_prepare();
+    other_spelling();
+    oldest_first();
     index_meanwhile();
     whole_rows();
     second_reading();

@@ -50,7 +50,8 @@ static void of_its_place(int shards)
     case_run(&w, 0, "UPDATE plain SET a = 'behind', b = 'behind' WHERE id = 1; INSERT INTO bag VALUES ('behind', 1)");
     case_run(&w, 0, "UPDATE uniq SET u = 'behind' WHERE id = 1");
     case_publish(&w, 0);
-    case_act(&w, WORLD_DELIVER, 1);
+    case_fold_each(&w, 0, 8);
+    case_act(&w, WORLD_DELIVER, 1); /* all in one batch */
     for (int k = 0; k < 8; k++) {
         case_act(&w, WORLD_APPLY, 1);
     }
