@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/sqlite.h"
 
-enum { REQUEST_MS = 5000 };
+enum { REQUEST_MS = 5000, PURGE_LOOKS = 8 };
 
 bool mm_keep_due(const struct mm_keep *k, const struct mm_manifest *newest, const struct mm_manifest *older,
                  struct mm_bus *bus, struct mm_err *err)
@@ -68,21 +68,42 @@ bool mm_keep_lease(const struct mm_keep *k, const struct mm_manifest *newest, in
     return mine;
 }
 
+/* How many of the newest messages stay whatever the snapshots hold. By their mean size, where
+** bytes are what there is little of: what is left is seen at the next look. */
+static int64_t stay(const struct mm_keep *k, const struct mm_stream_info *info)
+{
+    int64_t most = k->max_entries / 4;
+    int64_t fit = k->max_bytes > 0 && info->bytes > 0 ? k->max_bytes / 4 / (info->bytes / info->messages + 1) : most;
+    return fit < most ? fit : most;
+}
+
+static void purge_stream(const struct mm_keep *k, int n, const struct mm_position *older, struct mm_bus *bus,
+                         struct mm_err *err)
+{
+    struct mm_stream_info info;
+    for (int look = 0; look < PURGE_LOOKS; look++) {
+        if (!mm_bus_stream_info(bus, k->stream[n], &info, REQUEST_MS, err) || info.messages == 0 ||
+            strcmp(info.created, older->created) != 0) {
+            return; /* another stream's numbers */
+        }
+        int64_t upto = info.last_seq - stay(k, &info);
+        upto = upto < older->seq ? upto : older->seq;
+        if (upto <= info.first_seq || (look > 0 && info.bytes < k->max_bytes / 4 * 3)) {
+            return;
+        }
+        mm_log(MM_LOG_INFO, "stream %s: messages before %lld are removed, snapshots hold them", k->stream[n],
+               (long long)upto);
+        mm_bus_stream_purge(bus, k->stream[n], upto, REQUEST_MS, err);
+        if (k->max_bytes <= 0) {
+            return;
+        }
+    }
+}
+
 int mm_keep_purge(const struct mm_keep *k, const struct mm_manifest *older, struct mm_bus *bus, struct mm_err *err)
 {
     for (int n = 0; n < k->nshard && n < older->nshard && k->max_entries > 0 && err->rc == SQLITE_OK; n++) {
-        struct mm_stream_info info;
-        if (!mm_bus_stream_info(bus, k->stream[n], &info, REQUEST_MS, err) ||
-            strcmp(info.created, older->shard[n].created) != 0) {
-            continue; /* another stream's numbers */
-        }
-        int64_t upto = info.last_seq - k->max_entries / 4;
-        upto = upto < older->shard[n].seq ? upto : older->shard[n].seq;
-        if (upto > info.first_seq) {
-            mm_log(MM_LOG_INFO, "stream %s: messages before %lld are removed, snapshots hold them", k->stream[n],
-                   (long long)upto);
-            mm_bus_stream_purge(bus, k->stream[n], upto, REQUEST_MS, err);
-        }
+        purge_stream(k, n, &older->shard[n], bus, err);
     }
     return err->rc;
 }

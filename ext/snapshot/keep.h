@@ -37,7 +37,7 @@ bool mm_keep_lease(const struct mm_keep *k, const struct mm_manifest *newest, in
 int mm_keep_give_up(const struct mm_keep *k, const struct mm_manifest *newest, struct mm_bus *bus, struct mm_err *err);
 
 /* Removes from the log what lies before the older of the two newest snapshots,
-** but keeps max_entries / 4. */
+** but keeps max_entries / 4, or as many as about max_bytes / 4 hold. */
 int mm_keep_purge(const struct mm_keep *k, const struct mm_manifest *older, struct mm_bus *bus, struct mm_err *err);
 
 #endif

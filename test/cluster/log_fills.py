@@ -1,6 +1,7 @@
 """A log that nobody makes room in: from 80 % on each node warns and says why no
 node may take a snapshot; at 100 % the outbox keeps everything; once a snapshot can
-be stored the log shrinks and all of it arrives.
+be stored the log shrinks and all of it arrives. One that is bounded by bytes makes room
+by itself, also for a transaction that is larger than all of it.
 marmot-test: parallel
 """
 import os
@@ -19,8 +20,28 @@ def warned(node, *parts):
                       "%s warns of %s" % (node.name, ", ".join(parts)))
 
 
+def bytes_alone(ws):
+    nats = NatsServer(ws).start()
+    log = {"max_bytes": 400000, "part_size": 65536}
+    config = {"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}, "replication_log": log}
+    a, b = [Node(ws, n, config=config, schema=SCHEMA) for n in ("small", "bytes")]
+    a.sync()
+    for k in range(3000):
+        a.sql("INSERT INTO t VALUES (?, ?)", k, "a row %d" % k)
+    check("small messages beyond max_bytes get through", a.sync(40000) == 1, a.status())
+    a.many("INSERT INTO t VALUES (?, ?)", [[10000 + k, os.urandom(10000)] for k in range(60)])
+    check("a transaction larger than max_bytes does", a.sync(40000) == 1, a.status())
+    check("they arrive", b.sync(40000) == 1 and len(wait_equal([a, b])["t"][1]) == 3060, b.status())
+    with RawNats(nats.port) as raw:
+        check("the log was never larger", raw.stream("marmot-changes-c-1")[1]["bytes"] <= log["max_bytes"], "it is")
+    for n in (a, b):
+        n.quit()
+    nats.kill()
+
+
 def main():
     with Workspace() as ws:
+        bytes_alone(ws)
         nats = NatsServer(ws).start()
         place = os.path.join(ws.dir, "snapshots")
         with open(place, "w"):
