@@ -140,16 +140,28 @@ static int send_part(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, st
     return err->rc;
 }
 
+/* Parts of the oldest one that count already are not sent again: else one that takes longer
+** than a connection lasts, or than a log has room, would begin anew for ever. Of those that
+** are on their way a second one does not count (mm_fold_part). */
+static int parts_here(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_err *err)
+{
+    struct mm_part_head h;
+    bool any = s->next == 0 && mm_part_get(r->db, s->n, m->node, m->incarnation, &h, err);
+    bool same = any && h.count == s->large.count && memcmp(h.txid, m->txid, sizeof h.txid) == 0 &&
+                memcmp(h.sha256, s->large.sha256, sizeof h.sha256) == 0;
+    return same && h.bytes == (int64_t)h.held * r->part_size ? h.held : 0;
+}
+
 /* What is too large for one message waits here to be sent in parts. */
-static int cut(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+static int cut(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_err *err)
 {
     if (r->compress && err->rc == SQLITE_OK) {
         mm_wire_compress_txn(&s->large.body, err);
     }
     if (mm_buf_check(&s->large.body, err, "a transaction") == SQLITE_OK) {
         mm_wire_sha256(s->large.body.data, s->large.body.len, s->large.sha256);
-        s->large.number = 0;
         s->large.count = (int)((s->large.body.len + (size_t)r->part_size - 1) / (size_t)r->part_size);
+        s->large.number = parts_here(r, s, m, err);
     }
     return err->rc;
 }
@@ -184,7 +196,7 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
     mm_buf_free(&names);
     mm_buf_free(&data);
     memset(&m->txn, 0, sizeof m->txn);
-    return large ? cut(r, s, err) : err->rc;
+    return large ? cut(r, s, m, err) : err->rc;
 }
 
 static int send_control(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, struct mm_err *err)

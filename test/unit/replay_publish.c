@@ -88,6 +88,33 @@ static void in_parts(void)
     case_finish(&w, "and all end equal with it");
 }
 
+/* Some parts count, those behind them are refused: a full log, a link that breaks. */
+static void back_among_parts(void)
+{
+    struct world w;
+    char why[200];
+    case_open(&w, 1, 0, true);
+    case_rest(&w);
+    int64_t end = net_end(w.net, 1);
+    write_large(&w, 0, 120000);
+    case_act(&w, WORLD_PUMP, 0);
+    int count = case_shard(&w, 0)->large.count;
+    bool good = count > 20 && case_met(&w, 0, 4, NET_STORED) == 4 && case_met(&w, 0, 1, NET_REFUSED) == 1;
+    case_met(&w, 0, INT_MAX, NET_LOST);
+    case_act(&w, WORLD_ACK, 0);
+    case_fold(&w, 0);
+    net_now_us += 1000000;
+    case_act(&w, WORLD_PUMP, 0);
+    good = good && case_shard(&w, 0)->large.number == 4 + MM_PARTS_IN_FLIGHT;
+    for (int k = 0; k < 4; k++) {
+        case_turns(&w, 0);
+    }
+    snprintf(why, sizeof why, "%lld messages for %d parts", (long long)(net_end(w.net, 1) - end), count);
+    case_check("what counts of a large transaction is not sent again",
+               good && net_end(w.net, 1) == end + count && case_pending(&w, 0) == 0, why);
+    case_finish(&w, "and all end equal with what was sent twice nowhere");
+}
+
 /* What waits to be cut has others before it, and these go once more. */
 static void back_before_parts(void)
 {
@@ -274,6 +301,7 @@ int main(void)
     late_acks();
     ack_after_echo();
     in_parts();
+    back_among_parts();
     back_before_parts();
     echo_while_cut();
     ignored_once();
