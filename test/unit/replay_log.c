@@ -175,6 +175,17 @@ static void blocked_alone(void)
                good && case_shard(&w, 1)->blocked_seq == case_shard(&w, 1)->pos.seq + 1 && bagged(&w, 1) == 2 &&
                    case_answer(&w, 1, "SELECT count(*) FROM ubag WHERE a = 'case'") == 0,
                w.why);
+    int64_t at = case_shard(&w, 1)->blocked_seq;
+    struct world_step apply = case_step(WORLD_APPLY, 1, 1);
+    put(&w, 0, 1);
+    case_act(&w, WORLD_DELIVER, 1);
+    good = false;
+    for (long nth = 1; nth < 20 && !good && !w.failed; nth++) {
+        (void)world_act_faulty(&w, &apply, FAULT_STEP, nth);
+        good = w.node[1].r.reload_needed;
+    }
+    case_check("and a batch of the other that fails does not end it",
+               good && !w.failed && case_shard(&w, 1)->blocked_seq == at, w.why);
     world_close(&w);
 }
 

@@ -172,6 +172,31 @@ static void written_last(int taken_in)
     case_finish(&w, "and counts once");
 }
 
+/* All that was read is stored when the last shard turns out to be read already. */
+static void nothing_new(void)
+{
+    struct world w;
+    half_read(&w, FIRST);
+    struct mm_repl *r = &w.node[0].r;
+    int64_t old = incarnation(&w, 0);
+    case_act(&w, WORLD_RESTART, 0);
+    net_only(r->bus, SECOND);
+    for (int k = 0; k < 2 * MANY && r->shard[SECOND - 1].pos.seq < net_end(w.net, SECOND); k++) {
+        case_fold(&w, 0);
+    }
+    case_act(&w, WORLD_FLUSH, 0);
+    bool good = r->move_due == old && !mm_repl_caught_up(r) && !mm_repl_dirty(r);
+    net_only(r->bus, 0);
+    case_fold(&w, 0);
+    good = good && mm_repl_caught_up(r) && !mm_repl_dirty(r) && r->move_due == old;
+    case_act(&w, WORLD_FLUSH, 0);
+    case_check("it is decided, too, where nothing else is to be stored", good && incarnation(&w, 0) != old, w.why);
+    put(&w, 0, FIRST, 200);
+    world_settle(&w);
+    case_check("so what is written then comes", there(&w, 1, FIRST, 200), w.why);
+    case_finish(&w, "with all nodes equal then");
+}
+
 /* A file that was set back is copied with what waits in it. The first of the two to read the
 ** log moves what waits to other numbers and sends it: the other meets there what waits with it
 ** as well, under numbers that it has not taken yet. */
@@ -259,6 +284,7 @@ int main(void)
     two_shards(SECOND);
     written_last(FIRST);
     written_last(SECOND);
+    nothing_new();
     half_sent_by_a_copy(false);
     half_sent_by_a_copy(true);
     for (int shards = 1; shards <= 2; shards++) {
