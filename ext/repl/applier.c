@@ -149,7 +149,7 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
     struct mm_apply_how how = { .shard = s->n, .seq = it->d.seq, .node = it->msg.node, .all = true };
     mm_apply_txn(r->db, r->targets, txn, &how, err);
     s->skipped += how.skipped;
-    return echo ? mm_pending_stay(s->pending, false, err) : err->rc;
+    return echo ? mm_pending_stay_echoed(s->pending, false, err) : err->rc;
 }
 
 /* The last part is the transaction's place in the order: all of it is read

@@ -60,9 +60,11 @@ void mm_pending_all_undone(struct mm_pending *p);
 void mm_pending_set_all_columns(struct mm_pending *p, bool all);
 /* Redoes all that is undone, oldest first; remembers their before-images. */
 int mm_pending_redo(struct mm_pending *p, struct mm_err *err);
-/* The echo of the oldest one was folded. If that is undone its rows stand again in tables that
-** the fold leaves out and that no second reading of the log brings; `all`: in all tables. */
-int mm_pending_stay(struct mm_pending *p, bool all, struct mm_err *err);
+/* A transaction that was undone is in the base now and is not redone: its rows stand again in
+** tables that are left out there and that no second reading of the log brings; `all`: in all. */
+int mm_pending_stay(struct mm_pending *p, int64_t id, bool all, struct mm_err *err);
+/* The same for the oldest one, whose echo was folded; nothing when it is not undone. */
+int mm_pending_stay_echoed(struct mm_pending *p, bool all, struct mm_err *err);
 /* The oldest one was echoed and folded: it leaves (memory only; its stored
 ** before-images go with the next flush). */
 void mm_pending_pop(struct mm_pending *p);

@@ -110,17 +110,16 @@ int mm_pending_redo(struct mm_pending *p, struct mm_err *err)
     return err->rc;
 }
 
-int mm_pending_stay(struct mm_pending *p, bool all, struct mm_err *err)
+int mm_pending_stay(struct mm_pending *p, int64_t id, bool all, struct mm_err *err)
 {
-    const struct mm_pend *e = mm_pending_at(p, 0);
+    const struct mm_pend e = { .id = id };
     struct mm_apply_how how = { .shard = p->shard, .pending = true, .all = p->all };
     struct mm_pend_scratch s;
     size_t kept = 0;
-    if (!mm_pending_undone(p, 0) || e->kind != MM_OUTBOX_TXN || err->rc != SQLITE_OK) {
-        return err->rc;
-    }
     mm_pend_scratch_init(&s);
-    mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
+    if (err->rc == SQLITE_OK) {
+        mm_pending_read(p, &e, &s.txn, &s.names, &s.data, err);
+    }
     for (size_t k = 0; k < s.txn.ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(p->targets, s.txn.tab[k].name, err);
         if (t != NULL && (all || t->state == MM_STALE || mm_watch_needs_copy(t->state, t->joined_seq))) {
@@ -130,5 +129,12 @@ int mm_pending_stay(struct mm_pending *p, bool all, struct mm_err *err)
     s.txn.ntab = kept;
     mm_apply_txn(p->db, p->targets, &s.txn, &how, err);
     mm_pend_scratch_free(&s);
-    return mm_err_prefix(err, "keeping own transaction %lld", (long long)e->id);
+    return mm_err_prefix(err, "keeping own transaction %lld", (long long)id);
+}
+
+int mm_pending_stay_echoed(struct mm_pending *p, bool all, struct mm_err *err)
+{
+    const struct mm_pend *e = mm_pending_at(p, 0);
+    bool undone = mm_pending_undone(p, 0) && e->kind == MM_OUTBOX_TXN;
+    return undone ? mm_pending_stay(p, e->id, all, err) : err->rc;
 }

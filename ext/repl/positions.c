@@ -70,7 +70,7 @@ int mm_positions_fold(struct mm_shard *s, const struct mm_txn *txn, bool echo, s
     for (size_t k = 0; k < txn->ntab && !echo; k++) {
         s->skipped += (int64_t)txn->tab[k].nrow;
     }
-    return echo ? mm_pending_stay(s->pending, true, err) : err->rc;
+    return echo ? mm_pending_stay_echoed(s->pending, true, err) : err->rc;
 }
 
 int mm_positions_install(sqlite3 *db, const char *table, bool none_of_its_own, struct mm_err *err)

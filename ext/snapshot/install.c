@@ -346,13 +346,58 @@ static int64_t give_up(struct mm_repl *r, int64_t upto, struct mm_err *err)
     return n;
 }
 
+struct undone {
+    int shard; /* its place in r->shard */
+    int64_t id;
+};
+
+static void note_undone(struct mm_repl *r, struct mm_buf *list, struct mm_err *err)
+{
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_pending *p = r->shard[k].pending;
+        for (size_t j = 0; j < mm_pending_count(p); j++) {
+            const struct mm_pend *e = mm_pending_at(p, j);
+            const struct undone u = { k, e->id };
+            if (e->kind == MM_OUTBOX_TXN) {
+                mm_buf_add(list, &u, sizeof u);
+            }
+        }
+    }
+    mm_buf_check(list, err, "what is pending");
+}
+
+/* Of what the copy has accepted the rows in tables that stay out are in no log and no copy. */
+static void keep_own(struct mm_repl *r, const struct mm_buf *list, struct mm_err *err)
+{
+    struct undone u;
+    size_t still = 0; /* place in what is pending; both ascend */
+    int shard = -1;
+    for (size_t at = 0; at < list->len && err->rc == SQLITE_OK; at += sizeof u) {
+        memcpy(&u, list->data + at, sizeof u);
+        struct mm_pending *p = r->shard[u.shard].pending;
+        still = u.shard == shard ? still : 0;
+        shard = u.shard;
+        while (still < mm_pending_count(p) && mm_pending_at(p, still)->id < u.id) {
+            still++;
+        }
+        if (still == mm_pending_count(p) || mm_pending_at(p, still)->id != u.id) {
+            mm_pending_stay(p, u.id, false, err);
+        }
+    }
+}
+
 static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t *given_up, struct mm_err *err)
 {
+    struct mm_buf undone;
+    mm_buf_init(&undone, 1 << 30);
     mm_repl_read_outbox(r, err);
     for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
         if (merges(r, in, &in->diff->table[k], err)) {
             set_aside(r, &in->diff->table[k], k, err);
         }
+    }
+    if (!in->positions) {
+        note_undone(r, &undone, err);
     }
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK && !in->positions; k++) {
         mm_pending_undo(r->shard[k].pending, 0, err);
@@ -365,6 +410,10 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
         replace_state(r, in, err);
     }
     mm_repl_reload(r, err);
+    if (!in->give_up) {
+        keep_own(r, &undone, err);
+    }
+    mm_buf_free(&undone);
     *given_up = in->give_up ? give_up(r, in->upto, err) : 0;
     if (in->merge && in->fresh) {
         mm_watch_again(r->db, err);

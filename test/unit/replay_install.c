@@ -44,13 +44,73 @@ static void lacks(struct world *w, const char *name, enum mm_watch_state state, 
     case_check(name, good && err.rc == SQLITE_OK, w->why);
 }
 
+/* The content of node `from`, with all that it has accepted. */
+static void copy_of(struct world *w, int from)
+{
+    sqlite3 *db = NULL;
+    memory_remove(copy_path);
+    bool good = sqlite3_open(copy_path, &db) == SQLITE_OK;
+    sqlite3_backup *b = good ? sqlite3_backup_init(db, "main", w->node[from].r.db, "main") : NULL;
+    good = b != NULL && sqlite3_backup_step(b, -1) == SQLITE_DONE;
+    good = sqlite3_backup_finish(b) == SQLITE_OK && good;
+    sqlite3_close(db);
+    if (!good) {
+        case_check("a copy", false, "it cannot be made");
+    }
+}
+
+/* A node takes a copy that has accepted what is pending here. With a row of a table that
+** stays out, which was not sent. */
+static void beside_what_stays_out(void)
+{
+    struct world w;
+    struct mm_diff_table table[WORLD_TABLES];
+    struct mm_diff diff = { .table = table };
+    struct mm_work work = { 0 };
+    struct mm_err err;
+    int64_t given_up;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    mm_watch_set(r->db, "bag", MM_STALE, "not here yet", &err);
+    mm_targets_forget(r->targets);
+    mm_watch_set_joined_seq(r->db, "bag", MM_SEQ_NEVER, &err);
+    case_run(&w, 1, "BEGIN; UPDATE plain SET a = 'mine' WHERE id = 1; INSERT INTO bag VALUES ('own', 1); COMMIT");
+    case_publish(&w, 1);
+    case_run(&w, 1, "BEGIN; UPDATE plain SET b = 'later' WHERE id = 1; INSERT INTO bag VALUES ('own', 2); COMMIT");
+    case_act(&w, WORLD_PUMP, 1);
+    case_turns(&w, 0);
+    copy_of(&w, 0);
+    for (int k = 0; k < w.ndef[0]; k++) {
+        bool out = strcmp(w.def[0][k].name, "bag") == 0;
+        table[diff.n++] = (struct mm_diff_table){ .name = (char *)w.def[0][k].name,
+                                                  .mode = out ? MM_DIFF_ABSENT : MM_DIFF_ALL,
+                                                  .why = "the copy lacks it" };
+    }
+    struct mm_install in = {
+        .copy = copy_path, .diff = &diff, .cluster_id = "00000000000000000000000000000001", .work = &work
+    };
+    bool good = case_pending(&w, 1) == 2;
+    mm_install_run(r, &in, &given_up, &err);
+    case_check("a copy that has accepted what is pending", good && err.rc == SQLITE_OK && case_pending(&w, 1) == 1,
+               err.msg);
+    case_check("leaves what is still pending on top",
+               case_answer(&w, 1, "SELECT a = 'mine' AND b = 'later' FROM plain WHERE id = 1") == 1, w.why);
+    case_check("and takes nothing from a table that stays out",
+               case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 2, w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     struct world w;
     mm_log_silence();
     world_prepare();
+    beside_what_stays_out();
     case_open(&w, 1, 2, false);
     case_rest(&w);
+    memory_remove(copy_path);
     sqlite3 *db = NULL;
     if (sqlite3_open(copy_path, &db) != SQLITE_OK ||
         sqlite3_exec(db, "CREATE TABLE other(x)", NULL, NULL, NULL) != SQLITE_OK) {
