@@ -14,6 +14,17 @@ int mm_commit_begin(struct mm_repl *r, struct mm_err *err)
     return mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
 }
 
+int mm_commit_echoed(struct mm_repl *r, int64_t echoed, struct mm_err *err)
+{
+    if (echoed > r->echoed_written && err->rc == SQLITE_OK) {
+        mm_outbox_echoed(r->outbox, echoed, mm_clock_wall_ms(), err);
+        for (int k = 0; k < r->nshard; k++) {
+            mm_outbox_undo_drop(r->outbox, echoed, r->shard[k].n, err);
+        }
+    }
+    return err->rc;
+}
+
 /* Positions, origins, echo watermark. */
 static void write_all(struct mm_repl *r, int64_t echoed, struct mm_err *err)
 {
@@ -24,12 +35,7 @@ static void write_all(struct mm_repl *r, int64_t echoed, struct mm_err *err)
             mm_accept_flush(s->accept, err);
         }
     }
-    if (echoed > r->echoed_written && err->rc == SQLITE_OK) {
-        mm_outbox_echoed(r->outbox, echoed, mm_clock_wall_ms(), err);
-        for (int k = 0; k < r->nshard; k++) {
-            mm_outbox_undo_drop(r->outbox, echoed, r->shard[k].n, err);
-        }
-    }
+    mm_commit_echoed(r, echoed, err);
 }
 
 static void written(struct mm_repl *r, int64_t echoed)

@@ -18,6 +18,10 @@ int mm_commit_begin(struct mm_repl *r, struct mm_err *err);
 ** Where err is set, or becomes so, all is rolled back. */
 int mm_commit_end(struct mm_repl *r, struct mm_err *err);
 
+/* Writes down that the outbox is echoed up to there, inside another transaction; in memory
+** it counts as written with the next mm_repl_reload. */
+int mm_commit_echoed(struct mm_repl *r, int64_t echoed, struct mm_err *err);
+
 /* Echoed outbox rows that go. */
 struct mm_commit_trim {
     bool look;          /* for those that are older than keep_ms */

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/log.h"
+#include "repl/commit.h"
 #include "repl/merge.h"
 #include "repl/partition.h"
 #include "repl/positions.h"
@@ -213,6 +214,10 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
         mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
         return;
     }
+    if (!d->captured && d->mode != MM_DIFF_CREATE) { /* it is watched since: what was written before is not known */
+        r->tables_changed = true;
+        return;
+    }
     if (d->mode == MM_DIFF_CREATE) {
         make_table(r, d->name, err);
     }
@@ -302,6 +307,22 @@ static void look_set_back(struct mm_repl *r, struct mm_shard *s, int64_t incarna
     }
 }
 
+/* What waits here was accepted under other numbers: a copy of this file has moved it there, and
+** with it all that comes behind. */
+static void look_moved(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    for (size_t k = 0; k < mm_pending_count(s->pending); k++) {
+        const struct mm_pend *e = mm_pending_at(s->pending, k);
+        int64_t to = mm_origin_of_txid(r->db, "copy", s->n, r->node, e->txid, err);
+        if (to != 0 && to != e->incarnation) {
+            mm_repl_note_moved_to(r, e, to, s->n, err);
+        }
+        if (to != e->incarnation) {
+            return;
+        }
+    }
+}
+
 static void look_set_back_all(struct mm_repl *r, struct mm_err *err)
 {
     int64_t head = mm_head_incarnation(r->db, err);
@@ -316,6 +337,7 @@ static void look_set_back_all(struct mm_repl *r, struct mm_err *err)
             }
         }
         look_set_back(r, s, head, true, err);
+        look_moved(r, s, err);
     }
 }
 
@@ -434,6 +456,7 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
     mm_late_free(&late);
     mm_partition_settle(r, err);
     mm_repl_read_outbox(r, err);
+    mm_commit_echoed(r, mm_repl_echoed(r), err); /* nothing of it may be folded any more, which would write it */
     r->rekey_due = false;
 }
 

@@ -168,19 +168,27 @@ int mm_origin_accepted(sqlite3 *db, const char *schema, int shard, int64_t node,
     return found;
 }
 
-bool mm_origin_txid_known(sqlite3 *db, int shard, int64_t node, const uint8_t txid[MM_TXID_SIZE], struct mm_err *err)
+int64_t mm_origin_of_txid(sqlite3 *db, const char *schema, int shard, int64_t node, const uint8_t txid[MM_TXID_SIZE],
+                          struct mm_err *err)
 {
-    sqlite3_stmt *st = mm_db_prepare(
-        db, err, 0, "SELECT 1 FROM main.__marmot__accepted WHERE shard = ?1 AND node = ?2 AND txid = ?3 LIMIT 1");
-    bool known = false;
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0,
+                                     "SELECT incarnation FROM \"%w\".__marmot__accepted WHERE shard = ?1 AND node = ?2"
+                                     " AND txid = ?3 LIMIT 1",
+                                     schema);
+    int64_t incarnation = 0;
     if (st != NULL) {
         sqlite3_bind_int(st, 1, shard);
         sqlite3_bind_int64(st, 2, node);
         sqlite3_bind_blob(st, 3, txid, MM_TXID_SIZE, SQLITE_STATIC);
-        known = mm_db_step(st, err);
+        incarnation = mm_db_step(st, err) ? sqlite3_column_int64(st, 0) : 0;
     }
     mm_db_finalize(st);
-    return known;
+    return incarnation;
+}
+
+bool mm_origin_txid_known(sqlite3 *db, int shard, int64_t node, const uint8_t txid[MM_TXID_SIZE], struct mm_err *err)
+{
+    return mm_origin_of_txid(db, "main", shard, node, txid, err) != 0;
 }
 
 int mm_part_get(sqlite3 *db, int shard, int64_t node, int64_t incarnation, struct mm_part_head *h, struct mm_err *err)

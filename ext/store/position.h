@@ -56,6 +56,11 @@ void mm_origin_writer_close(struct mm_origin_writer *w);
 int mm_origin_accepted(sqlite3 *db, const char *schema, int shard, int64_t node, int64_t incarnation, int64_t seq,
                        uint8_t txid[MM_TXID_SIZE], struct mm_err *err);
 
+/* The incarnation under which the schema has accepted a transaction of the node, as far as it
+** remembers; 0 = none. */
+int64_t mm_origin_of_txid(sqlite3 *db, const char *schema, int shard, int64_t node, const uint8_t txid[MM_TXID_SIZE],
+                          struct mm_err *err);
+
 /* True when a transaction of the node is among the accepted ones that are
 ** still remembered, of whatever incarnation. */
 bool mm_origin_txid_known(sqlite3 *db, int shard, int64_t node, const uint8_t txid[MM_TXID_SIZE], struct mm_err *err);
