@@ -11,6 +11,10 @@
 
 struct net;
 
+#define NET_CREATED "then" /* the stamp of every stream */
+
+/* One at a time: mm_bus_open makes a connection to the one that was opened last;
+** the streams reach it at once. */
 struct net *net_open(int shards);
 void net_close(struct net *n); /* with all connections */
 

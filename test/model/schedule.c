@@ -48,6 +48,13 @@ void schedule_make(struct schedule *s, uint64_t seed)
     if (world_random(&state) % 4 == 0) {
         here[WORLD_AGAIN] = 8;
     }
+    uint64_t other = seed ^ 0x51a9;
+    if (world_random(&other) % 8 == 0) {
+        here[WORLD_SNAPSHOT] = 6;
+        here[WORLD_BRING] = 16;
+        here[WORLD_PURGE] = world_random(&other) % 2 == 0 ? 4 : 0;
+        here[WORLD_LACK] = world_random(&other) % 2 == 0 ? 4 : 0;
+    }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
     }
@@ -150,9 +157,12 @@ static void run(void *arg)
     if (j->s->seed % READ_AGAIN == 0) {
         world_read_again(w, j->s->seed);
     }
-    *j->o = (struct outcome){
-        .failed = w->failed, .folded = w->folded, .reloads = w->reloads, .busy = w->busy, .commits = (long)w->ncommit
-    };
+    *j->o = (struct outcome){ .failed = w->failed,
+                              .folded = w->folded,
+                              .reloads = w->reloads,
+                              .busy = w->busy,
+                              .commits = (long)w->ncommit,
+                              .brought = w->brought };
     memcpy(j->o->why, w->why, sizeof w->why);
 }
 

@@ -24,7 +24,7 @@ struct schedule {
 struct outcome {
     bool failed;
     char why[512];
-    long folded, reloads, busy, commits;
+    long folded, reloads, busy, commits, brought;
 };
 
 void schedule_make(struct schedule *s, uint64_t seed);

@@ -17,10 +17,11 @@ static size_t founded_len;
 
 const char *world_act_name(enum world_act a)
 {
-    static const char *const names[WORLD_ACTS] = {
-        "write", "pump", "take", "stray",  "deliver", "apply", "break",  "ack", "flush", "cut",  "restart",
-        "hold",  "time", "turn", "backup", "setback", "copy",  "policy", "old", "end",   "again"
-    };
+    static const char *const names[WORLD_ACTS] = { "write",   "pump",     "take",   "stray", "deliver",
+                                                   "apply",   "break",    "ack",    "flush", "cut",
+                                                   "restart", "hold",     "time",   "turn",  "backup",
+                                                   "setback", "copy",     "policy", "old",   "end",
+                                                   "again",   "snapshot", "purge",  "bring", "lack" };
     return names[a];
 }
 
@@ -132,6 +133,9 @@ static void start_node(struct world *w, struct world_node *n, int64_t id)
     mm_err_init(&err);
     sqlite3 *db = world_connect(n->path);
     mm_head_set_incarnation(db, new_incarnation(w), &err);
+    for (int t = 0; t < WORLD_TABLES; t++) {
+        mm_watchlist_add(db, world_tables[t].name, mm_watch_shard(world_tables[t].name, w->shards), 1, &err);
+    }
     world_need(err.rc == SQLITE_OK, err.msg);
     sqlite3_close(db);
     n->id = id;
@@ -195,6 +199,7 @@ void world_close(struct world *w)
             naive_free(&w->node[k].base[s]);
         }
     }
+    world_snapshots_close(w);
     net_close(w->net);
     free(w->commit);
 }
@@ -224,6 +229,9 @@ static void turn(struct world *w, struct world_node *n)
     world_node_deliver(w, n, 1 << 20);
     world_node_apply(w, n);
     world_node_acks(n);
+    if (w->kept[0] != NULL && !w->failed) {
+        world_bring(w, n, false, 1);
+    }
     world_node_flush(w, n);
 }
 
@@ -359,15 +367,21 @@ void world_act(struct world *w, const struct world_step *step)
     case WORLD_AGAIN:
         (void)world_again(w, n, (int)(world_random(&seed) % WORLD_TABLES));
         break;
+    case WORLD_SNAPSHOT:
+        world_snapshot(w, n);
+        break;
+    case WORLD_PURGE:
+        world_purge(w);
+        break;
+    case WORLD_BRING:
+        world_bring(w, n, true, seed);
+        break;
+    case WORLD_LACK:
+        world_lack(w, n, seed);
+        break;
     case WORLD_ACTS:
         break;
     }
-}
-
-void world_step(struct world *w, const struct world_step *step)
-{
-    world_act(w, step);
-    world_check_now(w, step);
 }
 
 void world_check_now(struct world *w, const struct world_step *step)
@@ -382,10 +396,13 @@ void world_check_now(struct world *w, const struct world_step *step)
     world_check_node(w, n, world_act_name(step->act));
 }
 
-static bool settled(const struct world *w)
+static bool settled(struct world *w)
 {
     for (int k = 0; k < w->nnode; k++) {
         const struct mm_repl *r = &w->node[k].r;
+        if (world_brings(w, &w->node[k])) {
+            return false;
+        }
         for (int s = 0; s < w->shards; s++) {
             if (r->reload_needed || r->shard[s].replay != NULL || mm_pending_count(r->shard[s].pending) > 0 ||
                 r->shard[s].pos.seq < net_end(w->net, s + 1)) {
@@ -427,7 +444,7 @@ void world_settle(struct world *w)
     for (int s = 0; s < w->shards && !w->failed; s++) {
         world_check_parts(w, s);
     }
-    if (!w->failed && !w->again) { /* what is read again is recorded again */
+    if (!w->failed && !w->again && !w->jumped) { /* what is read again is recorded again */
         world_check_conflicts(w);
     }
 }
@@ -452,30 +469,4 @@ void world_read_again(struct world *w, uint64_t seed)
         world_step(w, &(struct world_step){ WORLD_RESTART, at, 0 });
     }
     world_settle(w);
-}
-
-static void die(void *arg)
-{
-    const struct world_node *n = arg;
-    memory_die(n->path);
-}
-
-bool world_act_faulty(struct world *w, const struct world_step *step, enum fault kind, long nth)
-{
-    struct world_node *n = world_node_of(w, step);
-    fault_arm(kind, nth, die, n);
-    world_act(w, step);
-    bool came = fault_came();
-    if (fault_dead()) {
-        world_node_close(n);
-        memory_died(n->path);
-    }
-    fault_arm(FAULT_NONE, 0, NULL, NULL);
-    if (came && (n->r.db == NULL || step->act == WORLD_RESTART || kind == FAULT_DEATH)) {
-        world_node_restart(w, n);
-    }
-    if (!w->failed && !sqlite3_get_autocommit(n->r.db)) {
-        world_fail(w, "the connection was left in a transaction");
-    }
-    return came;
 }

@@ -8,11 +8,23 @@
 
 #include "repl/applier.h"
 #include "repl/publisher.h"
+#include "snapshot/diff.h"
 #include "test/lib/naive_fold.h"
 #include "test/model/bus_double.h"
 #include "test/model/faults.h"
 
 enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 11 };
+
+/* Work on a copy of the cluster's content beside a node, as ext/snapshot/task.c does it. */
+struct world_bring {
+    enum { BRING_NOT, BRING_OPEN, BRING_READY } stage;
+    bool tables; /* for those that wait for a copy */
+    bool due;    /* the log has gone on without this node: nothing else is done before */
+    bool held;
+    struct mm_scratch scratch; /* of BRING_OPEN */
+    struct mm_work work;
+    struct mm_diff diff; /* of BRING_READY */
+};
 
 struct world_node {
     char path[128];
@@ -30,6 +42,7 @@ struct world_node {
     sqlite3_stmt *read[WORLD_SHARDS][WORLD_TABLES];
     bool has_backup;
     size_t backup_commits;
+    struct world_bring bring;
 };
 
 struct world_commit {
@@ -50,11 +63,13 @@ struct world {
     size_t ncommit;
     int64_t part_size;
     bool compress;
-    bool again;         /* some table began anew */
-    bool copied, alone; /* a file was copied; none is any more */
+    bool copied, alone;          /* a file was copied; none is any more */
+    bool again;                  /* some table began anew, or waited for a copy */
+    bool jumped;                 /* some node took content from a copy, in which no conflicts are */
+    struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
     char why[512];
-    long folded, reloads, busy, conflicts; /* for the summary */
+    long folded, reloads, busy, conflicts, brought; /* for the summary */
 };
 
 enum world_act {
@@ -79,6 +94,10 @@ enum world_act {
     WORLD_OLD,    /* a message of another epoch arrives */
     WORLD_END,    /* a node ends what it holds parts of, also where they still come */
     WORLD_AGAIN,  /* a table begins anew: its log is read a second time */
+    WORLD_SNAPSHOT,
+    WORLD_PURGE, /* the log forgets what the older snapshot holds */
+    WORLD_BRING, /* one step of a node's taking the cluster's content from a snapshot and the log */
+    WORLD_LACK,  /* a table has lost its content and waits for a copy */
     WORLD_ACTS
 };
 

@@ -91,6 +91,31 @@ static void advance(struct world *w, int shard, struct naive *base, int64_t to)
     }
 }
 
+/* A database without anything pending holds what the log says at the place. */
+void world_check_content(struct world *w, sqlite3 *db, int shard, int64_t seq, const char *what)
+{
+    struct naive expected;
+    struct naive real;
+    struct mm_err err;
+    char why[256];
+    mm_err_init(&err);
+    world_begin_base(w, shard, &expected);
+    advance(w, shard, &expected, seq);
+    naive_init(&real, w->def[shard], w->ndef[shard]);
+    for (int t = 0; t < real.ntable && err.rc == SQLITE_OK; t++) {
+        sqlite3_stmt *st = prepare(db, real.table[t].def->name, &err);
+        read_table(st, &real, t, &err);
+        mm_db_finalize(st);
+    }
+    if (err.rc != SQLITE_OK) {
+        world_fail(w, "reading %s: %s", what, err.msg);
+    } else if (!naive_same(&expected, &real, why, sizeof why)) {
+        world_fail(w, "%s at %d:%lld: %s", what, shard + 1, (long long)seq, why);
+    }
+    naive_free(&expected);
+    naive_free(&real);
+}
+
 static bool touches(const struct naive *base, const struct mm_txn *txn)
 {
     for (size_t k = 0; k < txn->ntab; k++) {
@@ -140,14 +165,15 @@ static int put_pending(struct world *w, struct world_node *n, const struct naive
     return count;
 }
 
-/* Some table of the shard is what a second reading of the log has made of it so far. */
+/* Some table of the shard is what a second reading of the log has made of it so far, or
+** waits for a copy. */
 static bool joins(struct world *w, struct world_node *n, int shard)
 {
     struct mm_err err;
     bool any = false;
     mm_err_init(&err);
     for (int t = 0; t < w->ndef[shard] && w->again; t++) {
-        any = any || mm_watch_get(n->r.db, w->def[shard][t].name, NULL, &err) == MM_JOINING;
+        any = any || mm_watch_get(n->r.db, w->def[shard][t].name, NULL, &err) != MM_WATCHED;
     }
     return any;
 }

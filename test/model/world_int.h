@@ -1,5 +1,6 @@
-/* What the files of the world share: world.c steps and checks, world_node.c a
-** node's loop, world_check.c compares, world_write.c the application. Nobody else includes this. */
+/* What the files of the world share: world.c steps, world_faulty.c those that go wrong,
+** world_node.c a node's loop, world_snapshot.c its tasks, world_check.c compares, world_write.c
+** the application. Nobody else includes this. */
 #ifndef MM_TEST_WORLD_INT_H
 #define MM_TEST_WORLD_INT_H
 
@@ -21,6 +22,7 @@ void world_begin_base(struct world *w, int shard, struct naive *base);
 void world_check_node(struct world *w, struct world_node *n, const char *when);
 void world_check_states(struct world *w, struct world_node *n);
 void world_check_commits(struct world *w);
+void world_check_content(struct world *w, sqlite3 *db, int shard, int64_t seq, const char *what);
 void world_check_parts(struct world *w, int shard);
 void world_check_conflicts(struct world *w);
 
@@ -38,8 +40,20 @@ void world_node_break(struct world *w, struct world_node *n, int after);
 void world_node_pump(struct world *w, struct world_node *n);
 void world_node_acks(struct world_node *n);
 void world_node_flush(struct world *w, struct world_node *n);
+void world_node_follow_again(struct world_node *n);
 void world_node_cut(struct world *w, struct world_node *n);
 void world_node_restart(struct world *w, struct world_node *n);
+
+/* world_snapshot.c */
+void world_snapshot(struct world *w, struct world_node *n);
+void world_purge(struct world *w);
+void world_snapshots_close(struct world *w);
+/* `begin`: where nothing is under way. */
+void world_bring(struct world *w, struct world_node *n, bool begin, uint64_t seed);
+void world_bring_end(struct world_node *n);
+void world_lack(struct world *w, struct world_node *n, uint64_t seed);
+/* Something is under way, or is to be. */
+bool world_brings(const struct world *w, struct world_node *n);
 
 /* world_control.c */
 void world_policy(struct world *w, struct world_node *n, uint64_t seed);

@@ -85,6 +85,7 @@ void world_node_warm(struct world *w, struct world_node *n)
 void world_node_close(struct world_node *n)
 {
     struct mm_repl *r = &n->r;
+    world_bring_end(n);
     if (r->bus != NULL) {
         net_cut(r->bus);
     }
@@ -145,7 +146,7 @@ static void follow(struct world_node *n)
     }
 }
 
-static void follow_again(struct world_node *n)
+void world_node_follow_again(struct world_node *n)
 {
     mm_applier_drop(n->applier, 0);
     for (int k = 0; k < n->r.nshard; k++) {
@@ -164,7 +165,7 @@ static bool trusted(struct world *w, struct world_node *n)
         if (mm_repl_reload(&n->r, &err) != SQLITE_OK && !excused(&err)) {
             world_fail(w, "reload: %s", err.msg);
         }
-        follow_again(n);
+        world_node_follow_again(n);
     }
     return !w->failed && !n->r.reload_needed;
 }
@@ -173,7 +174,7 @@ void world_node_apply(struct world *w, struct world_node *n)
 {
     struct mm_err err;
     mm_err_init(&err);
-    if (!trusted(w, n) || !mm_applier_due(n->applier)) {
+    if (!trusted(w, n) || n->bring.held || !mm_applier_due(n->applier)) {
         return;
     }
     enum mm_applier_result result = mm_applier_run(n->applier, &err);
@@ -183,11 +184,23 @@ void world_node_apply(struct world *w, struct world_node *n)
         if (err.rc != SQLITE_OK && !excused(&err)) {
             world_fail(w, "node %lld cannot fold: %d %s", (long long)n->id, err.rc, err.msg);
         }
-        follow_again(n);
+        world_node_follow_again(n);
+        break;
+    case MM_APPLY_LOST:
+        for (int k = 0; k < n->r.nshard; k++) {
+            n->bring.due = n->bring.due || (n->r.shard[k].behind && w->kept[1] != NULL);
+            n->r.shard[k].behind = false;
+        }
+        if (n->bring.due) { /* and what is under way for tables ends */
+            world_bring_end(n);
+            n->bring.due = n->bring.held = true;
+            world_node_follow_again(n);
+            break;
+        }
+        world_fail(w, "node %lld is lost: %s", (long long)n->id, err.msg);
         break;
     case MM_APPLY_BLOCKED:
-    case MM_APPLY_LOST:
-        world_fail(w, "node %lld is %s: %s", (long long)n->id, result == MM_APPLY_LOST ? "lost" : "blocked", err.msg);
+        world_fail(w, "node %lld is blocked: %s", (long long)n->id, err.msg);
         break;
     default:
         if (err.rc != SQLITE_OK) {
@@ -215,7 +228,7 @@ void world_node_deliver(struct world *w, struct world_node *n, int count)
     struct mm_delivery d;
     struct mm_err err;
     mm_err_init(&err);
-    if (!trusted(w, n)) {
+    if (!trusted(w, n) || n->bring.held) {
         return;
     }
     if (w->again) {
@@ -238,7 +251,7 @@ void world_node_pump(struct world *w, struct world_node *n)
 {
     struct mm_err err;
     mm_err_init(&err);
-    if (!trusted(w, n)) {
+    if (!trusted(w, n) || n->bring.held) {
         return;
     }
     mm_repl_read_outbox(&n->r, &err);
@@ -258,7 +271,7 @@ void world_node_pump(struct world *w, struct world_node *n)
 void world_node_acks(struct world_node *n)
 {
     struct mm_ack ack;
-    while (mm_bus_next_ack(n->r.bus, &ack)) {
+    while (!n->bring.held && mm_bus_next_ack(n->r.bus, &ack)) {
         mm_publisher_ack(&n->r, &ack);
     }
 }
@@ -272,7 +285,7 @@ void world_node_flush(struct world *w, struct world_node *n)
     /* Also when memory is not to be trusted: nothing of it may be stored. */
     enum mm_commit_stored stored = mm_commit_store(&n->r, &trim, &more, &err);
     if (stored == MM_STORED_NOT && n->r.reload_needed) {
-        follow_again(n);
+        world_node_follow_again(n);
     }
     if (stored == MM_STORED_NOT && (err.rc & 0xff) == SQLITE_BUSY) {
         w->busy++;
@@ -286,7 +299,7 @@ void world_node_cut(struct world *w, struct world_node *n)
     net_cut(n->r.bus);
     n->r.bus = net_connect(w->net);
     if (trusted(w, n)) {
-        follow_again(n);
+        world_node_follow_again(n);
     }
 }
 

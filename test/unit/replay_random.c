@@ -1,5 +1,6 @@
 /* Random schedules of small clusters: writes, lost and doubled messages,
-** delays, restarts, broken batches, files set back and copied. After each
+** delays, restarts, broken batches, files set back and copied, content taken
+** from snapshots. After each
 ** step: visible = naive fold of the log + pending. At rest: all nodes equal
 ** the naive fold, each transaction accepted exactly once.
 **
@@ -28,7 +29,7 @@ struct task {
 };
 
 struct total {
-    long done, folded, reloads, busy, commits;
+    long done, folded, reloads, busy, commits, brought;
 };
 
 static bool late(const struct task *t)
@@ -76,6 +77,7 @@ static bool work(const struct task *t, int worker, int workers, struct total *su
             sum->reloads += o.reloads;
             sum->busy += o.busy;
             sum->commits += o.commits;
+            sum->brought += o.brought;
         }
         schedule_close(&w);
     }
@@ -105,6 +107,7 @@ static bool share(const struct task *t, struct total *sum)
         sum->reloads += sum[k].reloads;
         sum->busy += sum[k].busy;
         sum->commits += sum[k].commits;
+        sum->brought += sum[k].brought;
     }
     return good;
 }
@@ -145,8 +148,9 @@ int main(int argc, char **argv)
     bool good = t.count > SCHEDULE_BLOCK ? share(&t, sum) : work(&t, 0, 1, sum);
     if (good) {
         printf("ok replay_random: %ld schedules from seed %llu on, %ld transactions, %ld messages folded, %ld reloads, "
-               "%ld times busy\n",
-               sum->done, (unsigned long long)t.first, sum->commits, sum->folded, sum->reloads, sum->busy);
+               "%ld times busy, %ld copies taken\n",
+               sum->done, (unsigned long long)t.first, sum->commits, sum->folded, sum->reloads, sum->busy,
+               sum->brought);
     }
     return good ? 0 : 1;
 }
