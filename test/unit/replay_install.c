@@ -86,6 +86,7 @@ static void beside_what_stays_out(void)
         bool out = strcmp(w.def[0][k].name, "bag") == 0;
         table[diff.n++] = (struct mm_diff_table){ .name = (char *)w.def[0][k].name,
                                                   .mode = out ? MM_DIFF_ABSENT : MM_DIFF_ALL,
+                                                  .captured = true,
                                                   .why = "the copy lacks it" };
     }
     struct mm_install in = {
