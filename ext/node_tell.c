@@ -139,6 +139,7 @@ void mm_node_tell_state(struct mm_node *n)
         moved += n->r.shard[k].folded;
         waiting += (int64_t)mm_pending_count(n->r.shard[k].pending);
     }
+    n->r.tables_changed = mm_targets_have_moved(n->r.targets) || n->r.tables_changed;
     bool news = moved != n->told_moved || waiting != n->told_waiting || s != n->told_state || n->r.tables_changed;
     news = news && !n->r.reload_needed; /* else what a failed batch left of pending and tables would show */
     if (news && (now >= n->next_status_ms || waiting == 0 || s != n->told_state)) {

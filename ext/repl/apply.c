@@ -15,8 +15,10 @@ static const char other_key[] = "its key differs from that of the cluster's tabl
 
 /* `again`: the message from which on it could be read from the log once more,
 ** since all before are in it and nothing of this one; else -1. */
-static void make_stale(sqlite3 *db, struct mm_target *t, const char *why, int64_t again, struct mm_err *err)
+static void make_stale(sqlite3 *db, struct mm_targets *targets, struct mm_target *t, const char *why, int64_t again,
+                       struct mm_err *err)
 {
+    mm_targets_moved(targets);
     mm_log(MM_LOG_WARN, "table %s is stale: %s", t->name, why);
     mm_watch_set(db, t->name, MM_STALE, why, err);
     mm_watch_set_joined_seq(db, t->name, again, err);
@@ -246,10 +248,10 @@ int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *t
             char text[sizeof err->msg];
             memcpy(text, err->msg, sizeof text);
             mm_err_init(err);
-            make_stale(db, t, text, -1, err); /* some of its rows may be written */
+            make_stale(db, targets, t, text, -1, err); /* some of its rows may be written */
         }
         if (why != NULL && t->state != MM_STALE) {
-            make_stale(db, t, why, again_from(how, why), err);
+            make_stale(db, targets, t, why, again_from(how, why), err);
         }
     }
     mm_arena_free(&a);
@@ -318,7 +320,7 @@ int mm_apply_images(sqlite3 *db, struct mm_targets *targets, const struct mm_txn
             write_images(db, &v, err);
         }
         if (why != NULL && t->state != MM_STALE) {
-            make_stale(db, t, why, -1, err);
+            make_stale(db, targets, t, why, -1, err);
         }
     }
     mm_arena_free(&a);

@@ -16,6 +16,7 @@ struct mm_targets {
     int shards;
     int64_t cookie;
     int foreign; /* -1 = not asked yet */
+    bool moved;
     struct mm_target *bucket[BUCKETS];
 };
 
@@ -31,6 +32,20 @@ struct mm_targets *mm_targets_open(sqlite3 *db, int shards, struct mm_err *err)
     s->cookie = -1;
     s->foreign = -1;
     return s;
+}
+
+void mm_targets_moved(struct mm_targets *s)
+{
+    s->moved = true;
+}
+
+bool mm_targets_have_moved(struct mm_targets *s)
+{
+    bool moved = s != NULL && s->moved;
+    if (moved) {
+        s->moved = false;
+    }
+    return moved;
 }
 
 static void target_free(struct mm_target *t)

@@ -39,6 +39,10 @@ void mm_targets_close(struct mm_targets *s);
 bool mm_targets_refresh(struct mm_targets *s, struct mm_err *err);
 void mm_targets_forget(struct mm_targets *s); /* the watch list was changed by ourselves */
 
+/* Folding has changed the state of one; that is asked for once. `s` may be NULL then. */
+void mm_targets_moved(struct mm_targets *s);
+bool mm_targets_have_moved(struct mm_targets *s);
+
 /* Never NULL without err set; look at ->def and ->state. */
 struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct mm_err *err);
 

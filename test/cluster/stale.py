@@ -78,6 +78,8 @@ def main():
         now = states(b)
         check("tables without the column are stale and say why", all(now[t][0] == "stale" and "column" in now[t][1] for t in TABLES),
               now)
+        told = {t["name"]: (t["state"], t["why"]) for t in b.status()["tables"]}
+        check("so does the status", all(told[t] == now[t] for t in TABLES), told)
         check("the others go on", now["other"][0] == "watched" and b.one("SELECT count(*) FROM other") == 1, now)
         b.sql("INSERT INTO own(id, v) VALUES (100, 'own')")
         b.sync()
