@@ -219,6 +219,7 @@ static bool loop(struct mm_worker *w, struct mm_node *n)
         int wait = changed ? MM_TICK_MS : mm_node_tick(n);
         bool stopping = mm_worker_stopping(w); /* before the look: what was committed until then counts */
         bool sound = !n->r.reload_needed || mm_node_reload(n);
+        mm_node_sync_look(n);
         if (sound) {
             mm_node_look(n);
             sound = !n->r.reload_needed;

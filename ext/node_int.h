@@ -103,6 +103,7 @@ struct mm_node {
     int64_t since_ms;
     struct mm_sync *syncs;
     uint64_t next_sync;
+    uint64_t asked;           /* the last of these before this turn's look */
     struct mm_repair *repair; /* one at a time: the caller's, NULL = none */
     struct mm_call *calls;    /* waiting for the long work, oldest first */
     struct mm_rejoin *rejoin; /* one at a time: the caller's, NULL = none */
@@ -255,6 +256,7 @@ int mm_node_link_timeout(const struct mm_node *n);
 struct mm_join_options mm_node_join_options(const struct mm_node *n);
 
 /* node_sync.c */
+void mm_node_sync_look(struct mm_node *n);    /* before the look of each turn */
 void mm_node_sync_step(struct mm_node *n);    /* begins and ends what waits */
 void mm_node_sync_restart(struct mm_node *n); /* this process takes over: what waits begins anew */
 void mm_node_sync_standby(struct mm_node *n); /* asks the process that replicates */

@@ -144,6 +144,13 @@ static void finish_requests(struct mm_node *n)
     }
 }
 
+void mm_node_sync_look(struct mm_node *n)
+{
+    (void)pthread_mutex_lock(&n->mu);
+    n->asked = n->next_sync;
+    (void)pthread_mutex_unlock(&n->mu);
+}
+
 void mm_node_sync_step(struct mm_node *n)
 {
     int64_t end[MM_SHARDS_MAX];
@@ -154,13 +161,12 @@ void mm_node_sync_step(struct mm_node *n)
     if (!mm_node_sync_waiting(n)) {
         return;
     }
-    /* The last id asked before the ends are read: a later caller waits for a
-    ** reading of its own. */
+    /* Who asked before this turn's look, and so before the ends are read: a later caller
+    ** waits for a turn of its own, which sees what was done to the schema, too. */
     (void)pthread_mutex_lock(&n->mu);
-    uint64_t newest = n->next_sync;
     bool fresh = false;
     for (struct mm_sync *y = n->syncs; y != NULL; y = y->next) {
-        fresh = fresh || !y->begun;
+        fresh = fresh || (!y->begun && y->id <= n->asked);
     }
     (void)pthread_mutex_unlock(&n->mu);
     for (struct mm_sync *y = n->remote; y != NULL; y = y->next) {
@@ -169,7 +175,7 @@ void mm_node_sync_step(struct mm_node *n)
     bool known = fresh && n->linked && mm_bus_connected(n->r.bus) && read_ends(n, end);
     (void)pthread_mutex_lock(&n->mu);
     for (struct mm_sync *y = n->syncs; y != NULL; y = y->next) {
-        if (known && !y->begun && y->id <= newest) {
+        if (known && !y->begun && y->id <= n->asked) {
             memcpy(y->end, end, sizeof y->end);
             y->begun = true;
         }
