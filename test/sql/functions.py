@@ -249,17 +249,6 @@ def watching(db):
           rows["loose"][0] == "none" and rows["loose"][2] == "unsupported" and "move it" in rows["loose"][3], rows)
     check("a virtual table is named there, too", rows["words"] == ("none", None, "unsupported",
           "a virtual table: watch the ordinary tables that feed it"), rows["words"])
-    db.execute("DROP TABLE words")
-    db.execute("CREATE TABLE brief(x)")
-    one(db, "SELECT marmot_watch('brief')")
-    db.execute("DROP TABLE brief")
-    gone = db.execute("SELECT capture, why FROM marmot_tables WHERE name = 'brief'").fetchall()
-    check("and one that is gone", gone == [("none", "there is no such table in this database")], gone)
-    told = "SELECT json_extract(value, '$.capture', '$.why') FROM json_each(marmot_status(), '$.tables')" \
-           " WHERE json_extract(value, '$.name') = 'brief'"
-    check("so does the status", wait_until(lambda: db.execute(told).fetchall() == [('["none","%s"]' % gone[0][1],)], 5,
-                                           "the status tells of a table that is gone"), "no")
-    one(db, "SELECT marmot_unwatch('brief')")
     check("marmot_unwatch", one(db, "SELECT marmot_unwatch('t')") == 1 and one(
         db, "SELECT state FROM marmot_tables WHERE name = 't'") == "unwatched", "still watched")
     each = "SELECT marmot_watch(name) FROM sqlite_schema WHERE name IN ('t', 'Books')"
@@ -276,6 +265,17 @@ def watching(db):
         why = str(e)
     check("and where another connection writes meanwhile, what to do is said",
           "marmot_watch: " in why and "began to read it" in why and "BEGIN IMMEDIATE before it" in why, why)
+    db.execute("DROP TABLE words")
+    db.execute("CREATE TABLE brief(x)")
+    one(db, "SELECT marmot_watch('brief')")
+    db.execute("DROP TABLE brief")
+    gone = db.execute("SELECT capture, why FROM marmot_tables WHERE name = 'brief'").fetchall()
+    check("and one that is gone", gone == [("none", "there is no such table in this database")], gone)
+    told = "SELECT json_extract(value, '$.capture', '$.why') FROM json_each(marmot_status(), '$.tables')" \
+           " WHERE json_extract(value, '$.name') = 'brief'"
+    check("so does the status", wait_until(lambda: db.execute(told).fetchall() == [('["none","%s"]' % gone[0][1],)], 5,
+                                           "the status tells of a table that is gone"), "no")
+    one(db, "SELECT marmot_unwatch('brief')")
 
 
 def controls(db):
