@@ -201,7 +201,7 @@ static void begin_replays(struct mm_node *n)
         struct mm_shard *s = &r->shard[k];
         struct mm_err err;
         mm_err_init(&err);
-        if (s->replay == NULL && s->pos.seq > 0 && mm_join_replay_wanted(r, s, &err)) {
+        if (s->replay == NULL && mm_join_replay_wanted(r, s, &err)) {
             mm_join_replay_begin(r, s, &err);
             if (err.rc == SQLITE_OK) {
                 mm_applier_drop(n->applier, s->n);

@@ -79,27 +79,34 @@ static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct 
     return PLACE_NEXT;
 }
 
-/* A policy may make of a change something else than what was done. */
-static bool any_policy(struct mm_applier *a, const struct mm_txn *txn, struct mm_err *err)
+/* A policy may make of a change something else than what was done. A stale table has
+** to be told what it lacks; one that is about to be read from the log has it twice. */
+static bool any_special(struct mm_applier *a, const struct mm_txn *txn, struct mm_err *err)
 {
     for (size_t k = 0; k < txn->ntab; k++) {
         const struct mm_target *t = mm_targets_get(a->r->targets, txn->tab[k].name, err);
-        if (t == NULL || t->policy != NULL) {
+        if (t == NULL || t->policy != NULL || (t->state == MM_STALE && t->joined_seq > 0) ||
+            mm_join_reads_again(a->r, t, err)) {
             return true;
         }
     }
     return false;
 }
 
-static bool any_stale(struct mm_applier *a, const struct mm_txn *txn, struct mm_err *err)
+/* Its rows stand in a table that is about to be read from the log up to this node's place:
+** they would be beyond it no more, and come twice. The reading begins first. */
+static bool echo_waits(struct mm_applier *a, struct mm_shard *s, const struct mm_item *it, struct mm_err *err)
 {
-    for (size_t k = 0; k < txn->ntab; k++) {
-        const struct mm_target *t = mm_targets_get(a->r->targets, txn->tab[k].name, err);
-        if (t == NULL || (t->state == MM_STALE && t->joined_seq > 0)) {
-            return true;
-        }
+    const struct mm_msg *m = &it->msg;
+    bool waits = false;
+    if (it->bad.rc != SQLITE_OK || s->replay != NULL || !is_echo(a->r, s, m)) {
+        return false;
     }
-    return false;
+    for (size_t k = 0; k < m->txn.ntab && m->kind == MM_MSG_TXN; k++) {
+        const struct mm_target *t = mm_targets_get(a->r->targets, m->txn.tab[k].name, err);
+        waits = waits || (t != NULL && mm_join_reads_again(a->r, t, err));
+    }
+    return m->kind == MM_MSG_PART ? mm_join_replay_wanted(a->r, s, err) : waits;
 }
 
 /* Folds an echo without touching the database: it is the oldest pending
@@ -109,8 +116,7 @@ static bool fold_light(struct mm_applier *a, struct mm_shard *s, struct mm_item 
 {
     if (it->bad.rc != SQLITE_OK || it->msg.kind != MM_MSG_TXN || !is_echo(a->r, s, &it->msg) ||
         mm_pending_undone(s->pending, 0) || !mm_pending_at(s->pending, 0)->clean ||
-        mm_pending_at(s->pending, 0)->incarnation != it->msg.incarnation || any_policy(a, &it->msg.txn, err) ||
-        any_stale(a, &it->msg.txn, err)) {
+        mm_pending_at(s->pending, 0)->incarnation != it->msg.incarnation || any_special(a, &it->msg.txn, err)) {
         return false;
     }
     const struct mm_origin *last = mm_accept_last(s->accept, it->msg.node, it->msg.incarnation, err);
@@ -142,7 +148,7 @@ static int fold_txn(struct mm_applier *a, struct mm_shard *s, struct mm_item *it
     if (echo) {
         mm_join_left_behind(r, txn, err);
     }
-    if (echo && !mm_pending_undone(s->pending, 0) && mm_pending_at(s->pending, 0)->clean && !any_policy(a, txn, err)) {
+    if (echo && !mm_pending_undone(s->pending, 0) && mm_pending_at(s->pending, 0)->clean && !any_special(a, txn, err)) {
         return err->rc;
     }
     mm_pending_undo(s->pending, echo ? 0 : mm_pending_overlap(s->pending, txn, err), err);
@@ -300,66 +306,6 @@ static bool fold_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *
     return true;
 }
 
-/* Leaves the tables that are joining: pending on others is none of a replay's business. */
-static void keep_joining(struct mm_repl *r, const struct mm_shard *s, struct mm_txn *txn, struct mm_err *err)
-{
-    size_t kept = 0;
-    for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
-        const struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
-        if (t != NULL && t->state == MM_JOINING && mm_join_takes_part(s, t->name)) {
-            txn->tab[kept++] = txn->tab[k];
-        }
-    }
-    txn->ntab = kept;
-}
-
-/* A late joiner reads the log once more: acceptance from the beginning, rows
-** of the joining tables alone, up to the position. */
-static int replay_item(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err)
-{
-    struct mm_msg *m = &it->msg;
-    if (it->d.seq != s->replay_seq + 1) {
-        return mm_join_replay_failed(a->r, s, err);
-    }
-    s->replay_seq = it->d.seq;
-    if (it->bad.rc == SQLITE_OK && m->kind == MM_MSG_FOUNDED) {
-        return mm_join_replayed(a->r, s, m, it->d.seq, err);
-    }
-    if (it->bad.rc != SQLITE_OK) {
-        return err->rc;
-    }
-    const struct mm_origin *last = mm_accept_last(s->replay, m->node, m->incarnation, err);
-    if (last == NULL || mm_fold_accept(m, a->r->epoch, last) != MM_ACCEPT) {
-        return err->rc;
-    }
-    if (m->kind == MM_MSG_WATCH) {
-        mm_join_replayed(a->r, s, m, it->d.seq, err);
-        return mm_accept_take(s->replay, m, err);
-    }
-    if (m->kind == MM_MSG_POLICY || m->kind == MM_MSG_ENDED) {
-        mm_join_replay_control(a->r, s, m, err);
-        return mm_accept_take(s->replay, m, err);
-    }
-    struct mm_txn joined = { 0 };
-    struct mm_buf body;
-    mm_buf_init(&body, MM_WIRE_TXN_MAX);
-    struct mm_txn *txn = &m->txn;
-    if (m->kind == MM_MSG_PART) {
-        txn = mm_join_replay_part(a->r, s, m, &it->arena, &body, &joined, err) ? &joined : NULL;
-    }
-    if (txn != NULL && err->rc == SQLITE_OK) {
-        keep_joining(a->r, s, txn, err);
-        mm_pending_undo(s->pending, mm_pending_overlap(s->pending, txn, err), err);
-        struct mm_apply_how how = {
-            .shard = s->n, .seq = it->d.seq, .node = m->node, .all = true, .policies = &s->policies, .replay = true
-        };
-        mm_apply_txn(a->r->db, a->r->targets, txn, &how, err);
-        mm_accept_take(s->replay, m, err);
-    }
-    mm_buf_free(&body);
-    return err->rc;
-}
-
 static struct mm_shard *shard_of(struct mm_applier *a, const struct mm_item *it)
 {
     return &a->r->shard[it->d.shard - 1];
@@ -395,7 +341,7 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
         int64_t before = mm_clock_mono_us();
         size_t standing = mm_pending_standing(s->pending);
         if (s->replay != NULL) {
-            replay_item(a, s, a->head, err);
+            mm_applier_again(a, s, a->head, err);
             until = longer(s, standing, before, until);
             if (err->rc == SQLITE_OK && s->replay != NULL && s->replay_seq >= s->pos.seq) {
                 mm_join_replay_done(r, s, err);
@@ -409,6 +355,9 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
         enum place place = place_of(s, a->head, err);
         if (place == PLACE_LOST) {
             result = MM_APPLY_LOST;
+            break;
+        }
+        if (place == PLACE_NEXT && echo_waits(a, s, a->head, err)) {
             break;
         }
         bool folded = place != PLACE_NEXT || fold_item(a, s, a->head, err);
@@ -479,7 +428,7 @@ static enum mm_applier_result run(struct mm_applier *a, struct mm_err *err)
     if (err->rc != SQLITE_OK) {
         return MM_APPLY_LOST;
     }
-    if (mm_applier_gather(a)) {
+    if (echo_waits(a, shard_of(a, a->head), a->head, err) || mm_applier_gather(a)) {
         return MM_APPLY_BUSY;
     }
     mm_commit_begin(r, err);

@@ -1,5 +1,6 @@
-/* What the files of the applier share: applier.c folds, applier_queue.c keeps
-** what was received and is not folded yet. Nobody else includes this. */
+/* What the files of the applier share: applier.c folds, applier_again.c does where
+** the log is read a second time, applier_queue.c keeps what was received and is
+** not folded yet. Nobody else includes this. */
 #ifndef MM_REPL_APPLIER_INT_H
 #define MM_REPL_APPLIER_INT_H
 
@@ -28,5 +29,9 @@ void mm_item_free(struct mm_item *it);
 /* True while it pays to wait: the next batch will undo and redo a lot, and more
 ** messages are coming that it could take along. */
 bool mm_applier_gather(struct mm_applier *a);
+
+/* A late joiner reads the log once more: acceptance from the beginning, rows
+** of the joining tables alone, up to the position. */
+int mm_applier_again(struct mm_applier *a, struct mm_shard *s, struct mm_item *it, struct mm_err *err);
 
 #endif

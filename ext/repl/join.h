@@ -71,7 +71,8 @@ int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_e
 /* --- A table watched later than its database joined: the shard's log is read
 ** once more from its first message on, for that table alone. --- */
 
-/* True when some table of the shard waits for that. */
+/* True when the table waits for that, or takes part in it; when some table of the shard does. */
+bool mm_join_reads_again(struct mm_repl *r, const struct mm_target *t, struct mm_err *err);
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 /* It was joining when the reading began. */

@@ -29,10 +29,15 @@ bool mm_join_takes_part(const struct mm_shard *s, const char *table)
     return false;
 }
 
+bool mm_join_reads_again(struct mm_repl *r, const struct mm_target *t, struct mm_err *err)
+{
+    return t->state == MM_JOINING && t->joined_seq >= 0 && t->def != NULL && !r->positions_only &&
+           mm_watchlist_seq(r->db, t->name, err) > 0;
+}
+
 static bool is_joining(const struct mm_target *t, const struct look *l, struct mm_err *err)
 {
-    return t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq >= 0 && t->def != NULL &&
-           mm_watchlist_seq(l->r->db, t->name, err) > 0;
+    return t->shard == l->s->n && mm_join_reads_again(l->r, t, err);
 }
 
 /* One more that takes part. */
@@ -158,9 +163,6 @@ int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_e
 bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
     struct look l = { r, s, 0 };
-    if (r->positions_only) {
-        return false;
-    }
     mm_targets_each(r->targets, look_joining, &l, err);
     return err->rc == SQLITE_OK && l.found > 0;
 }
@@ -188,6 +190,16 @@ static int replay_founding(struct mm_repl *r, struct mm_shard *s, struct mm_err 
     return err->rc;
 }
 
+/* This node has folded nothing of the shard yet: what comes is folded with these tables, too. */
+static void nothing_to_read(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
+{
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    mm_join_replay_done(r, s, err);
+    if (mm_stray_end(r->db, err) != SQLITE_OK) {
+        mm_targets_forget(r->targets);
+    }
+}
+
 int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
     struct look l = { r, s, 0 };
@@ -199,6 +211,9 @@ int mm_join_replay_begin(struct mm_repl *r, struct mm_shard *s, struct mm_err *e
     mm_part_drop_shard(r->db, part_shard(s), err);
     s->replay = err->rc == SQLITE_OK ? mm_accept_open(r->db, s->n, true, err) : NULL;
     s->replay_seq = 0;
+    if (s->replay != NULL && s->pos.seq == 0) {
+        nothing_to_read(r, s, err);
+    }
     return err->rc;
 }
 

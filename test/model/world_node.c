@@ -120,7 +120,7 @@ static void begin_replays(struct world *w, struct world_node *n)
             mm_accept_close(s->replay);
             s->replay = NULL;
         }
-        if (s->replay == NULL && s->pos.seq > 0 && mm_join_replay_wanted(&n->r, s, &err) &&
+        if (s->replay == NULL && mm_join_replay_wanted(&n->r, s, &err) &&
             mm_join_replay_begin(&n->r, s, &err) == SQLITE_OK) {
             mm_applier_drop(n->applier, s->n);
             s->following = s->checked = false;

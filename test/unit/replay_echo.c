@@ -152,10 +152,49 @@ static void where_positions_are_followed(void)
     world_close(&w);
 }
 
+/* A table that is about to be read from the log, up to this node's place: an own change of it that
+** came back before the reading had begun would be below that place, and stand there twice. The
+** reading cannot begin since the application holds the lock. */
+static void before_a_second_reading(bool parts, bool empty)
+{
+    static const struct {
+        int number;
+        const char *name;
+    } bags[] = { { 4, "bag" }, { 7, "ubag" } };
+    char name[100];
+    struct world w;
+    case_open(&w, empty ? 2 : 1, 2, parts);
+    int k = empty && mm_watch_shard("bag", 2) != 2;
+    int shard = empty ? 2 : 1;
+    case_rest(&w);
+    bool good = mm_watch_shard(bags[k].name, w.shards) == shard && world_again(&w, &w.node[1], bags[k].number);
+    good = good && (w.node[1].r.shard[shard - 1].pos.seq == 0) == empty;
+    good = good && case_run(&w, 1, "INSERT INTO \"%w\" VALUES ('own', CAST(zeroblob(%d) AS TEXT))", bags[k].name,
+                            parts ? 9000 : 1);
+    good = good && case_run(&w, 1, "BEGIN IMMEDIATE; UPDATE plain SET a = 'open' WHERE id = 1");
+    for (int j = 0; j < 3; j++) { /* parts go on when those before are acknowledged */
+        case_publish(&w, 1);
+    }
+    case_fold(&w, 1);
+    size_t waits = mm_pending_count(w.node[1].r.shard[shard - 1].pending);
+    good = good && case_run(&w, 1, "COMMIT");
+    case_rest(&w);
+    (void)snprintf(name, sizeof name, "an echo waits for the second reading of its table%s%s",
+                   parts ? ", in parts" : "", empty ? ", in a shard with nothing else" : "");
+    case_check(name,
+               good && !w.failed && waits == 1 && w.node[1].r.shard[shard - 1].replay == NULL &&
+                   case_answer(&w, 1, "SELECT count(*) FROM \"%w\" WHERE a = 'own'", bags[k].name) == 1,
+               w.why);
+    case_finish(&w, "and no node has it twice");
+}
+
 int main(void)
 {
     mm_log_silence();
     world_prepare();
+    before_a_second_reading(false, false);
+    before_a_second_reading(true, false);
+    before_a_second_reading(false, true);
     on_another_value(false);
     on_another_value(true);
     after_a_restart();
