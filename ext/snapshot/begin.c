@@ -27,7 +27,43 @@ static void make_table(struct mm_scratch *s, sqlite3 *node, const struct mm_watc
     mm_watch_set(s->r.db, e->first_name, MM_JOINING, NULL, err);
 }
 
-int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err)
+static bool has_column(const struct mm_table *t, const char *name)
+{
+    int k = 0;
+    while (k < t->ncol && sqlite3_stricmp(t->col[k].name, name) != 0) {
+        k++;
+    }
+    return k < t->ncol;
+}
+
+/* Columns that the node has added since: as its own rows, those of the copy hold their
+** default, and what the log says of them can be folded. One that cannot be added
+** is missing there as before. */
+static void add_columns(struct mm_scratch *s, sqlite3 *node, const struct mm_table *copy, struct mm_err *err)
+{
+    struct mm_table *ours = mm_table_load(node, copy->name, err);
+    for (int k = 0; ours != NULL && k < ours->ncol && err->rc == SQLITE_OK; k++) {
+        const struct mm_column *c = &ours->col[k];
+        if (has_column(copy, c->name)) {
+            continue;
+        }
+        struct mm_err refused;
+        mm_err_init(&refused);
+        char *value = mm_db_text(node, err, "SELECT dflt_value FROM pragma_table_xinfo(%Q, 'main') WHERE name = %Q",
+                                 ours->name, c->name);
+        mm_db_exec(s->r.db, &refused, "ALTER TABLE main.\"%w\" ADD COLUMN \"%w\" %s COLLATE %s%s%s%s", copy->name,
+                   c->name, c->decl, mm_coll_name((enum mm_coll)c->coll), c->not_null ? " NOT NULL" : "",
+                   value != NULL ? " DEFAULT " : "", value != NULL ? value : "");
+        sqlite3_free(value);
+        if (refused.rc != SQLITE_OK && (refused.rc & 0xff) != SQLITE_ERROR) {
+            *err = refused;
+        }
+    }
+    mm_table_free(ours);
+}
+
+/* Of the tables that the node watches: those that the copy lacks, or columns of the others. */
+static int each_watched(struct mm_scratch *s, const char *node_path, const char *vfs, bool columns, struct mm_err *err)
 {
     int n = 0;
     mm_gate_enter();
@@ -37,7 +73,9 @@ int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs
         struct mm_watch_entry *list = mm_watch_list(node, &n, err);
         for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
             struct mm_table *def = mm_table_load(s->r.db, list[k].name, err);
-            if (def == NULL && mm_watch_captures(list[k].state)) {
+            if (columns && def != NULL && mm_watch_captures(list[k].state)) {
+                add_columns(s, node, def, err);
+            } else if (!columns && def == NULL && mm_watch_captures(list[k].state)) {
                 make_table(s, node, &list[k], err);
             }
             mm_table_free(def);
@@ -52,6 +90,16 @@ int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs
     mm_targets_forget(s->r.targets);
     mm_gate_leave();
     return err->rc;
+}
+
+int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err)
+{
+    return each_watched(s, node_path, vfs, false, err);
+}
+
+int mm_begin_columns(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err)
+{
+    return each_watched(s, node_path, vfs, true, err);
 }
 
 static int stream_stamps(struct mm_scratch *s, struct mm_err *err)

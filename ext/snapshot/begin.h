@@ -18,4 +18,8 @@ int mm_begin_empty(struct mm_scratch *s, const struct mm_scratch_options *o, con
 ** watch messages are still to come. */
 int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err);
 
+/* Columns that the node has and the snapshot's tables lack are added there, before
+** anything of the log is folded. */
+int mm_begin_columns(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err);
+
 #endif

@@ -153,7 +153,9 @@ static bool try_snapshot(struct mm_task *t, struct mm_repository *r, const struc
         at[k] = m->shard[k].seq;
     }
     if (err->rc == SQLITE_OK && mm_recode(t->copy, t->o.path, t->o.vfs, &t->work, err) == SQLITE_OK &&
-        mm_scratch_open(s, &so, m, err) == SQLITE_OK && mm_scratch_replay(s, at, err) == SQLITE_OK) {
+        mm_scratch_open(s, &so, m, err) == SQLITE_OK &&
+        mm_begin_columns(s, t->o.path, t->o.vfs, err) == SQLITE_OK && /* before anything is folded: more may come */
+        mm_scratch_replay(s, at, err) == SQLITE_OK) {
         t->manifest = *m;
         return true;
     }

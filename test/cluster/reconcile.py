@@ -284,6 +284,29 @@ def killed(ws, nats):
     both_synced(a, b)
 
 
+def added_columns(ws, nats):
+    """The newest snapshot is older than columns that rows were written to since."""
+    nodes = a, b = [Node(ws, "added-" + name, schema="CREATE TABLE t(id INTEGER PRIMARY KEY, v)",
+                         config={"capture": "hook", "cluster": "added", "nats": {"urls": [nats.url]}}) for name in "ab"]
+    a.sync()
+    a.sql("INSERT INTO t VALUES (1, 'old'), (2, 'old'), (3, 'old')")
+    both_synced(a, b)
+    a.one("SELECT marmot_snapshot()")
+    for n in nodes:
+        n.sql("ALTER TABLE t ADD COLUMN c TEXT COLLATE NOCASE NOT NULL DEFAULT 'it''s'")
+        n.sql("ALTER TABLE t ADD COLUMN d REAL DEFAULT 5")
+    a.sql("UPDATE t SET c = 'new', d = 6 WHERE id = 1")
+    b.sql("INSERT INTO t(id, d) VALUES (4, 7)")
+    both_synced(a, b)
+    foreign(a.db, "UPDATE t SET d = 8 WHERE id = 2; UPDATE t SET c = 'IT''S' WHERE id = 3")
+    check("added columns: what was written to them is found", found(reconcile(a)) == {"t": 2}, "not 2 rows")
+    both_synced(a, b)
+    check("added columns: then nothing is left", reconcile(a)["rows"] == reconcile(b)["rows"] == 0, "something")
+    check("added columns: the older snapshot can be restored", "id" in json.loads(b.one("SELECT marmot_restore()")), "no")
+    both_synced(a, b)
+    check("added columns: and a new one be taken", "id" in json.loads(a.one("SELECT marmot_snapshot()")), "no")
+
+
 def refused(ws, nats):
     n = Node(ws, "alone", config={"nats": {"urls": ["nats://127.0.0.1:%d" % free_port()]}}, schema=SCHEMA)
     try:
@@ -302,6 +325,7 @@ def main():
         beside_writers(ws, nats, a, b, rng)
         beside_triggers(ws, nats)
         killed(ws, nats)
+        added_columns(ws, nats)
         refused(ws, nats)
     finish()
 
