@@ -10,6 +10,7 @@
 #include "store/verify.h"
 #include "store/watch.h"
 #include "store/stray.h"
+#include "watching.h"
 
 enum { POLL_MS = 20, GRACE_MS = 1000 /* for those that are asked to tell of themselves */ };
 
@@ -53,7 +54,7 @@ static int check_possible(sqlite3 *db, const struct mm_node *n, struct mm_err *e
             "replicate is false in the configuration: this node does not have the cluster's content, call "
             "it on another one");
     }
-    return check_watched(db, err);
+    return check_watched(db, err) == SQLITE_OK ? mm_watching_writable(db, err) : err->rc;
 }
 
 static int ask(sqlite3 *db, int shards, uint8_t id[MM_VERIFY_ID], struct mm_err *err)

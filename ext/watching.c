@@ -84,6 +84,16 @@ static int no_such_table(sqlite3 *db, const char *table, struct mm_err *err)
     return err->rc;
 }
 
+int mm_watching_writable(sqlite3 *db, struct mm_err *err)
+{
+    if (err->rc == SQLITE_OK && sqlite3_db_readonly(db, "main") == 1) {
+        mm_err_set(err, SQLITE_READONLY, "this connection is read-only: call it on one that may write");
+    } else if (err->rc == SQLITE_OK && mm_db_int(db, err, 0, "PRAGMA query_only") != 0) {
+        mm_err_set(err, SQLITE_READONLY, "query_only is on for this connection: PRAGMA query_only=0 first");
+    }
+    return err->rc;
+}
+
 /* A transaction when there is none, else a savepoint. */
 static int begin(sqlite3 *db, struct mm_err *err)
 {
@@ -93,6 +103,7 @@ static int begin(sqlite3 *db, struct mm_err *err)
     if (!mm_meta_exists(db, err) && err->rc == SQLITE_OK) {
         mm_err_set(err, SQLITE_ERROR, "this database is no node yet: call marmot_init() first");
     }
+    mm_watching_writable(db, err);
     if (sqlite3_get_autocommit(db) != 0 && sqlite3_txn_state(db, "main") == SQLITE_TXN_WRITE) {
         mm_err_set(err, SQLITE_ERROR,
                    "a statement of this connection is writing the database: call this function in a SELECT of its own");

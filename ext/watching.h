@@ -24,6 +24,9 @@ int mm_watching_add_all(sqlite3 *db, const char *mode, struct mm_err *err);
 /* An error while nothing was ever watched: the node follows no log before that. */
 int mm_watching_began(sqlite3 *db, struct mm_err *err);
 
+/* An error on a connection that may not write. */
+int mm_watching_writable(sqlite3 *db, struct mm_err *err);
+
 /* Asks for a rule ('last', 'delta', 'max', 'min') of a column; it holds from the
 ** place of its message in the log on, for every node. */
 int mm_watching_policy(sqlite3 *db, const char *table, const char *column, const char *rule, struct mm_err *err);

@@ -265,6 +265,12 @@ def watching(db):
         why = str(e)
     check("and where another connection writes meanwhile, what to do is said",
           "marmot_watch: " in why and "began to read it" in why and "BEGIN IMMEDIATE before it" in why, why)
+    with contextlib.closing(connect("file:%s?mode=ro" % path, uri=True)) as reader:
+        for call in ("watch('t')", "watch_all()", "unwatch('t')", "policy('Books', 'title', 'max')", "verify(0)"):
+            fails("read-only: marmot_" + call, reader, "SELECT marmot_" + call, "read-only", "one that may write")
+    db.execute("PRAGMA query_only=1")
+    fails("query_only: marmot_watch", db, "SELECT marmot_watch('t')", "query_only is on", "query_only=0")
+    db.execute("PRAGMA query_only=0")
     db.execute("DROP TABLE words")
     db.execute("CREATE TABLE brief(x)")
     one(db, "SELECT marmot_watch('brief')")
