@@ -99,6 +99,18 @@ static void echoes(struct world *w, int n)
     case_act(w, WORLD_APPLY, 1);
 }
 
+/* A table is read from the log a second time, up to the end. */
+static void second_reading(struct world *w, int n)
+{
+    enum { BAG = 4 };
+    case_run(w, 0, "INSERT INTO bag VALUES ('again', %d)", n);
+    case_rest(w);
+    if (!world_again(w, &w->node[1], BAG)) {
+        w->failed = true;
+    }
+    deliver_all(w);
+}
+
 static void rest(struct world *w)
 {
     case_rest(w);
@@ -142,7 +154,8 @@ static void sweep(enum fault kind, enum world_act what, void (*prepare)(struct w
         }
     }
     world_settle(&w);
-    snprintf(name, sizeof name, "%s fails in %s: all stands as before", fault_name(kind), world_act_name(what));
+    snprintf(name, sizeof name, "%s fails in %s%s: all stands as before", fault_name(kind), world_act_name(what),
+             prepare == second_reading ? " of a second reading" : "");
     printf("# %d times rolled back, %d times not\n", rolled_back, got_through);
     if (good && (came || rolled_back == 0 || w.failed)) {
         good = false;
@@ -225,6 +238,7 @@ int main(void)
     sweep(FAULT_STEP, WORLD_APPLY, two_messages, 1);
     sweep(FAULT_WRITE, WORLD_APPLY, two_messages, 1);
     sweep(FAULT_MEMORY, WORLD_APPLY, two_messages, OFTEN);
+    sweep(FAULT_STEP, WORLD_APPLY, second_reading, 2);
     sweep(FAULT_STEP, WORLD_FLUSH, echoes, 1);
     sweep(FAULT_WRITE, WORLD_FLUSH, echoes, 1);
     sweep(FAULT_MEMORY, WORLD_FLUSH, echoes, OFTEN);

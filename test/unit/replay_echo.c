@@ -122,6 +122,28 @@ static void beside_what_is_left_out(const char *what, enum mm_watch_state state,
     world_close(&w);
 }
 
+/* Nothing of a large transaction is to be sent: an empty message takes its place. */
+static void all_left_out(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, true);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    mm_watch_set(r->db, "bag", MM_STALE, "it never joined", &err);
+    mm_watch_set_joined_seq(r->db, "bag", MM_SEQ_NEVER, &err);
+    mm_targets_forget(r->targets);
+    int64_t end = net_end(w.net, 1);
+    case_run(&w, 1, "INSERT INTO bag VALUES ('own', hex(zeroblob(20000)))");
+    case_turns(&w, 1);
+    case_check("a large transaction of which nothing is sent is one message",
+               err.rc == SQLITE_OK && !w.failed && net_end(w.net, 1) == end + 1 && case_pending(&w, 1) == 0 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 1,
+               w.why);
+    world_close(&w);
+}
+
 /* Others' changes are not applied: what is undone for a policy stands again when its echo comes
 ** in the same batch, with what was not sent. */
 static void where_positions_are_followed(void)
@@ -204,6 +226,7 @@ int main(void)
     beside_what_is_left_out("waits to be compared with a copy", MM_JOINING, MM_SEQ_COPY);
     beside_what_is_left_out("waits to be merged", MM_JOINING, MM_SEQ_EMPTY);
     beside_what_is_left_out("had joined and is stale", MM_STALE, MM_SEQ_BEFORE);
+    all_left_out();
     where_positions_are_followed();
     return case_end();
 }

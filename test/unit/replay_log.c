@@ -101,7 +101,11 @@ static void other_content(void)
     const struct net_message *m = net_get(w.net, 1, net_end(w.net, 1));
     ((uint8_t *)m->data)[m->len / 2] ^= 1;
     case_act(&w, WORLD_CUT, 1);
-    case_fold(&w, 1);
+    case_run(&w, 1, "INSERT INTO bag VALUES ('waits', 1)");
+    case_act(&w, WORLD_DELIVER, 1);
+    case_act(&w, WORLD_PUMP, 1);
+    case_check("nothing is sent before it was looked at", !w.failed && case_met(&w, 1, 1, NET_STORED) == 0, w.why);
+    case_act(&w, WORLD_APPLY, 1);
     case_check("another content at the folded place is no gap",
                w.failed && strstr(w.why, "is lost") != NULL && !case_shard(&w, 1)->behind, w.why);
     world_close(&w);
@@ -154,12 +158,13 @@ static void twice_in_the_log(void)
 /* A message that this library cannot read stops its shard and no other. */
 static void blocked_alone(void)
 {
-    enum { FIRST = 1 };
+    enum { FIRST = 1, SECOND = 2 };
     static const uint8_t newer[] = { 0x08, 0x7f }; /* a format version */
     struct world w;
     case_open(&w, 2, 2, false);
     case_rest(&w);
     net_store(w.net, FIRST, newer, sizeof newer, false);
+    case_act(&w, WORLD_RESTART, 1); /* it is to be read before anything is sent */
     for (int k = 0; k < 2; k++) {
         case_run(&w, 0, "INSERT INTO ubag VALUES ('case', NULL)"); /* behind it */
         put(&w, 0, 1);                                             /* in the other shard */
@@ -175,6 +180,11 @@ static void blocked_alone(void)
                good && case_shard(&w, 1)->blocked_seq == case_shard(&w, 1)->pos.seq + 1 && bagged(&w, 1) == 2 &&
                    case_answer(&w, 1, "SELECT count(*) FROM ubag WHERE a = 'case'") == 0,
                w.why);
+    int64_t end[] = { net_end(w.net, FIRST), net_end(w.net, SECOND) };
+    case_run(&w, 1, "INSERT INTO ubag VALUES ('waits', NULL)");
+    put(&w, 1, 1);
+    case_check("what is written goes to the other alone",
+               net_end(w.net, FIRST) == end[0] && net_end(w.net, SECOND) == end[1] + 1, w.why);
     int64_t at = case_shard(&w, 1)->blocked_seq;
     struct world_step apply = case_step(WORLD_APPLY, 1, 1);
     put(&w, 0, 1);
