@@ -8,6 +8,7 @@
 #include "base/db.h"
 #include "base/log.h"
 #include "repl/commit.h"
+#include "store/watch.h"
 #include "test/model/cases.h"
 
 enum { PLACES_MAX = 4000, OFTEN = 7 };
@@ -103,9 +104,12 @@ static void echoes(struct world *w, int n)
 static void second_reading(struct world *w, int n)
 {
     enum { BAG = 4 };
+    struct mm_err err;
+    mm_err_init(&err);
     case_run(w, 0, "INSERT INTO bag VALUES ('again', %d)", n);
     case_rest(w);
-    if (!world_again(w, &w->node[1], BAG)) {
+    if (mm_watch_get(w->node[1].r.db, "bag", NULL, &err) != MM_WATCHED || !world_again(w, &w->node[1], BAG)) {
+        snprintf(w->why, sizeof w->why, "the reading before did not end");
         w->failed = true;
     }
     deliver_all(w);
