@@ -284,6 +284,7 @@ static void broken_off(void)
     }
     int64_t some = case_answer(&w, 1, rows);
     case_act(&w, WORLD_RESTART, 1);
+    case_fold_each(&w, 1, 3);
     world_settle(&w);
     case_check("a second reading that is broken off goes on where it was",
                good && !w.failed && some > 0 && some < COMMITS && case_answer(&w, 1, rows) == COMMITS, w.why);

@@ -199,6 +199,50 @@ static void blocked_alone(void)
     world_close(&w);
 }
 
+/* The first message of an epoch. */
+static void begin_epoch(struct world *w, const char *cluster, int64_t epoch)
+{
+    struct mm_msg_place place = { .seq = 1 };
+    struct mm_msg m;
+    struct mm_buf b;
+    struct mm_err err;
+    bool zstd = false;
+    memset(&m, 0, sizeof m);
+    mm_err_init(&err);
+    mm_buf_init(&b, 1 << 20);
+    m.kind = MM_MSG_SEEDED;
+    m.epoch = epoch;
+    m.node = 1;
+    m.control.cluster_id = cluster;
+    m.control.settings = "{}";
+    m.control.place = &place;
+    m.control.nplace = 1;
+    if (mm_wire_encode(&b, &m, false, &zstd, &err) != SQLITE_OK) {
+        case_check("a message", false, err.msg);
+    }
+    net_store(w->net, 1, b.data, b.len, zstd);
+    mm_buf_free(&b);
+}
+
+static void epochs(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    begin_epoch(&w, "00000000000000000000000000000002", 2);
+    put(&w, 0, 1);
+    case_fold(&w, 1);
+    case_check("an epoch of another cluster is ignored",
+               !w.failed && w.node[1].r.met_epoch == 0 && case_shard(&w, 1)->ignored == 1 && bagged(&w, 1) == 1, w.why);
+    int64_t end = net_end(w.net, 1);
+    begin_epoch(&w, "00000000000000000000000000000001", 2);
+    case_fold(&w, 1);
+    case_check("a newer one of this cluster is met, and nothing goes past its beginning",
+               !w.failed && w.node[1].r.met_epoch == 2 && case_shard(&w, 1)->pos.seq == end && stored_seq(&w, 1) == end,
+               w.why);
+    world_close(&w);
+}
+
 static const char value_of[] = "SELECT length(CAST(b AS BLOB)) = 40000 AND b = hex(zeroblob(20000))"
                                " FROM plain WHERE id = 1";
 
@@ -304,6 +348,7 @@ int main(void)
     gap_in_second_reading();
     twice_in_the_log();
     blocked_alone();
+    epochs();
     spoilt_part(false);
     spoilt_part(true);
     parts_of_another();

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "repl/join.h"
+#include "store/policy.h"
 #include "test/model/cases.h"
 
 /* A key in other bytes that its collation calls equal. */
@@ -43,18 +43,25 @@ static void whole_and_part(int whole)
     case_finish(&w, "and all nodes end equal after these");
 }
 
-static size_t overlap(struct world *w, const char *table, const char *column, int64_t id)
+/* Of a message that deletes one row, and another one unless that is 0. */
+static size_t overlap_of(struct world *w, const char *table, const char *column, int64_t id, int64_t other)
 {
     const char *columns[] = { column, "a" };
     uint8_t pk[] = { 1, 0 };
     struct mm_value before[2] = { { .type = SQLITE_INTEGER, .u.i = id }, { .type = SQLITE_NULL } };
-    struct mm_row row = { .op = MM_OP_DELETE, .before = before };
-    struct mm_tab tab = { .name = table, .ncol = 2, .col = columns, .pk = pk, .row = &row, .nrow = 1 };
+    struct mm_value behind[2] = { { .type = SQLITE_INTEGER, .u.i = other }, { .type = SQLITE_NULL } };
+    struct mm_row row[2] = { { .op = MM_OP_DELETE, .before = before }, { .op = MM_OP_DELETE, .before = behind } };
+    struct mm_tab tab = { .name = table, .ncol = 2, .col = columns, .pk = pk, .row = row, .nrow = other != 0 ? 2 : 1 };
     struct mm_txn txn = { .tab = &tab, .ntab = 1 };
     struct mm_err err;
     mm_err_init(&err);
     size_t at = mm_pending_overlap(case_shard(w, 1)->pending, &txn, &err);
     return err.rc == SQLITE_OK ? at : 99;
+}
+
+static size_t overlap(struct world *w, const char *table, const char *column, int64_t id)
+{
+    return overlap_of(w, table, column, id, 0);
 }
 
 /* Many are pending: the oldest of those that touch a row is found, under names as another node
@@ -73,6 +80,8 @@ static void oldest_first(void)
                case_pending(&w, 1) == 2 * ROWS && overlap(&w, "plain", "id", 100) == 0 &&
                    overlap(&w, "plain", "id", 107) == 7,
                w.why);
+    case_check("of several rows, whichever comes first",
+               overlap_of(&w, "plain", "id", 107, 103) == 3 && overlap_of(&w, "plain", "id", 103, 107) == 3, w.why);
     case_check("under names that differ in case alone, too",
                overlap(&w, "PLAIN", "ID", 100) == 0 && overlap(&w, "Plain", "Id", 107) == 7, w.why);
     case_check("a row that none of them touches is not", overlap(&w, "plain", "id", 3) == 2 * ROWS, w.why);
@@ -152,6 +161,31 @@ static void second_reading(void)
     case_finish(&w, "and all nodes end equal then");
 }
 
+/* What is pending was done by the rule of before: it is done again by the new one. */
+static void by_the_new_rule(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 0, "UPDATE plain SET a = a + 3 WHERE id = 2");
+    case_act(&w, WORLD_PUMP, 0);
+    case_run(&w, 1, "UPDATE plain SET a = a + 10 WHERE id = 2");
+    case_publish(&w, 1);
+    case_fold(&w, 0);
+    case_run(&w, 1, "BEGIN IMMEDIATE");
+    mm_policy_request(w.node[1].app, "plain", "a", MM_POLICY_DELTA, &err);
+    case_run(&w, 1, "COMMIT");
+    case_publish(&w, 1);
+    case_fold(&w, 0);
+    case_check("what is pending when a rule comes is done by it",
+               err.rc == SQLITE_OK && !w.failed && case_pending(&w, 0) == 1 &&
+                   case_answer(&w, 0, "SELECT a FROM plain WHERE id = 2") == 15,
+               w.why);
+    case_finish(&w, "and stays so on all nodes");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -163,5 +197,6 @@ int main(void)
     index_meanwhile();
     whole_rows();
     second_reading();
+    by_the_new_rule();
     return case_end();
 }

@@ -8,6 +8,7 @@
 
 #include "base/db.h"
 #include "base/log.h"
+#include "store/watch.h"
 #include "test/model/cases.h"
 
 static void write_row(struct world *w, int node, int id)
@@ -133,6 +134,53 @@ static void back_before_parts(void)
     case_check("going back begins with the oldest, whole", good && case_shard(&w, 0)->large.count == 0, w.why);
     net_now_us += 1000000;
     case_finish(&w, "no transaction is sent under another's number");
+}
+
+/* Long after the last one the next is sent, and waited for as long as any. */
+static void after_a_pause(void)
+{
+    struct world w;
+    case_open(&w, 1, 0, false);
+    case_rest(&w);
+    net_now_us += 10 * MM_ACK_MS * INT64_C(1000);
+    write_row(&w, 0, 100);
+    case_act(&w, WORLD_PUMP, 0);
+    net_now_us += 1000000;
+    case_act(&w, WORLD_PUMP, 0);
+    case_check("after a pause nothing is sent twice",
+               case_met(&w, 0, INT_MAX, NET_STORED) == 1 && case_shard(&w, 0)->resent == 0, w.why);
+    case_finish(&w, "and it comes");
+}
+
+/* A watch message whose table is still to be read from the log holds back what is behind it. */
+static void watch_waits(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 0, false);
+    case_rest(&w);
+    sqlite3 *db = w.node[0].r.db;
+    mm_db_exec(db, &err, "BEGIN IMMEDIATE");
+    mm_watch_set(db, "bag", MM_JOINING, NULL, &err);
+    mm_watch_set_joined_seq(db, "bag", MM_SEQ_NEVER, &err);
+    mm_watchlist_add(db, "bag", 1, 1, &err);
+    mm_outbox_put_control(db, "Wbag", 4, &err);
+    mm_db_exec(db, &err, "COMMIT");
+    mm_targets_forget(w.node[0].r.targets);
+    write_row(&w, 0, 100);
+    case_act(&w, WORLD_PUMP, 0);
+    case_check("a watch message waits for its table, and all behind it",
+               err.rc == SQLITE_OK && case_pending(&w, 0) == 2 && case_met(&w, 0, INT_MAX, NET_STORED) == 0 &&
+                   mm_publisher_timeout(case_shard(&w, 0)) > 0,
+               err.msg);
+    mm_watch_set_joined_seq(db, "bag", 1, &err);
+    mm_watch_set(db, "bag", MM_WATCHED, NULL, &err);
+    mm_targets_forget(w.node[0].r.targets);
+    net_now_us += 200000;
+    case_act(&w, WORLD_PUMP, 0);
+    case_check("and is sent then", case_met(&w, 0, INT_MAX, NET_STORED) == 2, w.why);
+    world_close(&w);
 }
 
 /* All of its parts were stored, no acknowledgement came, and while it is cut once more the
@@ -303,6 +351,8 @@ int main(void)
     in_parts();
     back_among_parts();
     back_before_parts();
+    after_a_pause();
+    watch_waits();
     echo_while_cut();
     ignored_once();
     does_not_come();
