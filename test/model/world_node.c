@@ -189,9 +189,11 @@ void world_node_apply(struct world *w, struct world_node *n)
     case MM_APPLY_LOST:
         for (int k = 0; k < n->r.nshard; k++) {
             n->bring.due = n->bring.due || (n->r.shard[k].behind && w->kept[1] != NULL);
-            n->r.shard[k].behind = false;
         }
         if (n->bring.due) { /* and what is under way for tables ends */
+            for (int k = 0; k < n->r.nshard; k++) {
+                n->r.shard[k].behind = false;
+            }
             world_bring_end(n);
             n->bring.due = n->bring.held = true;
             world_node_follow_again(n);
