@@ -25,7 +25,7 @@ int mm_commit_echoed(struct mm_repl *r, int64_t echoed, struct mm_err *err);
 /* Echoed outbox rows that go. */
 struct mm_commit_trim {
     bool look;          /* for those that are older than keep_ms */
-    int64_t keep_ms;    /* < 0: none goes for its age */
+    int64_t keep_ms;    /* 0 or more */
     int64_t keep_bytes; /* beyond these the oldest go, at any time */
     int rows;           /* at most */
 };

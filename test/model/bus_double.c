@@ -179,6 +179,21 @@ void net_drop(struct net *n, int shard, int64_t upto)
     n->dropped[shard] = upto > n->dropped[shard] ? upto : n->dropped[shard];
 }
 
+void net_lose(struct net *n, int shard, int64_t end)
+{
+    for (; n->end[shard] > end; n->end[shard]--) {
+        free(n->stream[shard][n->end[shard] - 1].m.data);
+    }
+    for (struct mm_bus *b = n->buses; b != NULL; b = b->next) {
+        net_cut(b);
+        while (b->first != NULL) {
+            struct flying *f = b->first;
+            b->first = f->next;
+            free_flying(f);
+        }
+    }
+}
+
 static bool known(const struct net *n, int shard, const char *id)
 {
     for (int64_t k = 0; k < n->end[shard]; k++) {

@@ -52,6 +52,8 @@ int64_t net_end(const struct net *n, int shard);
 const struct net_message *net_get(const struct net *n, int shard, int64_t seq);
 /* Puts a message there at once. */
 void net_store(struct net *n, int shard, const void *data, size_t len, bool zstd);
+/* The server loses what is behind `end`, and knows nothing of what was under way. */
+void net_lose(struct net *n, int shard, int64_t end);
 /* The server holds the stream's messages up to there no more (the test still does). */
 void net_drop(struct net *n, int shard, int64_t upto);
 

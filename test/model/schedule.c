@@ -53,6 +53,7 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_SNAPSHOT] = 6;
         here[WORLD_BRING] = 16;
         here[WORLD_PURGE] = world_random(&other) % 2 == 0 ? 4 : 0;
+        here[WORLD_LOSE] = world_random(&other) % 2 == 0 ? 4 : 0;
         here[WORLD_LACK] = world_random(&other) % 2 == 0 ? 4 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {

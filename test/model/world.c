@@ -17,11 +17,11 @@ static size_t founded_len;
 
 const char *world_act_name(enum world_act a)
 {
-    static const char *const names[WORLD_ACTS] = { "write",   "pump",     "take",   "stray", "deliver",
-                                                   "apply",   "break",    "ack",    "flush", "cut",
-                                                   "restart", "hold",     "time",   "turn",  "backup",
-                                                   "setback", "copy",     "policy", "old",   "end",
-                                                   "again",   "snapshot", "purge",  "bring", "lack" };
+    static const char *const names[WORLD_ACTS] = { "write", "pump", "take",   "stray",    "deliver", "apply",
+                                                   "break", "ack",  "flush",  "cut",      "restart", "hold",
+                                                   "time",  "turn", "backup", "setback",  "copy",    "policy",
+                                                   "old",   "end",  "again",  "snapshot", "purge",   "bring",
+                                                   "lose",  "lack" };
     return names[a];
 }
 
@@ -264,6 +264,7 @@ static void set_back(struct world *w, struct world_node *n, uint64_t seed)
     }
     w->alone = w->alone || net_strays(w->net);
     memory_copy(path, n->path);
+    memcpy(n->astray, n->backup_astray, sizeof n->astray);
     world_node_open(w, n);
 }
 
@@ -279,6 +280,7 @@ static void copy_node(struct world *w, struct world_node *n)
     backup_path(twin, path);
     copy_database(n, path);
     memory_copy(path, twin->path);
+    memcpy(twin->astray, n->astray, sizeof twin->astray);
     start_node(w, twin, n->id);
 }
 
@@ -345,6 +347,7 @@ void world_act(struct world *w, const struct world_step *step)
             copy_database(n, path);
             n->has_backup = true;
             n->backup_commits = w->ncommit;
+            memcpy(n->backup_astray, n->astray, sizeof n->backup_astray);
         }
         break;
     case WORLD_SETBACK:
@@ -375,6 +378,9 @@ void world_act(struct world *w, const struct world_step *step)
         break;
     case WORLD_BRING:
         world_bring(w, n, true, seed);
+        break;
+    case WORLD_LOSE:
+        world_lose(w, seed);
         break;
     case WORLD_LACK:
         world_lack(w, n, seed);

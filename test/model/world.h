@@ -20,6 +20,7 @@ struct world_bring {
     enum { BRING_NOT, BRING_OPEN, BRING_READY } stage;
     bool tables; /* for those that wait for a copy */
     bool due;    /* the log has gone on without this node: nothing else is done before */
+    bool lost;   /* or the log has lost what it had folded */
     bool held;
     struct mm_scratch scratch; /* of BRING_OPEN */
     struct mm_work work;
@@ -42,7 +43,9 @@ struct world_node {
     sqlite3_stmt *read[WORLD_SHARDS][WORLD_TABLES];
     bool has_backup;
     size_t backup_commits;
+    int64_t backup_astray[WORLD_SHARDS];
     struct world_bring bring;
+    int64_t astray[WORLD_SHARDS]; /* from here on the log has lost what it has folded, 0 = no such place */
 };
 
 struct world_commit {
@@ -65,6 +68,7 @@ struct world {
     bool compress;
     bool copied, alone;          /* a file was copied; none is any more */
     bool again;                  /* some table began anew, or waited for a copy */
+    bool lost;                   /* the log has lost its end once: nothing leaves an outbox any more */
     bool jumped;                 /* some node took content from a copy, in which no conflicts are */
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
@@ -97,6 +101,7 @@ enum world_act {
     WORLD_SNAPSHOT,
     WORLD_PURGE, /* the log forgets what the older snapshot holds */
     WORLD_BRING, /* one step of a node's taking the cluster's content from a snapshot and the log */
+    WORLD_LOSE,  /* the server loses the end of a stream, behind some snapshot */
     WORLD_LACK,  /* a table has lost its content and waits for a copy */
     WORLD_ACTS
 };

@@ -51,6 +51,13 @@ void world_snapshots_close(struct world *w);
 /* `begin`: where nothing is under way. */
 void world_bring(struct world *w, struct world_node *n, bool begin, uint64_t seed);
 void world_bring_end(struct world_node *n);
+/* The node has folded what the log has lost, and cannot be compared. Ask after each
+** reload: it may have stored nothing of it. */
+bool world_astray(const struct world *w, struct world_node *n);
+/* It must, and does nothing else before; look: after a connection, if so. */
+void world_bring_due(struct world_node *n, bool lost);
+void world_bring_look(struct world *w, struct world_node *n);
+void world_lose(struct world *w, uint64_t seed);
 void world_lack(struct world *w, struct world_node *n, uint64_t seed);
 /* Something is under way, or is to be. */
 bool world_brings(const struct world *w, struct world_node *n);

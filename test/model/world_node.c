@@ -61,6 +61,7 @@ void world_node_open(struct world *w, struct world_node *n)
     for (int k = 0; k < r->nshard && err.rc == SQLITE_OK; k++) {
         r->shard[k].sync_seq = net_end(w->net, k + 1);
     }
+    world_bring_look(w, n);
     if (err.rc != SQLITE_OK && !fault_came()) {
         world_fail(w, "opening node %lld: %s", (long long)n->id, err.msg);
     }
@@ -165,6 +166,7 @@ static bool trusted(struct world *w, struct world_node *n)
         if (mm_repl_reload(&n->r, &err) != SQLITE_OK && !excused(&err)) {
             world_fail(w, "reload: %s", err.msg);
         }
+        (void)world_astray(w, n);
         world_node_follow_again(n);
     }
     return !w->failed && !n->r.reload_needed;
@@ -177,6 +179,7 @@ void world_node_apply(struct world *w, struct world_node *n)
     if (!trusted(w, n) || n->bring.held || !mm_applier_due(n->applier)) {
         return;
     }
+    bool behind = false;
     enum mm_applier_result result = mm_applier_run(n->applier, &err);
     w->busy += result == MM_APPLY_BUSY;
     switch (result) {
@@ -188,15 +191,13 @@ void world_node_apply(struct world *w, struct world_node *n)
         break;
     case MM_APPLY_LOST:
         for (int k = 0; k < n->r.nshard; k++) {
-            n->bring.due = n->bring.due || (n->r.shard[k].behind && w->kept[1] != NULL);
+            behind = behind || n->r.shard[k].behind;
         }
-        if (n->bring.due) { /* and what is under way for tables ends */
+        if ((behind && w->kept[1] != NULL) || (!behind && world_astray(w, n))) {
             for (int k = 0; k < n->r.nshard; k++) {
                 n->r.shard[k].behind = false;
             }
-            world_bring_end(n);
-            n->bring.due = n->bring.held = true;
-            world_node_follow_again(n);
+            world_bring_due(n, !behind);
             break;
         }
         world_fail(w, "node %lld is lost: %s", (long long)n->id, err.msg);
@@ -280,7 +281,9 @@ void world_node_acks(struct world_node *n)
 
 void world_node_flush(struct world *w, struct world_node *n)
 {
-    struct mm_commit_trim trim = { .look = true, .keep_ms = KEEP_MS, .keep_bytes = INT64_MAX, .rows = TRIM_ROWS };
+    struct mm_commit_trim trim = {
+        .look = true, .keep_ms = w->lost ? INT64_C(1) << 50 : KEEP_MS, .keep_bytes = INT64_MAX, .rows = TRIM_ROWS
+    };
     struct mm_err err;
     bool more = false;
     mm_err_init(&err);
@@ -303,6 +306,7 @@ void world_node_cut(struct world *w, struct world_node *n)
     if (trusted(w, n)) {
         world_node_follow_again(n);
     }
+    world_bring_look(w, n);
 }
 
 void world_node_restart(struct world *w, struct world_node *n)

@@ -66,7 +66,11 @@ void world_snapshot(struct world *w, struct world_node *n)
     struct mm_take t = { n->path, NULL, fresh_path, options(w, n), &work };
     struct mm_err err;
     mm_err_init(&err);
-    if (n->bring.stage != BRING_NOT || n->bring.held) {
+    bool may = n->bring.stage == BRING_NOT && !n->bring.held;
+    for (int k = 0; k < n->r.nshard && w->lost; k++) {
+        may = may && n->r.shard[k].checked;
+    }
+    if (!may) {
         return;
     }
     memory_remove(fresh_path);
@@ -115,6 +119,35 @@ void world_bring_end(struct world_node *n)
     memset(b, 0, sizeof *b);
 }
 
+void world_bring_due(struct world_node *n, bool lost)
+{
+    lost = lost || n->bring.lost;
+    world_bring_end(n);
+    n->bring.due = n->bring.held = true;
+    n->bring.lost = lost;
+    world_node_follow_again(n);
+}
+
+bool world_astray(const struct world *w, struct world_node *n)
+{
+    bool any = false;
+    for (int k = 0; k < w->shards && n->r.shard != NULL; k++) { /* it may not be open */
+        n->astray[k] = n->r.shard[k].pos.seq >= n->astray[k] || fault_dead() ? n->astray[k] : 0;
+        any = any || n->astray[k] != 0;
+    }
+    return any;
+}
+
+void world_bring_look(struct world *w, struct world_node *n)
+{
+    (void)world_astray(w, n);
+    for (int k = 0; n->r.shard != NULL && k < n->r.nshard && w->lost && !n->bring.lost; k++) {
+        if (n->r.shard[k].pos.seq > net_end(w->net, k + 1)) {
+            world_bring_due(n, true);
+        }
+    }
+}
+
 /* It goes on as after a connection: reads its database, the ends of the streams, and follows. */
 static void go_on(struct world *w, struct world_node *n)
 {
@@ -132,6 +165,7 @@ static void go_on(struct world *w, struct world_node *n)
         n->r.shard[k].sync_seq = net_end(w->net, k + 1);
     }
     world_node_follow_again(n);
+    world_bring_look(w, n);
 }
 
 static void hold(struct world_node *n)
@@ -155,7 +189,7 @@ static void at_ends(struct world *w, const struct world_node *n, int64_t *at)
     for (int k = 0; k < w->shards; k++) {
         int64_t here = n->r.shard[k].pos.seq;
         at[k] = net_end(w->net, k + 1);
-        at[k] = at[k] > here ? at[k] : here;
+        at[k] = at[k] > here || n->bring.lost ? at[k] : here;
     }
 }
 
@@ -166,6 +200,23 @@ static bool ahead(const struct world *w, const struct mm_manifest *m, const stru
         any = any || m->shard[k].seq > n->r.shard[k].pos.seq;
     }
     return any;
+}
+
+/* The log holds the messages that it ends with. */
+static bool usable(const struct world *w, const struct mm_manifest *m)
+{
+    bool good = true;
+    for (int k = 0; k < w->shards; k++) {
+        int64_t seq = m->shard[k].seq;
+        uint8_t digest[32];
+        good = good && seq <= net_end(w->net, k + 1);
+        if (good && seq > 0) {
+            const struct net_message *last = net_get(w->net, k + 1, seq);
+            mm_wire_sha256(last->data, last->len, digest);
+            good = memcmp(digest, m->shard[k].digest, sizeof m->shard[k].digest) == 0;
+        }
+    }
+    return good;
 }
 
 /* What mm_node_task_begin asks, and the tables' step. */
@@ -191,6 +242,10 @@ static void begin(struct world *w, struct world_node *n, uint64_t seed)
     /* Of the older one when the newest cannot be read. */
     int which = w->kept[1] != NULL && world_random(&seed) % 4 == 0;
     if (!may_begin(w, n, b->tables)) {
+        return;
+    }
+    which = usable(w, w->kept[which]) ? which : !which;
+    if (w->kept[which] == NULL || !usable(w, w->kept[which])) {
         return;
     }
     const struct mm_manifest *m = w->kept[which];
@@ -297,6 +352,9 @@ static void install(struct world *w, struct world_node *n)
         failed(w, n, "taking the copy's content", &err);
     } else {
         w->jumped = true;
+        if (!b->tables && !fault_dead()) {
+            memset(n->astray, 0, sizeof n->astray);
+        }
         w->brought++;
         go_on(w, n);
     }
@@ -337,5 +395,52 @@ void world_lack(struct world *w, struct world_node *n, uint64_t seed)
         if (err.rc != SQLITE_OK) {
             world_fail(w, "a table that lacks: %s", err.msg);
         }
+    }
+}
+
+/* --- a server that comes back without the end of a stream --- */
+
+/* A snapshot of before is needed, and all that is lost again where it was written. */
+static int64_t lose_to(struct world *w, int shard, uint64_t *seed)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    const struct mm_manifest *m = w->kept[0];
+    int64_t end = net_end(w->net, shard + 1);
+    for (int k = 0; k < w->nnode; k++) {
+        if (mm_outbox_gone(w->node[k].r.db, &err) != 0) {
+            return end;
+        }
+    }
+    if (m == NULL || m->shard[shard].seq >= end || !usable(w, m)) {
+        return end;
+    }
+    int64_t lost = 1 + (int64_t)(world_random(seed) % (uint64_t)(end - m->shard[shard].seq));
+    return end - lost;
+}
+
+void world_lose(struct world *w, uint64_t seed)
+{
+    int shard = (int)(world_random(&seed) % (unsigned)w->shards);
+    int64_t end = lose_to(w, shard, &seed);
+    if (end == net_end(w->net, shard + 1)) {
+        return;
+    }
+    w->lost = true;
+    net_lose(w->net, shard + 1, end);
+    for (int k = 0; k < w->nnode; k++) {
+        struct world_node *n = &w->node[k];
+        n->has_backup = false;
+        if (n->r.shard[shard].pos.seq > end && (n->astray[shard] == 0 || n->astray[shard] > end)) {
+            n->astray[shard] = end + 1;
+        }
+        if (n->base[shard].seq > end) { /* what it was is no part of the log any more */
+            naive_free(&n->base[shard]);
+            world_begin_base(w, shard, &n->base[shard]);
+        }
+        world_bring_end(n); /* its connection is lost as well */
+        world_node_cut(w, n);
+        int64_t here = n->r.shard[shard].pos.seq;
+        n->r.shard[shard].end_seq = n->r.shard[shard].sync_seq = here > end ? here : end;
     }
 }

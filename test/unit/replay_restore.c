@@ -194,6 +194,40 @@ static void moved_by_a_copy(int shards, int sent)
     finish(&w, "and all end equal");
 }
 
+/* The server comes back without what was folded: the outbox still has it. */
+static void lost_end(int shards)
+{
+    struct world w;
+    open_world(&w, shards);
+    int shard = mm_watch_shard("bag", shards);
+    run(&w, 0, "INSERT INTO bag VALUES ('kept', 1)");
+    turns(&w, 0);
+    turns(&w, 1);
+    act(&w, WORLD_SNAPSHOT, 1);
+    int64_t kept = net_end(w.net, shard);
+    for (int k = 0; k < 3; k++) {
+        run(&w, 0, "INSERT INTO bag VALUES ('lost', 1)");
+        run(&w, 1, "INSERT INTO bag VALUES ('lost', 2)");
+        turns(&w, 0);
+        turns(&w, 1);
+    }
+    turns(&w, 0);
+    int64_t end = net_end(w.net, shard);
+    struct world_step lose = { WORLD_LOSE, 0, 0 };
+    while (net_end(w.net, shard) == end && lose.seed < 100) {
+        world_act(&w, &lose);
+        lose.seed++;
+    }
+    bool good = net_end(w.net, shard) < end && net_end(w.net, shard) >= kept && w.node[0].bring.held;
+    run(&w, 0, "INSERT INTO bag VALUES ('behind it', 1)");
+    world_settle(&w);
+    check("what the server has lost of its end is sent again, and counts once",
+          good && !w.failed && net_end(w.net, shard) > end && count(&w, 1, "lost") == 6 && count(&w, 0, "lost") == 6 &&
+              count(&w, 1, "behind it") == 1 && count(&w, 1, "kept") == 1,
+          w.why);
+    finish(&w, "and all end equal");
+}
+
 /* It is watched between the comparison and the writing: what was written to it then is unknown. */
 static void watched_meanwhile(void)
 {
@@ -226,6 +260,7 @@ int main(void)
         set_back(shards, 7);
         on_its_way(shards, 3);
         on_its_way(shards, 4);
+        lost_end(shards);
         moved_by_a_copy(shards, 1);
         moved_by_a_copy(shards, 2);
     }
