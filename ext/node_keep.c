@@ -152,6 +152,8 @@ void mm_node_kept(struct mm_node *n, const struct mm_err *err)
             n->snap_at_ms = m->at_ms;
             for (int k = 0; k < m->nshard && k < n->r.nshard; k++) {
                 n->snap_seq[k] = m->shard[k].seq;
+                /* Ahead of us: of another node's reading, or of what the server lost. It is looked at again. */
+                n->snap_known = n->snap_known && m->shard[k].seq <= n->r.shard[k].pos.seq;
                 n->older_seq[k] = mm_task_older(n->task)->shard[k].seq;
             }
         }

@@ -7,8 +7,35 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sqlite.h"
+#include "wire/wire.h"
 
 enum { REQUEST_MS = 5000, PURGE_LOOKS = 8 };
+
+/* The server lost its end since, and what came in its place are other messages: nobody can
+** take this snapshot any more. True as well when it is out of the log's reach. */
+static bool out_of_log(const struct mm_keep *k, const struct mm_manifest *m, struct mm_bus *bus, struct mm_err *err)
+{
+    bool out = false;
+    for (int n = 0; n < k->nshard; n++) {
+        if (k->position[n] < m->shard[n].seq) {
+            return false; /* none can be stored in its place yet */
+        }
+    }
+    for (int n = 0; n < k->nshard && !out && err->rc == SQLITE_OK; n++) {
+        uint8_t *data = NULL;
+        size_t len = 0;
+        uint8_t digest[32] = { 0 };
+        if (m->shard[n].seq == 0 || k->position[n] == m->shard[n].seq) {
+            continue; /* another one would be of the same message */
+        }
+        if (mm_bus_stream_get(bus, k->stream[n], m->shard[n].seq, &data, &len, REQUEST_MS, err)) {
+            mm_wire_sha256(data, len, digest);
+        }
+        free(data);
+        out = memcmp(digest, m->shard[n].digest, sizeof m->shard[n].digest) != 0;
+    }
+    return out && err->rc == SQLITE_OK;
+}
 
 bool mm_keep_due(const struct mm_keep *k, const struct mm_manifest *newest, const struct mm_manifest *older,
                  struct mm_bus *bus, struct mm_err *err)
@@ -16,6 +43,10 @@ bool mm_keep_due(const struct mm_keep *k, const struct mm_manifest *newest, cons
     if (newest == NULL || newest->nshard != k->nshard || newest->tables != k->tables ||
         (k->schema != 0 && k->schema != newest->schema) ||
         (k->interval_ms > 0 && mm_clock_wall_ms() - newest->at_ms >= k->interval_ms)) {
+        return true;
+    }
+    if (out_of_log(k, newest, bus, err)) {
+        mm_log(MM_LOG_INFO, "snapshot %s is of messages that the server no longer has: another one is due", newest->id);
         return true;
     }
     for (int n = 0; n < k->nshard && err->rc == SQLITE_OK; n++) {

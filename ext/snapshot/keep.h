@@ -22,7 +22,8 @@ struct mm_keep {
     int nshard;
 };
 
-/* True when the newest snapshot (NULL: there is none) is too old, or the log is nearly
+/* True when the newest snapshot (NULL: there is none) is too old, or of messages that the
+** server has lost, or the log is nearly
 ** full and may not be purged for the sake of the one before it (NULL: none). */
 bool mm_keep_due(const struct mm_keep *k, const struct mm_manifest *newest, const struct mm_manifest *older,
                  struct mm_bus *bus, struct mm_err *err);

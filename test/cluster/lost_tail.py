@@ -108,10 +108,44 @@ def outbox_is_gone(ws, case):
     nats.kill()
 
 
+def snapshots_are_lost(ws, case):
+    """Both snapshots are of messages that the server lost: nobody could join by them."""
+    nats = NatsServer(ws).start()
+    a = node(ws, nats, "a", case)
+    b = node(ws, nats, "b", case)
+
+    def keep():
+        b.sql("INSERT INTO t VALUES (1, 'kept')")
+        settle([a, b])
+
+    def forget():
+        settle([a, b])
+        for k in (2, 3):
+            a.sql("INSERT INTO t VALUES (?, 'lost and found')", k)
+            settle([a, b])
+            a.one("SELECT marmot_snapshot()")
+    lose(nats, keep, forget)
+    b.sql("INSERT INTO t VALUES (4, 'b is before a')")
+    a.pause()
+    nats.start()
+    b.sync(20000)
+    a.resume()
+    b.sql("INSERT INTO t VALUES (5, 'more')")
+    settle([a, b], 40)
+    late = node(ws, nats, "late", case, schema=None)
+    rows = settle([a, b, late], 40)
+    check("%s: a new one is taken, and a newcomer joins by it" % case, [r[0][1] for r in rows["t"][1]] == [1, 2, 3, 4, 5],
+          rows["t"][1])
+    for n in (a, b, late):
+        n.quit()
+    nats.kill()
+
+
 def main():
     with Workspace() as ws:
         heals(ws, "with_snapshot", True)
         heals(ws, "log_alone", False)
+        snapshots_are_lost(ws, "snapshots_gone")
         outbox_is_gone(ws, "outbox_gone")
     finish()
 
