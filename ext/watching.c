@@ -264,7 +264,7 @@ int mm_watching_add_all(sqlite3 *db, const char *mode, struct mm_err *err)
 int mm_watching_began(sqlite3 *db, struct mm_err *err)
 {
     int n = 0;
-    bool any = false;
+    bool any = mm_head_watch_all(db, err); /* an empty file joins by that */
     struct mm_watch_entry *list = mm_watch_list(db, &n, err);
     for (int k = 0; k < n; k++) {
         any = any || list[k].state != MM_UNSUPPORTED;

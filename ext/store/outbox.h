@@ -122,6 +122,7 @@ int64_t mm_outbox_gone(sqlite3 *db, struct mm_err *err);
 int64_t mm_head_incarnation(sqlite3 *db, struct mm_err *err); /* 0 when there is no head yet */
 int mm_head_set_incarnation(sqlite3 *db, int64_t incarnation, struct mm_err *err);
 int mm_head_set_watch_all(sqlite3 *db, bool on, struct mm_err *err);
+bool mm_head_watch_all(sqlite3 *db, struct mm_err *err);
 /* What hooks do: nothing; capture; or capture, and stamp every transaction (stray.h). */
 enum { MM_CAPTURING_NOT = 0, MM_CAPTURING = 1, MM_CAPTURING_ALL = 2 };
 int mm_head_set_capturing(sqlite3 *db, int how, struct mm_err *err);

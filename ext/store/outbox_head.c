@@ -20,6 +20,11 @@ int mm_head_set_watch_all(sqlite3 *db, bool on, struct mm_err *err)
     return mm_db_exec(db, err, "UPDATE main.__marmot__head SET watch_all = %d WHERE one = 1", (int)on);
 }
 
+bool mm_head_watch_all(sqlite3 *db, struct mm_err *err)
+{
+    return mm_db_int(db, err, 0, "SELECT watch_all FROM main.__marmot__head WHERE one = 1") != 0;
+}
+
 int mm_head_set_capturing(sqlite3 *db, int how, struct mm_err *err)
 {
     return mm_db_exec(db, err, "UPDATE main.__marmot__head SET capturing = %d WHERE one = 1", how);
