@@ -132,7 +132,9 @@ bool world_astray(const struct world *w, struct world_node *n)
 {
     bool any = false;
     for (int k = 0; k < w->shards && n->r.shard != NULL; k++) { /* it may not be open */
-        n->astray[k] = n->r.shard[k].pos.seq >= n->astray[k] || fault_dead() ? n->astray[k] : 0;
+        const struct mm_shard *s = &n->r.shard[k];
+        bool found = s->following && s->checked && s->pos.seq > 0; /* what it ends with is in the log once more */
+        n->astray[k] = fault_dead() || (s->pos.seq >= n->astray[k] && !found) ? n->astray[k] : 0;
         any = any || n->astray[k] != 0;
     }
     return any;
