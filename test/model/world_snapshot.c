@@ -402,19 +402,20 @@ void world_lack(struct world *w, struct world_node *n, uint64_t seed)
 
 /* --- a server that comes back without the end of a stream --- */
 
-/* A snapshot of before is needed, and all that is lost again where it was written. */
+/* A snapshot of before is needed, and all that is lost again where it was written. Once: the
+** server knows what it lost last (bus_int.h). */
 static int64_t lose_to(struct world *w, int shard, uint64_t *seed)
 {
     struct mm_err err;
     mm_err_init(&err);
     const struct mm_manifest *m = w->kept[0];
     int64_t end = net_end(w->net, shard + 1);
-    for (int k = 0; k < w->nnode; k++) {
+    for (int k = 0; k < w->nnode && !w->lost; k++) {
         if (mm_outbox_gone(w->node[k].r.db, &err) != 0) {
             return end;
         }
     }
-    if (m == NULL || m->shard[shard].seq >= end || !usable(w, m)) {
+    if (w->lost || m == NULL || m->shard[shard].seq >= end || !usable(w, m)) {
         return end;
     }
     int64_t lost = 1 + (int64_t)(world_random(seed) % (uint64_t)(end - m->shard[shard].seq));
