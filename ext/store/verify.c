@@ -47,7 +47,8 @@ int mm_verify_add(sqlite3 *db, const uint8_t id[MM_VERIFY_ID], int shard, int64_
     return err->rc;
 }
 
-/* All known nodes in all shards, with their answers where there are some. */
+/* All known nodes in all shards, with their answers where there are some: equal to
+** ours, or to another's where we gave none. */
 static sqlite3_stmt *scan(sqlite3 *db, const uint8_t *id, int shards, int64_t self, struct mm_err *err)
 {
     sqlite3_stmt *st = mm_db_prepare(
@@ -56,7 +57,7 @@ static sqlite3_stmt *scan(sqlite3 *db, const uint8_t *id, int shards, int64_t se
         " node(id) AS (%s UNION SELECT ?3)"
         " SELECT node.id, shard.n, v.name, v.seq, v.rows, lower(hex(v.content)),"
         "  v.content IS (SELECT o.content FROM main.__marmot__verify o WHERE o.id = ?1 AND o.shard = shard.n"
-        "                AND o.node = ?3 AND o.name = v.name)"
+        "                AND o.name = v.name ORDER BY o.node <> ?3, o.node LIMIT 1)"
         " FROM node CROSS JOIN shard LEFT JOIN main.__marmot__verify v"
         "  ON v.id = ?1 AND v.shard = shard.n AND v.node = node.id"
         " ORDER BY v.name, shard.n, node.id",

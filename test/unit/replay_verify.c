@@ -86,6 +86,40 @@ static void locked(void)
     case_finish(&w, "and all end equal after it");
 }
 
+/* The node that asks gives no answer, blocked for one: those of the others are compared with each other. */
+static void without_its_own(void)
+{
+    struct world w;
+    struct mm_err err;
+    struct mm_buf b;
+    uint8_t id[MM_VERIFY_ID];
+    mm_err_init(&err);
+    mm_buf_init(&b, 1 << 20);
+    case_open(&w, 1, 3, false);
+    case_rest(&w);
+    ask(&w, 0, 1, id);
+    case_publish(&w, 0);
+    for (int k = 0; k < 4; k++) { /* each answers in a turn of its own */
+        case_rest(&w);
+    }
+    mm_db_exec(w.node[0].r.db, &err, "DELETE FROM __marmot__verify WHERE node = 1");
+    mm_db_exec(w.node[0].r.db, &err,
+               "UPDATE __marmot__verify SET content = zeroblob(16) WHERE node = 3 AND name = 'bag'");
+    mm_verify_json(w.node[0].app, id, 1, 1, &b, &err);
+    mm_buf_byte(&b, 0);
+    const char *text = err.rc == SQLITE_OK ? (const char *)b.data : err.msg;
+    int equals = 0;
+    int others = 0;
+    for (const char *at = text; (at = strstr(at, "\"equal\":")) != NULL; at++) {
+        equals += at[8] == 't';
+        others += at[8] == 'f';
+    }
+    case_check("without an answer of the one that asks the others' are compared",
+               equals == 2 * WORLD_TABLES - 1 && others == 1, text);
+    mm_buf_free(&b);
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -93,5 +127,6 @@ int main(void)
     of_its_place(1);
     of_its_place(2);
     locked();
+    without_its_own();
     return case_end();
 }
