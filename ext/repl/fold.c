@@ -80,13 +80,8 @@ static int compare(const struct mm_value *a, const struct mm_value *b)
     if (rank != 0) {
         return rank;
     }
-    if (a->type == SQLITE_INTEGER && b->type == SQLITE_INTEGER) {
-        return a->u.i < b->u.i ? -1 : a->u.i > b->u.i;
-    }
-    if (is_number(a)) { /* an int64 has its exact place among the reals in 80 bits */
-        long double x = a->type == SQLITE_INTEGER ? (long double)a->u.i : (long double)a->u.r;
-        long double y = b->type == SQLITE_INTEGER ? (long double)b->u.i : (long double)b->u.r;
-        return x < y ? -1 : x > y;
+    if (is_number(a)) {
+        return mm_value_numbers(a, b);
     }
     uint32_t n = a->len < b->len ? a->len : b->len;
     int c = n > 0 ? memcmp(a->u.p, b->u.p, n) : 0;

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define INT64_END 9223372036854775808.0 /* 2^63 */
+
 const char *mm_coll_name(enum mm_coll coll)
 {
     return coll == MM_COLL_NOCASE ? "NOCASE" : coll == MM_COLL_RTRIM ? "RTRIM" : "BINARY";
@@ -418,6 +420,28 @@ bool mm_varint_get(const uint8_t **p, const uint8_t *end, uint64_t *v)
     return false;
 }
 
+/* Without a wider real, which not every machine has. */
+static int integer_to_real(int64_t i, double r)
+{
+    if (r >= INT64_END || r < -INT64_END) {
+        return r > 0 ? -1 : 1;
+    }
+    int64_t whole = (int64_t)r;
+    double rest = r - (double)whole; /* exact: a real with a fraction is below 2^53 */
+    return i != whole ? (i < whole ? -1 : 1) : rest > 0 ? -1 : rest < 0;
+}
+
+int mm_value_numbers(const struct mm_value *a, const struct mm_value *b)
+{
+    if (a->type == SQLITE_INTEGER && b->type == SQLITE_INTEGER) {
+        return a->u.i < b->u.i ? -1 : a->u.i > b->u.i;
+    }
+    if (a->type == SQLITE_FLOAT && b->type == SQLITE_FLOAT) {
+        return a->u.r < b->u.r ? -1 : a->u.r > b->u.r;
+    }
+    return a->type == SQLITE_INTEGER ? integer_to_real(a->u.i, b->u.r) : -integer_to_real(b->u.i, a->u.r);
+}
+
 int mm_value_compare(const struct mm_value *a, const struct mm_value *b, enum mm_coll coll)
 {
     static const uint8_t order[] = { 0, 1, 1, 2, 3, 0 }; /* NULL, numbers, text, blob */
@@ -429,12 +453,7 @@ int mm_value_compare(const struct mm_value *a, const struct mm_value *b, enum mm
         return 0;
     }
     if (order[a->type % 6] == 1) {
-        if (a->type == SQLITE_INTEGER && b->type == SQLITE_INTEGER) {
-            return a->u.i < b->u.i ? -1 : 1;
-        }
-        long double x = a->type == SQLITE_INTEGER ? (long double)a->u.i : (long double)a->u.r;
-        long double y = b->type == SQLITE_INTEGER ? (long double)b->u.i : (long double)b->u.r;
-        return x < y ? -1 : 1;
+        return mm_value_numbers(a, b);
     }
     uint32_t la = a->len;
     uint32_t lb = b->len;

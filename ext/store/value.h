@@ -43,6 +43,8 @@ bool mm_value_key_equal(const struct mm_value *a, const struct mm_value *b, enum
 /* Their order in a key, as SQLite's in an UTF-8 database: NULL, numbers, texts
 ** by coll, blobs. */
 int mm_value_compare(const struct mm_value *a, const struct mm_value *b, enum mm_coll coll);
+/* Of two numbers alone, by what they are exactly. */
+int mm_value_numbers(const struct mm_value *a, const struct mm_value *b);
 
 /* Appends a canonical form: two keys are one row for SQLite if and only if
 ** these bytes are the same (no NULL among them). */

@@ -204,6 +204,14 @@ static void policies(void)
     meets("a blob is more than a text", MM_POLICY_MAX, abc, null, blob, blob);
     meets("an integer beside the nearest real", MM_POLICY_MAX, real(9007199254740992.0), null,
           integer(9007199254740993), integer(9007199254740993));
+    meets("and below it", MM_POLICY_MIN, real(9007199254740992.0), null, integer(9007199254740993),
+          real(9007199254740992.0));
+    meets("the largest integer is less than the real beside it", MM_POLICY_MAX, integer(INT64_MAX), null,
+          real(9223372036854775808.0), real(9223372036854775808.0));
+    meets("the smallest one equals its real", MM_POLICY_MAX, integer(INT64_MIN), null, real(-9223372036854775808.0),
+          integer(INT64_MIN));
+    meets("a fraction counts", MM_POLICY_MAX, integer(-3), null, real(-2.5), real(-2.5));
+    meets("on both sides", MM_POLICY_MIN, integer(-2), null, real(-2.5), real(-2.5));
     meets("NULL is no maximum", MM_POLICY_MAX, integer(-5), integer(1), null, integer(-5));
     meets("nor a minimum", MM_POLICY_MIN, integer(5), integer(1), null, integer(5));
     meets("and gives way", MM_POLICY_MIN, null, integer(1), integer(7), integer(7));
