@@ -12,7 +12,7 @@
 #include "store/stray.h"
 #include "watching.h"
 
-enum { POLL_MS = 20, GRACE_MS = 1000 /* for those that are asked to tell of themselves */ };
+enum { POLL_MS = 20, LOCK_MS = 2, GRACE_MS = 1000 /* for those that are asked to tell of themselves */ };
 
 static int check_watched(sqlite3 *db, struct mm_err *err)
 {
@@ -57,10 +57,16 @@ static int check_possible(sqlite3 *db, const struct mm_node *n, struct mm_err *e
     return check_watched(db, err) == SQLITE_OK ? mm_watching_writable(db, err) : err->rc;
 }
 
-static int ask(sqlite3 *db, int shards, uint8_t id[MM_VERIFY_ID], struct mm_err *err)
+/* The application's busy timeout is not all: beside one that writes without a pause it is soon over,
+** and the caller has said how long it waits. */
+static int ask(sqlite3 *db, int shards, int64_t until, uint8_t id[MM_VERIFY_ID], struct mm_err *err)
 {
-    if (mm_db_exec(db, err, "BEGIN IMMEDIATE") != SQLITE_OK) {
-        return err->rc;
+    while (mm_db_exec(db, err, "BEGIN IMMEDIATE") != SQLITE_OK) {
+        if ((err->rc & 0xff) != SQLITE_BUSY || mm_clock_mono_ms() >= until) {
+            return mm_err_prefix(err, "asking for the sums");
+        }
+        mm_err_init(err);
+        (void)poll(NULL, 0, LOCK_MS);
     }
     mm_verify_request(db, shards, id, err);
     return mm_stray_end(db, err);
@@ -89,7 +95,8 @@ int mm_verifying_run(sqlite3 *db, struct mm_node *n, int timeout_ms, struct mm_b
     uint8_t id[MM_VERIFY_ID];
     int shards = (int)mm_node_config(n)->log.shards;
     int64_t began = mm_clock_mono_ms();
-    if (check_possible(db, n, err) != SQLITE_OK || mm_node_hopeless(n, err) || ask(db, shards, id, err) != SQLITE_OK) {
+    if (check_possible(db, n, err) != SQLITE_OK || mm_node_hopeless(n, err) ||
+        ask(db, shards, began + timeout_ms, id, err) != SQLITE_OK) {
         return err->rc;
     }
     mm_node_peers_refresh(n); /* and wakes it */

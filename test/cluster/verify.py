@@ -161,10 +161,12 @@ def writers_go_on(ws, nats):
     writer = threading.Thread(target=write)
     writer.start()
     began = time.monotonic()
-    answer = verify(node, 60000)
-    took = time.monotonic() - began
-    over.set()
-    writer.join()
+    try:
+        answer = verify(node, 60000)
+        took = time.monotonic() - began
+    finally:
+        over.set()
+        writer.join()
     check("a million rows are verified beside a writer", [r["rows"] for r in answer] == [1000000], answer)
     check("which goes on", len(commits) > 10, len(commits))
     bar("the slowest of %d commits beside it (%.2f s) took %.0f ms" % (len(commits), took, max(commits) * 1e3),
