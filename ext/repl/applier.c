@@ -329,7 +329,8 @@ static enum mm_applier_result run_batch(struct mm_applier *a, struct mm_err *err
         mm_repl_rekey(r, err);
     }
     mm_repl_read_outbox(r, err);
-    while (a->head != NULL && err->rc == SQLITE_OK && result == MM_APPLIED && mm_clock_mono_us() < until) {
+    while (a->head != NULL && mm_commit_stands(r, err) == SQLITE_OK && result == MM_APPLIED &&
+           mm_clock_mono_us() < until) {
         struct mm_shard *s = shard_of(a, a->head);
         if (s->verify_seq != 0) {
             break; /* its sums are of this very place */

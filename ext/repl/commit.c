@@ -25,6 +25,14 @@ int mm_commit_echoed(struct mm_repl *r, int64_t echoed, struct mm_err *err)
     return err->rc;
 }
 
+int mm_commit_stands(struct mm_repl *r, struct mm_err *err)
+{
+    if (err->rc == SQLITE_OK && sqlite3_get_autocommit(r->db)) {
+        mm_err_set(err, SQLITE_ABORT, "SQLite has rolled the transaction back");
+    }
+    return err->rc;
+}
+
 /* Positions, origins, echo watermark. */
 static void write_all(struct mm_repl *r, int64_t echoed, struct mm_err *err)
 {

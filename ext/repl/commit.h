@@ -14,6 +14,9 @@
 /* Begins a write transaction that may move positions. An error (SQLITE_BUSY
 ** mostly): nothing has begun. */
 int mm_commit_begin(struct mm_repl *r, struct mm_err *err);
+/* SQLITE_ABORT when SQLite has rolled it back by itself meanwhile, as it does with some errors of
+** one statement: what is written then would stand alone. */
+int mm_commit_stands(struct mm_repl *r, struct mm_err *err);
 /* Ends it: settles a move that is due, writes what memory says and commits.
 ** Where err is set, or becomes so, all is rolled back. */
 int mm_commit_end(struct mm_repl *r, struct mm_err *err);

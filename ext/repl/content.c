@@ -95,7 +95,7 @@ static int take_out_pending(struct taking *k, struct mm_err *err)
             }
             k->coll = mm_arena_alloc(&s.arena, tab->ncol);
             for (uint32_t c = 0; k->coll != NULL && c < tab->ncol; c++) {
-                k->coll[c] = (uint8_t)mm_targets_coll(k->r->targets, tab->name, tab->col[c]);
+                k->coll[c] = (uint8_t)mm_targets_coll(k->r->targets, tab->name, tab->col[c], err);
             }
             for (size_t j = 0; k->coll != NULL && j < tab->nrow && err->rc == SQLITE_OK; j++) {
                 take_row(k, tab, &tab->row[j], err);

@@ -209,11 +209,9 @@ int mm_target_column(const struct mm_target *t, const char *column)
     return -1;
 }
 
-enum mm_coll mm_targets_coll(void *targets, const char *table, const char *column)
+enum mm_coll mm_targets_coll(void *targets, const char *table, const char *column, struct mm_err *err)
 {
-    struct mm_err err;
-    mm_err_init(&err);
-    struct mm_target *t = mm_targets_get(targets, table, &err);
+    struct mm_target *t = mm_targets_get(targets, table, err);
     int k = t != NULL && t->def != NULL ? mm_target_column(t, column) : -1;
     return k >= 0 ? (enum mm_coll)t->def->col[k].coll : MM_COLL_BINARY;
 }

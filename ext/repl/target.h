@@ -50,7 +50,7 @@ struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct
 int mm_targets_shard(struct mm_targets *s, const char *table, struct mm_err *err);
 
 /* For mm_change_read: arg is the struct mm_targets. */
-enum mm_coll mm_targets_coll(void *targets, const char *table, const char *column);
+enum mm_coll mm_targets_coll(void *targets, const char *table, const char *column, struct mm_err *err);
 
 /* True when any table has a foreign key. */
 bool mm_targets_foreign(struct mm_targets *s, struct mm_err *err);

@@ -104,7 +104,7 @@ static void enter_group(struct reader *r, const struct mm_tab *t)
     for (uint32_t k = 0; k < t->ncol; k++) {
         if (t->pk[k] != 0) {
             g->keyless = false;
-            g->coll[k] = (uint8_t)(r->coll != NULL ? r->coll(r->coll_arg, t->name, t->col[k]) : MM_COLL_BINARY);
+            g->coll[k] = (uint8_t)(r->coll != NULL ? r->coll(r->coll_arg, t->name, t->col[k], r->err) : MM_COLL_BINARY);
         }
     }
     r->cur = r->ngroup++;

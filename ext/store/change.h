@@ -42,8 +42,9 @@ struct mm_txn {
 };
 
 /* What a reader needs to know of a table to compare keys: the collation of
-** each column by name. Returns the collation. */
-typedef enum mm_coll mm_coll_of(void *arg, const char *table, const char *column);
+** each column by name. Returns the collation. An error must not be kept back: SQLite
+** may have rolled the caller's transaction back with it. */
+typedef enum mm_coll mm_coll_of(void *arg, const char *table, const char *column, struct mm_err *err);
 
 /* Captured bytes: a changeset (concatenated table groups are allowed; every
 ** UPDATE and DELETE carries the full old row) and, beside it, the names:

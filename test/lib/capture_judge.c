@@ -149,12 +149,10 @@ static void apply(sqlite3 *db, const struct mm_tab *t, const struct mm_row *row,
     sqlite3_free(sql);
 }
 
-static enum mm_coll coll_of(void *arg, const char *table, const char *column)
+static enum mm_coll coll_of(void *arg, const char *table, const char *column, struct mm_err *err)
 {
-    struct mm_err err;
-    mm_err_init(&err);
     enum mm_coll coll = MM_COLL_BINARY;
-    struct mm_table *t = mm_table_load(arg, table, &err);
+    struct mm_table *t = mm_table_load(arg, table, err);
     for (int k = 0; t != NULL && k < t->ncol; k++) {
         if (strcmp(t->col[k].name, column) == 0) {
             coll = (enum mm_coll)t->col[k].coll;

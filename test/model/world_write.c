@@ -367,9 +367,10 @@ static void statements(struct world *w, struct world_node *n, uint64_t *seed)
     }
 }
 
-enum mm_coll world_coll(void *arg, const char *table, const char *column)
+enum mm_coll world_coll(void *arg, const char *table, const char *column, struct mm_err *err)
 {
     (void)arg;
+    (void)err;
     for (int t = 0; t < WORLD_TABLES; t++) {
         for (int k = 0; k < world_tables[t].ncol && strcmp(world_tables[t].name, table) == 0; k++) {
             if (strcmp(world_tables[t].col[k], column) == 0) {
