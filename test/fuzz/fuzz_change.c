@@ -9,9 +9,10 @@ enum { ARENA = 16 << 20 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static enum mm_coll collation(void *arg, const char *table, const char *column)
+static enum mm_coll collation(void *arg, const char *table, const char *column, struct mm_err *err)
 {
     (void)arg;
+    (void)err;
     return (enum mm_coll)((unsigned char)(table[0] + column[0]) % 4);
 }
 
