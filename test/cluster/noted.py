@@ -81,6 +81,17 @@ def main():
         check("marmot_reconcile: nothing twice", (len(rows["bag"][1]) - before) % 2 == 0 and
               len(rows["bag"][1]) == a.one("SELECT count(*) FROM bag"), rows["bag"])
 
+        w = Writer(a.db)
+        w.hold("INSERT INTO bag VALUES (4, 'noted')")
+        try:
+            said = a.one("SELECT marmot_snapshot()")
+        except SqlError as e:
+            said = str(e)
+        finally:
+            w.end()
+        check("a lock that is not let go: no snapshot, and why", "what triggers have noted" in said and "locked" in said, said)
+        check("then there is one again", '"id"' in a.one("SELECT marmot_snapshot()"), "no id")
+
         under_lock(a, "INSERT INTO bag VALUES (3, 'noted'); UPDATE score SET n = n + 1", "SELECT marmot_restore()")
         a.sync()
         late.sync()

@@ -11,6 +11,15 @@
 #include "store/watch.h"
 #include "test/model/cases.h"
 
+/* From here on node 1 does not fold the table. */
+static void leave_bag(struct world *w, enum mm_watch_state state, int64_t seq, struct mm_err *err)
+{
+    struct mm_repl *r = &w->node[1].r;
+    mm_watch_set(r->db, "bag", state, "it is left out", err);
+    mm_watch_set_joined_seq(r->db, "bag", seq, err);
+    mm_targets_forget(r->targets);
+}
+
 static int64_t conflicts(struct world *w, int node)
 {
     return case_answer(w, node, "SELECT count(*) FROM __marmot__conflict");
@@ -67,10 +76,7 @@ static void of_a_stale_table(bool behind)
     mm_err_init(&err);
     case_open(&w, 1, 2, false);
     case_rest(&w);
-    struct mm_repl *r = &w.node[1].r;
-    mm_watch_set(r->db, "bag", MM_STALE, "a column is missing", &err);
-    mm_watch_set_joined_seq(r->db, "bag", case_shard(&w, 1)->pos.seq + 1, &err);
-    mm_targets_forget(r->targets);
+    leave_bag(&w, MM_STALE, case_shard(&w, 1)->pos.seq + 1, &err);
     if (behind) {
         case_run(&w, 0, "INSERT INTO plain VALUES (100, 1, 1)");
         case_publish(&w, 0);
@@ -82,11 +88,11 @@ static void of_a_stale_table(bool behind)
                err.rc == SQLITE_OK && !w.failed && case_pending(&w, 1) == 0 &&
                    mm_watch_joined_seq(w.node[1].app, "bag", &err) == MM_SEQ_BEFORE,
                w.why);
-    r->schema_moved = true;
-    mm_join_again(r, &err);
+    w.node[1].r.schema_moved = true;
+    mm_join_again(&w.node[1].r, &err);
     case_turns(&w, 1);
     case_check("and is not read from the log",
-               case_shard(&w, 1)->replay == NULL && mm_watch_get(r->db, "bag", NULL, &err) == MM_STALE &&
+               case_shard(&w, 1)->replay == NULL && mm_watch_get(w.node[1].r.db, "bag", NULL, &err) == MM_STALE &&
                    case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'mine'") == 1,
                w.why);
     world_close(&w);
@@ -102,10 +108,7 @@ static void beside_what_is_left_out(const char *what, enum mm_watch_state state,
     mm_err_init(&err);
     case_open(&w, 1, 2, false);
     case_rest(&w);
-    struct mm_repl *r = &w.node[1].r;
-    mm_watch_set(r->db, "bag", state, "not here yet", &err);
-    mm_watch_set_joined_seq(r->db, "bag", seq, &err);
-    mm_targets_forget(r->targets);
+    leave_bag(&w, state, seq, &err);
     case_run(&w, 1, "BEGIN; UPDATE plain SET a = 'mine' WHERE id = 1; INSERT INTO bag VALUES ('own', 1); COMMIT");
     case_run(&w, 0, "UPDATE plain SET a = 'theirs' WHERE id = 1");
     case_publish(&w, 0);
@@ -130,10 +133,7 @@ static void all_left_out(void)
     mm_err_init(&err);
     case_open(&w, 1, 2, true);
     case_rest(&w);
-    struct mm_repl *r = &w.node[1].r;
-    mm_watch_set(r->db, "bag", MM_STALE, "it never joined", &err);
-    mm_watch_set_joined_seq(r->db, "bag", MM_SEQ_NEVER, &err);
-    mm_targets_forget(r->targets);
+    leave_bag(&w, MM_STALE, MM_SEQ_NEVER, &err);
     int64_t end = net_end(w.net, 1);
     case_run(&w, 1, "INSERT INTO bag VALUES ('own', hex(zeroblob(20000)))");
     case_turns(&w, 1);
@@ -153,11 +153,8 @@ static void where_positions_are_followed(void)
     mm_err_init(&err);
     case_open(&w, 1, 2, false);
     case_rest(&w);
-    struct mm_repl *r = &w.node[1].r;
-    mm_watch_set(r->db, "bag", MM_STALE, "its rows are its own", &err);
-    mm_watch_set_joined_seq(r->db, "bag", MM_SEQ_COPY, &err);
-    mm_targets_forget(r->targets);
-    r->positions_only = true;
+    leave_bag(&w, MM_STALE, MM_SEQ_COPY, &err);
+    w.node[1].r.positions_only = true;
     case_run(&w, 1, "BEGIN; UPDATE plain SET a = 'mine' WHERE id = 1; INSERT INTO bag VALUES ('own', 1); COMMIT");
     case_run(&w, 0, "BEGIN IMMEDIATE");
     mm_policy_request(w.node[0].app, "plain", "b", MM_POLICY_MAX, &err);
