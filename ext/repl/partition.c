@@ -142,7 +142,7 @@ int mm_partition_settle(struct mm_repl *r, struct mm_err *err)
 }
 
 /* And the numbers move at once: those of a copied file are its original's. */
-static int store(struct mm_repl *r, int slot, struct mm_err *err)
+static int store(struct mm_repl *r, int slot, const char *claim, struct mm_err *err)
 {
     char *file = mm_meta_text(r->db, MM_META_FILE, err);
     char *text = sqlite3_mprintf("%d %s", slot, file != NULL ? file : "");
@@ -152,6 +152,7 @@ static int store(struct mm_repl *r, int slot, struct mm_err *err)
     r->id_slot = slot;
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     mm_meta_set_text(r->db, MM_META_SLOT, text, err);
+    mm_meta_set_text(r->db, MM_META_CLAIM, claim, err);
     mm_partition_settle(r, err);
     mm_stray_end(r->db, err);
     if (err->rc != SQLITE_OK) {
@@ -163,36 +164,56 @@ static int store(struct mm_repl *r, int slot, struct mm_err *err)
 }
 
 /* Also true for a slot that an attempt claimed which then could not write it down. */
-static bool take(struct mm_repl *r, const char *bucket, int slot, const char *me, struct mm_err *err)
+static bool take(struct mm_repl *r, const char *bucket, int slot, const char *claim, struct mm_err *err)
 {
     char key[32];
     char *value = NULL;
     size_t len = 0;
     (void)snprintf(key, sizeof key, "autoincrement.%d", slot);
     bool got = mm_bus_kv_get(r->bus, bucket, key, &value, &len, MM_REQUEST_MS, err) != 0;
-    bool mine = got && strcmp(value, me) == 0;
+    bool ours = got && strcmp(value, claim) == 0;
     free(value);
-    return mine || (!got && err->rc == SQLITE_OK &&
-                    mm_bus_kv_create(r->bus, bucket, key, me, strlen(me), MM_REQUEST_MS, err) != 0);
+    return ours || (!got && err->rc == SQLITE_OK &&
+                    mm_bus_kv_create(r->bus, bucket, key, claim, strlen(claim), MM_REQUEST_MS, err) != 0);
+}
+
+/* A server that lost its bucket, or the end of it, would give the slot to a newcomer. */
+static bool keep(struct mm_repl *r, const char *bucket, struct mm_err *err)
+{
+    char *claim = mm_meta_text(r->db, MM_META_CLAIM, err);
+    bool kept = claim != NULL && take(r, bucket, r->id_slot, claim, err);
+    if (!kept && err->rc == SQLITE_OK) {
+        mm_log(MM_LOG_WARN, "node %lld: slot %d of the ids that SQLite makes went to another node", (long long)r->node,
+               r->id_slot);
+        r->id_slot = NO_SLOT;
+    }
+    sqlite3_free(claim);
+    return kept;
 }
 
 int mm_partition_claim(struct mm_repl *r, const char *cluster, struct mm_err *err)
 {
     char bucket[256];
-    char me[64];
-    int slot = 0;
-    if (!r->partition || r->id_slot != NO_SLOT || !r->joined || err->rc != SQLITE_OK) {
+    char claim[64];
+    int tried = 0;
+    if (!r->partition || r->id_slot == NONE_LEFT || !r->joined || err->rc != SQLITE_OK) {
         return err->rc;
     }
     (void)snprintf(bucket, sizeof bucket, "%s-meta", cluster);
-    (void)snprintf(me, sizeof me, "%" PRId64 " %016" PRIx64, r->node, (uint64_t)mm_head_incarnation(r->db, err));
-    while (slot < SLOTS && err->rc == SQLITE_OK && !take(r, bucket, slot, me, err)) {
-        slot++;
+    if (r->id_slot >= 0 && (keep(r, bucket, err) || err->rc != SQLITE_OK)) {
+        return err->rc;
     }
-    if (slot == SLOTS) {
+    uint64_t incarnation = (uint64_t)mm_head_incarnation(r->db, err);
+    (void)snprintf(claim, sizeof claim, "%" PRId64 " %016" PRIx64, r->node, incarnation);
+    /* With a log its claims are gone, and who is away then comes back with its slot: hardly the one begun with. */
+    int first = r->epoch > 1 ? (int)(incarnation % SLOTS) : 0;
+    while (tried < SLOTS && err->rc == SQLITE_OK && !take(r, bucket, (first + tried) % SLOTS, claim, err)) {
+        tried++;
+    }
+    if (tried == SLOTS) {
         r->id_slot = NONE_LEFT;
-    } else if (err->rc == SQLITE_OK && store(r, slot, err) == SQLITE_OK) {
-        mm_log(MM_LOG_INFO, "node %lld has slot %d of the ids that SQLite makes", (long long)r->node, slot);
+    } else if (err->rc == SQLITE_OK && store(r, (first + tried) % SLOTS, claim, err) == SQLITE_OK) {
+        mm_log(MM_LOG_INFO, "node %lld has slot %d of the ids that SQLite makes", (long long)r->node, r->id_slot);
     }
     return err->rc;
 }

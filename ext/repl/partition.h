@@ -22,7 +22,7 @@ enum { MM_ID_BLOCK_BITS = 13, MM_ID_SLOT_BITS = 8, MM_ID_BITS = 53 };
 
 /* The slot that this file has, if any: r->id_slot. */
 int mm_partition_open(struct mm_repl *r, struct mm_err *err);
-/* Claims one; for a database that has joined. Waits for the network. */
+/* Claims one, or claims it again where the server lost that; for a database that has joined. Waits for the network. */
 int mm_partition_claim(struct mm_repl *r, const char *cluster, struct mm_err *err);
 
 /* True when some table's numbers are to be moved. Reads only. */

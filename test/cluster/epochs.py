@@ -11,7 +11,7 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
-from rejoining import refused, rejoin, settle  # noqa: E402
+from rejoining import named, refused, rejoin, settle  # noqa: E402
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u(k TEXT PRIMARY KEY NOT NULL, n UNIQUE);"
 
@@ -25,16 +25,6 @@ def node(ws, nats, name, case, schema=SCHEMA, **more):
     config = dict({"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}, "snapshot": snapshot,
                    "replication_log": {"shards": 2}}, **more)
     return Node(ws, "%s_%s" % (name, case), config=config, schema=schema)
-
-
-def named(n, nodes):
-    """The node that the remedy names, once every one of them has been heard."""
-    def heard():
-        text = n.status()["remedy"]
-        ids = [str(x.status()["node_id"]) for x in nodes]
-        return text if "'seed') on node" in text and all("node " + i in text for i in ids) else None
-    text = wait_until(heard, 20, "the remedy tells of all nodes")
-    return next(x for x in nodes if "on node %d" % x.status()["node_id"] in text), text
 
 
 def log_is_gone(ws):

@@ -3,8 +3,9 @@ meet. Three nodes insert without a server, then all at once with one, by plain
 statements, RETURNING, last_insert_rowid() for child rows, INSERT .. SELECT of
 thousands, plain shells, in modes 'auto' and 'trigger', over kill -9 and a newcomer
 with a copy of a file; every row arrives under the id that its writer was told, and no
-conflict is recorded. A table without AUTOINCREMENT is named by a warning; a node of
-the cluster with another setting stays out.
+conflict is recorded; so it stays when the log is gone and a new epoch begins. A table
+without AUTOINCREMENT is named by a warning; a node of the cluster with another setting
+stays out.
 marmot-test: parallel limit=180
 """
 import os
@@ -16,6 +17,7 @@ import threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
 from cluster_hosts import *  # noqa: E402,F403
+from rejoining import named, rejoin  # noqa: E402
 
 SCHEMA = """
 CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, who, n);
@@ -146,6 +148,32 @@ def copied(ws, nats, config, nodes, told):
     told.compare("a copy of a file", nodes)
 
 
+def log_is_gone(ws, nats, config, nodes, told):
+    """The blocks are told apart by what the server knows: a new server is told again who has which, one more
+    node takes none of these."""
+    nats.wipe()
+    nats.start()
+    for n in nodes:
+        n.wait_state("diverged", 40)
+    rejoin(named(nodes[0], nodes)[0], "seed")
+    for n in nodes:
+        n.wait_state("live", 40)
+    more = [Node(ws, name, config=config) for name in ("e", "f")]
+    for n in more:
+        wait_until(lambda: n.sql("SELECT 1 FROM marmot_tables WHERE name = 't' AND state = 'watched'"), 40,
+                   "%s has joined" % n.name)
+        n.wait_state("live", 40)
+    nodes += more
+    settle(nodes)
+    check("the log is gone: all have blocks of their own", len({place(n)[0] for n in nodes}) == len(nodes),
+          [place(n) for n in nodes])
+    nats.stop()
+    for n in nodes:
+        told.insert(n, 8000)
+    nats.start()
+    told.compare("the log is gone", nodes)
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -166,6 +194,7 @@ def main():
         at_once(nodes, Told_again(told), 30)
         bulk(nats, nodes, told)
         copied(ws, nats, config, nodes, told)
+        log_is_gone(ws, nats, config, nodes, told)
         top = nodes[0].one("SELECT max(id) FROM t")
         check("ids are exact in JavaScript", top < 2 ** 53, top)
         nodes[0].sql("CREATE TABLE plain(id INTEGER PRIMARY KEY, v)")
