@@ -394,7 +394,6 @@ static int64_t move_batch(struct mm_outbox *o, int64_t after, int64_t old, int64
 
 int mm_outbox_move(struct mm_outbox *o, int64_t old, int64_t first, int64_t moved, struct mm_err *err)
 {
-    mm_outbox_forget(o);
     mm_db_exec(o->db, err,
                "UPDATE main.__marmot__outbox SET incarnation = %lld WHERE incarnation = %lld AND id >= %lld",
                (long long)moved, (long long)old, (long long)first);

@@ -187,6 +187,21 @@ static void meets(const char *name, enum mm_policy policy, struct mm_value curre
     check(name, mm_value_same(&image.v[1], &want));
 }
 
+/* The first of several columns counts as well as the last. */
+static void several_columns(void)
+{
+    static const uint8_t pk[2] = { 0, 0 };
+    const struct mm_fold_columns columns = { 2, pk, NULL };
+    struct two before = { { integer(1), integer(2) } };
+    struct two after = { { integer(5), integer(7) } };
+    struct two here = { { integer(1), integer(7) } };
+    struct two image = here;
+    enum mm_conflict_kind kind;
+    enum mm_fold_act act = mm_fold_row(MM_OP_UPDATE, true, &columns, before.v, after.v, here.v, image.v, &kind);
+    check("UPDATE of two columns, where one has its value already",
+          act == MM_FOLD_WRITE && kind == MM_CONFLICT_NONE && image.v[0].u.i == 5 && image.v[1].u.i == 7);
+}
+
 static void policies(void)
 {
     struct mm_value null = { .type = SQLITE_NULL };
@@ -195,7 +210,10 @@ static void policies(void)
     struct mm_value blob = text(SQLITE_BLOB, "a");
     meets("delta of reals adds up", MM_POLICY_DELTA, real(10), real(1.5), real(2), real(10.5));
     meets("delta of a real and an integer as well", MM_POLICY_DELTA, integer(10), integer(1), real(1.5), real(10.5));
+    meets("of integers on top of a real, too", MM_POLICY_DELTA, real(10.5), integer(1), integer(3), real(12.5));
     meets("delta of what is no number is the last", MM_POLICY_DELTA, ab, integer(1), integer(2), integer(2));
+    meets("or was none before", MM_POLICY_DELTA, integer(5), null, integer(2), integer(2));
+    meets("or is none then", MM_POLICY_DELTA, integer(5), integer(2), ab, ab);
     meets("max of texts: the longer one of two that begin alike", MM_POLICY_MAX, abc, null, ab, abc);
     meets("and the other way round", MM_POLICY_MAX, ab, null, abc, abc);
     meets("min of texts", MM_POLICY_MIN, abc, null, ab, ab);
@@ -214,6 +232,8 @@ static void policies(void)
     meets("on both sides", MM_POLICY_MIN, integer(-2), null, real(-2.5), real(-2.5));
     meets("NULL is no maximum", MM_POLICY_MAX, integer(-5), integer(1), null, integer(-5));
     meets("nor a minimum", MM_POLICY_MIN, integer(5), integer(1), null, integer(5));
+    meets("nor where it stands", MM_POLICY_MAX, null, integer(1), integer(-5), integer(-5));
+    meets("for either of them", MM_POLICY_MIN, null, integer(1), integer(5), integer(5));
     meets("and gives way", MM_POLICY_MIN, null, integer(1), integer(7), integer(7));
     meets("the last", MM_POLICY_LAST, integer(5), integer(1), null, null);
 }
@@ -242,6 +262,7 @@ int main(void)
     parts();
     rows();
     policies();
+    several_columns();
     unchanged();
     check("delta adds up", delta(10, 5, 7) == 12 && delta(10, 7, 5) == 8);
     check("delta saturates", delta(INT64_MAX, 0, 5) == INT64_MAX && delta(INT64_MIN, 5, 0) == INT64_MIN);

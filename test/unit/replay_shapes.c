@@ -1,0 +1,192 @@
+/* What is undone and done again when the table has got another shape meanwhile, and what
+** stood in rows that cannot be told apart; what triggers have noted; what is left of a
+** second reading that was broken off. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/log.h"
+#include "capture/trigger.h"
+#include "store/meta.h"
+#include "store/policy.h"
+#include "store/watch.h"
+#include "test/model/cases.h"
+
+enum { PLAIN = 0, BAG = 4 };
+
+/* Rows without identity: one transaction makes B of A, and C of B. Once the other B is gone
+** both are of one row, and only from the end on they are undone to what stood there. */
+static void rows_that_follow_each_other(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('A', 0), ('B', 0)");
+    case_rest(&w);
+    case_turns(&w, 0);
+    case_run(&w, 1, "BEGIN; UPDATE bag SET a = 'B' WHERE a = 'A'");
+    case_run(&w, 1, "UPDATE bag SET a = 'C' WHERE rowid = (SELECT max(rowid) FROM bag WHERE a = 'B'); COMMIT");
+    case_act(&w, WORLD_PUMP, 1);
+    case_run(&w, 0, "DELETE FROM bag WHERE a = 'B'");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    static const char held[] = "SELECT group_concat(a, '') = %Q FROM (SELECT a FROM bag WHERE a IN ('A', 'B', 'C', 'D')"
+                               " ORDER BY a)";
+    case_check("what is pending is done on the rows that are left", case_answer(&w, 1, held, "C") == 1, w.why);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('D', 0)");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("and undone from its end", case_pending(&w, 1) == 1 && case_answer(&w, 1, held, "CD") == 1, w.why);
+    case_finish(&w, "and all nodes end equal");
+}
+
+/* A column that is younger than what is remembered of a row keeps its value there. */
+static void younger_column(const char *table, const char *column)
+{
+    struct world w;
+    char name[100];
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "UPDATE \"%w\" SET \"%w\" = 'mine' WHERE id = 1", table, column);
+    case_run(&w, 0, "UPDATE \"%w\" SET \"%w\" = 'theirs' WHERE id = 1", table, column);
+    case_publish(&w, 0);
+    case_fold(&w, 1); /* what stood there is stored now */
+    bool good = case_pending(&w, 1) == 1;
+    for (int k = 0; k < 2; k++) {
+        case_run(&w, k, "ALTER TABLE \"%w\" ADD COLUMN younger DEFAULT 5", table);
+    }
+    case_run(&w, 0, "UPDATE \"%w\" SET \"%w\" = 'again' WHERE id = 1", table, column);
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    snprintf(name, sizeof name, "a column of %s that is younger than a before-image keeps its value", table);
+    case_check(
+        name,
+        good && !w.failed && case_pending(&w, 1) == 1 &&
+            case_answer(&w, 1, "SELECT \"%w\" = 'mine' AND younger = 5 FROM \"%w\" WHERE id = 1", column, table) == 1,
+        w.why);
+    world_close(&w);
+}
+
+static bool stale_from(struct world *w, int64_t seq)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    return mm_watch_get(w->node[1].app, "plain", NULL, &err) == MM_STALE &&
+           mm_watch_joined_seq(w->node[1].app, "plain", &err) == seq && err.rc == SQLITE_OK;
+}
+
+/* A pending transaction that cannot be done again says nothing of where the log would have to
+** be read: the table waits for a copy, and stays one that had joined. */
+static void pending_misfit(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "INSERT INTO bag VALUES ('older', 1)");
+    case_run(&w, 1, "UPDATE plain SET a = 'mine' WHERE id = 2");
+    case_run(&w, 0, "DELETE FROM plain WHERE id = 2; INSERT INTO bag VALUES ('theirs', 1)");
+    case_publish(&w, 0);
+    case_fold(&w, 1); /* its row is gone: nothing stood there */
+    bool good = case_pending(&w, 1) == 2;
+    case_run(&w, 1, "ALTER TABLE plain DROP COLUMN a");
+    case_run(&w, 0, "INSERT INTO bag VALUES ('again', 1)");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("a table that lacks a column of what is pending waits for a copy",
+               good && !w.failed && stale_from(&w, MM_SEQ_BEFORE), w.why);
+    world_close(&w);
+}
+
+/* A table that was made anew with another key holds nobody knows what. */
+static void another_key(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "DROP TABLE plain; CREATE TABLE plain(id, a, b TEXT, PRIMARY KEY (id, a))");
+    case_run(&w, 0, "UPDATE plain SET b = 'theirs' WHERE id = 1");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("so does one with another key", !w.failed && stale_from(&w, MM_SEQ_BEFORE), w.why);
+    world_close(&w);
+}
+
+/* A writer that never loads this library: what its triggers noted is pending. */
+static void noted_by_triggers(void)
+{
+    struct world w;
+    struct mm_err err;
+    sqlite3 *db = NULL;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    mm_db_exec(w.node[1].r.db, &err, "BEGIN IMMEDIATE");
+    mm_meta_set_text(w.node[1].r.db, MM_META_CAPTURE, "auto", &err);
+    mm_trigger_settle(w.node[1].r.db, &err);
+    mm_db_exec(w.node[1].r.db, &err, "COMMIT");
+    if (sqlite3_open(w.node[1].path, &db) == SQLITE_OK) {
+        mm_db_exec(db, &err, "UPDATE plain SET a = 'mine' WHERE id = 1");
+    }
+    sqlite3_close(db);
+    case_run(&w, 0, "UPDATE plain SET a = 'theirs', b = 'theirs' WHERE id = 1");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("what triggers noted stays on top of what comes",
+               err.rc == SQLITE_OK && !w.failed && case_pending(&w, 1) == 1 &&
+                   case_answer(&w, 1, "SELECT a = 'mine' AND b = 'theirs' FROM plain WHERE id = 1") == 1,
+               err.rc != SQLITE_OK ? err.msg : w.why);
+    case_rest(&w);
+    case_rest(&w);
+    case_check("and comes to the others", case_answer(&w, 0, "SELECT a = 'mine' FROM plain WHERE id = 1") == 1, w.why);
+    case_finish(&w, "so that all nodes end equal");
+}
+
+/* A second reading is broken off behind a rule; the next one takes another table along, of
+** which it reads what came before the rule. */
+static void rules_of_an_earlier_reading(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 0, "UPDATE plain SET a = a + 3 WHERE id = 2");
+    case_run(&w, 1, "UPDATE plain SET a = a + 10 WHERE id = 2"); /* the last one: 12 */
+    case_publish(&w, 0);
+    case_publish(&w, 1);
+    case_run(&w, 0, "BEGIN IMMEDIATE");
+    mm_policy_request(w.node[0].app, "plain", "a", MM_POLICY_DELTA, &err);
+    case_run(&w, 0, "COMMIT; INSERT INTO bag VALUES ('behind', 1)");
+    case_publish(&w, 0);
+    case_rest(&w);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    bool good = world_again(&w, &w.node[1], BAG);
+    for (int k = 0; k < 20 && case_shard(&w, 1)->policies.n == 0; k++) {
+        case_fold_each(&w, 1, 1);
+    }
+    good = good && case_shard(&w, 1)->policies.n == 1 && case_shard(&w, 1)->replay != NULL;
+    mm_applier_drop(w.node[1].applier, 0);
+    mm_repl_reload(r, &err);
+    good = good && world_again(&w, &w.node[1], PLAIN);
+    case_rest(&w);
+    case_rest(&w);
+    case_check("a reading that begins anew knows no rule yet",
+               good && err.rc == SQLITE_OK && !w.failed && case_shard(&w, 1)->replay == NULL &&
+                   case_answer(&w, 1, "SELECT a FROM plain WHERE id = 2") == 12,
+               w.why);
+    case_finish(&w, "and brings what all nodes have");
+}
+
+int main(void)
+{
+    mm_log_silence();
+    world_prepare();
+    rows_that_follow_each_other();
+    younger_column("plain", "a");
+    younger_column("uniq", "v");
+    pending_misfit();
+    another_key();
+    noted_by_triggers();
+    rules_of_an_earlier_reading();
+    return case_end();
+}
