@@ -35,7 +35,11 @@ int mm_outbox_unecho(sqlite3 *db, int64_t id, struct mm_err *err)
                "INSERT OR REPLACE INTO main.__marmot__echo(at, id) SELECT at, %lld FROM main.__marmot__echo"
                " WHERE id > %lld ORDER BY at LIMIT 1",
                (long long)id, (long long)id);
-    return mm_db_exec(db, err, "DELETE FROM main.__marmot__echo WHERE id > %lld", (long long)id);
+    /* The floor is above rows, too, that were to go and stand beside later ones. */
+    return mm_db_exec(db, err,
+                      "DELETE FROM main.__marmot__echo WHERE id > %lld;"
+                      "UPDATE main.__marmot__head SET floor = min(floor, %lld) WHERE one = 1",
+                      (long long)id, (long long)id);
 }
 
 int64_t mm_outbox_gone(sqlite3 *db, struct mm_err *err)

@@ -228,6 +228,27 @@ static void lost_end(int shards)
     finish(&w, "and all end equal");
 }
 
+/* It was kept long enough, and is still there, since what came later stands beside it. */
+static void lost_and_kept_longer(void)
+{
+    struct world w;
+    open_world(&w, 1);
+    turns(&w, 1);
+    act(&w, WORLD_SNAPSHOT, 1);
+    run(&w, 0, "INSERT INTO bag VALUES ('lost', 1)");
+    turns(&w, 0);
+    net_now_us += 60 * INT64_C(1000000);
+    run(&w, 0, "INSERT INTO bag VALUES ('behind it', 1)");
+    act(&w, WORLD_FLUSH, 0); /* would take it out of the outbox */
+    int64_t end = net_end(w.net, 1);
+    act(&w, WORLD_LOSE, 0);
+    bool good = net_end(w.net, 1) < end && w.node[0].bring.held;
+    world_settle(&w);
+    check("what the outbox holds longer than it must is sent again, too",
+          good && !w.failed && count(&w, 1, "lost") == 1 && count(&w, 1, "behind it") == 1, w.why);
+    finish(&w, "and all end equal");
+}
+
 /* It is watched between the comparison and the writing: what was written to it then is unknown. */
 static void watched_meanwhile(void)
 {
@@ -266,6 +287,7 @@ int main(void)
     }
     sent_and_set_back(0);
     sent_and_set_back(2);
+    lost_and_kept_longer();
     watched_meanwhile();
     return failed > 0;
 }
