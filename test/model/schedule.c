@@ -17,6 +17,8 @@ enum { APART = 0 };
 enum { APART = 1 };
 #endif
 
+bool schedule_rich;
+
 /* How often each act comes. */
 static const unsigned weight[WORLD_ACTS] = {
     [WORLD_WRITE] = 30,  [WORLD_PUMP] = 14, [WORLD_TAKE] = 14, [WORLD_STRAY] = 3, [WORLD_DELIVER] = 14,
@@ -49,12 +51,13 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_AGAIN] = 8;
     }
     uint64_t other = seed ^ 0x51a9;
-    if (world_random(&other) % 8 == 0) {
+    if (world_random(&other) % 8 == 0 || schedule_rich) {
         here[WORLD_SNAPSHOT] = 6;
         here[WORLD_BRING] = 16;
         here[WORLD_PURGE] = world_random(&other) % 2 == 0 ? 4 : 0;
         here[WORLD_LOSE] = world_random(&other) % 2 == 0 ? 4 : 0;
         here[WORLD_LACK] = world_random(&other) % 2 == 0 ? 4 : 0;
+        here[WORLD_PAST] = world_random(&other) % 2 == 0 ? 5 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
@@ -163,7 +166,8 @@ static void run(void *arg)
                               .reloads = w->reloads,
                               .busy = w->busy,
                               .commits = (long)w->ncommit,
-                              .brought = w->brought };
+                              .brought = w->brought,
+                              .mended = w->mended };
     memcpy(j->o->why, w->why, sizeof w->why);
 }
 
@@ -215,5 +219,5 @@ void schedule_print(const struct schedule *s, const struct outcome *o, const cha
     for (size_t k = 0; k < s->n; k++) {
         printf("%s%d", k > 0 ? "," : "", s->number[k]);
     }
-    printf("\nnot ok seed %llu: %s\n", (unsigned long long)s->seed, o->why);
+    printf("%s\nnot ok seed %llu: %s\n", schedule_rich ? " --rich" : "", (unsigned long long)s->seed, o->why);
 }

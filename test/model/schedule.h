@@ -24,8 +24,11 @@ struct schedule {
 struct outcome {
     bool failed;
     char why[512];
-    long folded, reloads, busy, commits, brought;
+    long folded, reloads, busy, commits, brought, mended;
 };
+
+/* Each schedule has snapshots and what belongs to them: else one of eight. */
+extern bool schedule_rich;
 
 void schedule_make(struct schedule *s, uint64_t seed);
 /* Only these steps stay: numbers from 1, with commas. */

@@ -21,7 +21,7 @@ const char *world_act_name(enum world_act a)
                                                    "break", "ack",  "flush",  "cut",      "restart", "hold",
                                                    "time",  "turn", "backup", "setback",  "copy",    "policy",
                                                    "old",   "end",  "again",  "snapshot", "purge",   "bring",
-                                                   "lose",  "lack" };
+                                                   "lose",  "lack", "past" };
     return names[a];
 }
 
@@ -265,6 +265,7 @@ static void set_back(struct world *w, struct world_node *n, uint64_t seed)
     w->alone = w->alone || net_strays(w->net);
     memory_copy(path, n->path);
     memcpy(n->astray, n->backup_astray, sizeof n->astray);
+    n->past = n->past_again = n->backup_past;
     world_node_open(w, n);
 }
 
@@ -281,6 +282,7 @@ static void copy_node(struct world *w, struct world_node *n)
     copy_database(n, path);
     memory_copy(path, twin->path);
     memcpy(twin->astray, n->astray, sizeof twin->astray);
+    twin->past = twin->past_again = n->past;
     start_node(w, twin, n->id);
 }
 
@@ -348,6 +350,7 @@ void world_act(struct world *w, const struct world_step *step)
             n->has_backup = true;
             n->backup_commits = w->ncommit;
             memcpy(n->backup_astray, n->astray, sizeof n->backup_astray);
+            n->backup_past = n->past;
         }
         break;
     case WORLD_SETBACK:
@@ -385,6 +388,9 @@ void world_act(struct world *w, const struct world_step *step)
     case WORLD_LACK:
         world_lack(w, n, seed);
         break;
+    case WORLD_PAST:
+        world_past(w, n, seed);
+        break;
     case WORLD_ACTS:
         break;
     }
@@ -402,21 +408,29 @@ void world_check_now(struct world *w, const struct world_step *step)
     world_check_node(w, n, world_act_name(step->act));
 }
 
-static bool settled(struct world *w)
+/* What keeps a node from rest, NULL = nothing. */
+static const char *restless(struct world *w, struct world_node *n)
 {
-    for (int k = 0; k < w->nnode; k++) {
-        const struct mm_repl *r = &w->node[k].r;
-        if (world_brings(w, &w->node[k])) {
-            return false;
-        }
-        for (int s = 0; s < w->shards; s++) {
-            if (r->reload_needed || r->shard[s].replay != NULL || mm_pending_count(r->shard[s].pending) > 0 ||
-                r->shard[s].pos.seq < net_end(w->net, s + 1)) {
-                return false;
-            }
-        }
+    const struct mm_repl *r = &n->r;
+    const char *why = world_brings(w, n) ? "it takes, or waits for, a copy" : NULL;
+    for (int s = 0; s < w->shards && why == NULL; s++) {
+        why = r->reload_needed                               ? "it is to read its database anew"
+              : r->shard[s].replay != NULL                   ? "it reads the log again"
+              : mm_pending_count(r->shard[s].pending) > 0    ? "something is pending"
+              : r->shard[s].pos.seq < net_end(w->net, s + 1) ? "it is behind the log"
+                                                             : NULL;
     }
-    return true;
+    return why;
+}
+
+static bool settled(struct world *w, int *node, const char **why)
+{
+    *why = NULL;
+    for (int k = 0; k < w->nnode && *why == NULL; k++) {
+        *node = k;
+        *why = restless(w, &w->node[k]);
+    }
+    return *why == NULL;
 }
 
 void world_settle(struct world *w)
@@ -429,9 +443,11 @@ void world_settle(struct world *w)
     }
     while (net_take(w->net, NULL, 0, NET_STORED)) {
     }
-    for (int round = 0; !w->failed && (round < 2 || !settled(w)); round++) {
+    int node = 0;
+    const char *why = NULL;
+    for (int round = 0; !w->failed && (!settled(w, &node, &why) || round < 2); round++) {
         if (round == SETTLE_TURNS) {
-            world_fail(w, "it does not come to rest");
+            world_fail(w, "it does not come to rest: node %d: %s", node, why);
         }
         for (int k = 0; k < w->nnode && !w->failed; k++) {
             turn(w, &w->node[k]);

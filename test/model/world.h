@@ -15,12 +15,17 @@
 
 enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 11 };
 
+struct mm_reconcile;
+
 /* Work on a copy of the cluster's content beside a node, as ext/snapshot/task.c does it. */
 struct world_bring {
     enum { BRING_NOT, BRING_OPEN, BRING_READY } stage;
     bool tables; /* for those that wait for a copy */
-    bool due;    /* the log has gone on without this node: nothing else is done before */
-    bool lost;   /* or the log has lost what it had folded */
+    bool mend;   /* to find what was written past the capture, */
+    int64_t mend_rows;
+    struct mm_reconcile *mender;
+    bool due;  /* the log has gone on without this node: nothing else is done before */
+    bool lost; /* or the log has lost what it had folded */
     bool held;
     struct mm_scratch scratch; /* of BRING_OPEN */
     struct mm_work work;
@@ -44,6 +49,8 @@ struct world_node {
     bool has_backup;
     size_t backup_commits;
     int64_t backup_astray[WORLD_SHARDS];
+    bool past, past_again; /* something was written past the capture; since it was last compared */
+    bool backup_past;
     struct world_bring bring;
     int64_t astray[WORLD_SHARDS]; /* from here on the log has lost what it has folded, 0 = no such place */
 };
@@ -73,7 +80,7 @@ struct world {
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
     char why[512];
-    long folded, reloads, busy, conflicts, brought; /* for the summary */
+    long folded, reloads, busy, conflicts, brought, mended; /* for the summary */
 };
 
 enum world_act {
@@ -103,6 +110,7 @@ enum world_act {
     WORLD_BRING, /* one step of a node's taking the cluster's content from a snapshot and the log */
     WORLD_LOSE,  /* the server loses the end of a stream, behind some snapshot */
     WORLD_LACK,  /* a table has lost its content and waits for a copy */
+    WORLD_PAST,  /* somebody writes to a node's file past the capture */
     WORLD_ACTS
 };
 

@@ -187,7 +187,7 @@ void world_check_node(struct world *w, struct world_node *n, const char *when)
         moved = moved || n->r.shard[s].pos.seq != n->seen_seq[s];
         n->seen_seq[s] = n->r.shard[s].pos.seq;
     }
-    if (world_astray(w, n) || (!moved && !n->r.reload_needed)) { /* what was equal is so still */
+    if (world_astray(w, n) || n->past || (!moved && !n->r.reload_needed)) { /* what was equal is so still */
         return;
     }
     n->seen_writes = writes;

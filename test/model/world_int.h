@@ -1,6 +1,6 @@
 /* What the files of the world share: world.c steps, world_faulty.c those that go wrong,
-** world_node.c a node's loop, world_snapshot.c its tasks, world_check.c compares, world_write.c
-** the application. Nobody else includes this. */
+** world_node.c a node's loop, world_snapshot.c, world_bring.c and world_mend.c its tasks, world_check.c
+** compares, world_write.c the application, world_sql.c its statements. Nobody else includes this. */
 #ifndef MM_TEST_WORLD_INT_H
 #define MM_TEST_WORLD_INT_H
 
@@ -45,9 +45,17 @@ void world_node_cut(struct world *w, struct world_node *n);
 void world_node_restart(struct world *w, struct world_node *n);
 
 /* world_snapshot.c */
+extern const char *const world_kept_path[]; /* of w->kept */
+struct mm_repl_options world_options(const struct world *w, const struct world_node *n);
+/* The log holds the messages that it ends with. */
+bool world_snapshot_usable(const struct world *w, const struct mm_manifest *m);
 void world_snapshot(struct world *w, struct world_node *n);
 void world_purge(struct world *w);
 void world_snapshots_close(struct world *w);
+void world_lose(struct world *w, uint64_t seed);
+void world_lack(struct world *w, struct world_node *n, uint64_t seed);
+
+/* world_bring.c */
 /* `begin`: where nothing is under way. */
 void world_bring(struct world *w, struct world_node *n, bool begin, uint64_t seed);
 void world_bring_end(struct world_node *n);
@@ -57,10 +65,13 @@ bool world_astray(const struct world *w, struct world_node *n);
 /* It must, and does nothing else before; look: after a connection, if so. */
 void world_bring_due(struct world_node *n, bool lost);
 void world_bring_look(struct world *w, struct world_node *n);
-void world_lose(struct world *w, uint64_t seed);
-void world_lack(struct world *w, struct world_node *n, uint64_t seed);
 /* Something is under way, or is to be. */
 bool world_brings(const struct world *w, struct world_node *n);
+
+/* world_mend.c */
+void world_past(struct world *w, struct world_node *n, uint64_t seed);
+/* True when all is done; false with SQLITE_BUSY: once more. */
+bool world_mend_step(struct world *w, struct world_node *n, const char *copy, struct mm_err *err);
 
 /* world_control.c */
 void world_policy(struct world *w, struct world_node *n, uint64_t seed);
@@ -72,5 +83,11 @@ bool world_begin(struct world *w, struct world_node *n);
 void world_end(struct world *w, struct world_node *n, bool keep);
 void world_hold(struct world *w, struct world_node *n, uint64_t seed);
 mm_coll_of world_coll; /* as the schema has them */
+int64_t world_outbox_last(struct world_node *n);
+/* The transactions behind this outbox id, which have just been committed. */
+void world_remember(struct world *w, struct world_node *n, int64_t before);
+
+/* world_sql.c */
+void world_statement(struct world *w, struct world_node *n, sqlite3 *db, uint64_t *seed);
 
 #endif

@@ -1,0 +1,288 @@
+/* What a node takes from a snapshot and the log: the real functions of ext/snapshot
+** in the order in which its task and the node's loop call them. The copy and the
+** difference are of a thread of their own there, over files of their own: here a step
+** at a time, between which the application, the other nodes and the log go on. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/gate.h"
+#include "snapshot/begin.h"
+#include "snapshot/install.h"
+#include "snapshot/reconcile.h"
+#include "test/model/memory_vfs.h"
+#include "test/model/world_int.h"
+
+static void copy_path(const struct world_node *n, char out[160])
+{
+    snprintf(out, 160, "%.120s-marmot-copy", n->path);
+}
+
+void world_bring_end(struct world_node *n)
+{
+    char path[160];
+    struct world_bring *b = &n->bring;
+    if (b->stage == BRING_OPEN) {
+        mm_scratch_close(&b->scratch);
+    }
+    mm_reconcile_close(b->mender);
+    mm_diff_free(&b->diff);
+    copy_path(n, path);
+    memory_remove(path);
+    memset(b, 0, sizeof *b);
+}
+
+void world_bring_due(struct world_node *n, bool lost)
+{
+    lost = lost || n->bring.lost;
+    world_bring_end(n);
+    n->bring.due = n->bring.held = true;
+    n->bring.lost = lost;
+    world_node_follow_again(n);
+}
+
+bool world_astray(const struct world *w, struct world_node *n)
+{
+    bool any = false;
+    for (int k = 0; k < w->shards && n->r.shard != NULL; k++) { /* it may not be open */
+        const struct mm_shard *s = &n->r.shard[k];
+        bool found = s->following && s->checked && s->pos.seq > 0; /* what it ends with is in the log once more */
+        n->astray[k] = fault_dead() || (s->pos.seq >= n->astray[k] && !found) ? n->astray[k] : 0;
+        any = any || n->astray[k] != 0;
+    }
+    return any;
+}
+
+void world_bring_look(struct world *w, struct world_node *n)
+{
+    (void)world_astray(w, n);
+    for (int k = 0; n->r.shard != NULL && k < n->r.nshard && w->lost && !n->bring.lost; k++) {
+        if (n->r.shard[k].pos.seq > net_end(w->net, k + 1)) {
+            world_bring_due(n, true);
+        }
+    }
+}
+
+/* It goes on as after a connection: reads its database, the ends of the streams, and follows. */
+static void go_on(struct world *w, struct world_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    bool held = n->bring.held;
+    world_bring_end(n);
+    if (!held) {
+        return;
+    }
+    if (mm_repl_reload(&n->r, &err) != SQLITE_OK && !fault_came()) {
+        world_fail(w, "node %lld after a copy: %s", (long long)n->id, err.msg);
+    }
+    for (int k = 0; k < n->r.nshard; k++) {
+        n->r.shard[k].sync_seq = net_end(w->net, k + 1);
+    }
+    world_node_follow_again(n);
+    world_bring_look(w, n);
+}
+
+static void hold(struct world_node *n)
+{
+    if (!n->bring.held) {
+        n->bring.held = true;
+        world_node_follow_again(n);
+    }
+}
+
+static void failed(struct world *w, struct world_node *n, const char *what, const struct mm_err *err)
+{
+    if (!fault_came()) {
+        world_fail(w, "%s of node %lld: %d %s", what, (long long)n->id, err->rc, err->msg);
+    }
+    go_on(w, n);
+}
+
+static void at_ends(struct world *w, const struct world_node *n, int64_t *at)
+{
+    for (int k = 0; k < w->shards; k++) {
+        int64_t here = n->r.shard[k].pos.seq;
+        at[k] = net_end(w->net, k + 1);
+        at[k] = at[k] > here || n->bring.lost ? at[k] : here;
+    }
+}
+
+static bool ahead(const struct world *w, const struct mm_manifest *m, const struct world_node *n)
+{
+    bool any = false;
+    for (int k = 0; k < w->shards; k++) {
+        any = any || m->shard[k].seq > n->r.shard[k].pos.seq;
+    }
+    return any;
+}
+
+/* What mm_node_task_begin asks, and the tables' step. */
+static bool may_begin(struct world *w, struct world_node *n, bool tables)
+{
+    bool may = !n->r.reload_needed && w->kept[0] != NULL;
+    for (int k = 0; k < n->r.nshard && tables; k++) {
+        const struct mm_shard *s = &n->r.shard[k];
+        may = may && s->following && s->checked && s->replay == NULL;
+    }
+    return may && !(tables && n->bring.due);
+}
+
+static void begin(struct world *w, struct world_node *n, bool first, uint64_t seed)
+{
+    static const struct mm_bus_options bus = { 0 };
+    struct world_bring *b = &n->bring;
+    char path[160];
+    int64_t at[MM_SNAPSHOT_SHARDS];
+    struct mm_err err;
+    mm_err_init(&err);
+    b->tables = !b->due && mm_watch_any_needs_copy(n->r.db, &err);
+    /* Of the older one when the newest cannot be read. */
+    int which = w->kept[1] != NULL && world_random(&seed) % 4 == 0;
+    b->mend = n->past && !b->due && !b->tables && (!first || seed % 4 != 0);
+    b->mend_rows = (int64_t)(seed % 3);
+    if (!may_begin(w, n, b->tables) || (b->mend && n->r.move_due != 0)) {
+        return;
+    }
+    which = world_snapshot_usable(w, w->kept[which]) ? which : !which;
+    if (w->kept[which] == NULL || !world_snapshot_usable(w, w->kept[which])) {
+        return;
+    }
+    const struct mm_manifest *m = w->kept[which];
+    bool exact = b->tables || b->mend;
+    if (exact && ahead(w, m, n)) { /* it would wait for the node */
+        return;
+    }
+    world_node_flush(w, n);
+    copy_path(n, path);
+    memory_copy(world_kept_path[which], path);
+    struct mm_scratch_options o = { path, NULL, world_options(w, n), &bus, &b->work, exact };
+    b->stage = BRING_OPEN;
+    for (int k = 0; k < w->shards; k++) {
+        at[k] = m->shard[k].seq;
+    }
+    mm_scratch_open(&b->scratch, &o, m, &err);
+    mm_scratch_replay(&b->scratch, at, &err);
+    mm_begin_tables(&b->scratch, n->path, NULL, &err);
+    if (exact) {
+        mm_scratch_approach(&b->scratch, n->path, NULL, &err);
+    } else {
+        mm_scratch_ends(&b->scratch, at, &err);
+        mm_scratch_replay(&b->scratch, at, &err);
+    }
+    if (err.rc != SQLITE_OK) {
+        failed(w, n, "a copy beside the file", &err);
+    }
+}
+
+static void compare(struct world *w, struct world_node *n)
+{
+    struct world_bring *b = &n->bring;
+    struct mm_diff_options o = { n->path, NULL, world_options(w, n), &b->work, b->mend, b->tables };
+    int64_t at[MM_SNAPSHOT_SHARDS];
+    struct mm_err err;
+    mm_err_init(&err);
+    hold(n);
+    world_node_flush(w, n);
+    if (w->failed || n->r.reload_needed || mm_repl_dirty(&n->r)) {
+        return;
+    }
+    at_ends(w, n, at);
+    for (int k = 0; k < w->shards && (b->tables || b->mend); k++) {
+        at[k] = n->r.shard[k].pos.seq;
+    }
+    n->past_again = n->past_again && !b->mend;
+    mm_scratch_replay(&b->scratch, at, &err);
+    mm_diff_run(&b->diff, &o, &b->scratch, &err);
+    for (int k = 0; k < w->shards && err.rc == SQLITE_OK && !w->failed && !b->tables && !b->mend; k++) {
+        world_check_content(w, b->scratch.r.db, k, b->scratch.r.shard[k].pos.seq, "a copy");
+    }
+    mm_scratch_close(&b->scratch);
+    b->stage = BRING_READY;
+    if (err.rc != SQLITE_OK) {
+        failed(w, n, "the comparison", &err);
+    }
+}
+
+/* As mm_node_judge does, and for tables the choice of mm_node_tables_ready. */
+static int judge(struct world *w, struct world_node *n, bool *take, struct mm_err *err)
+{
+    const struct world_bring *b = &n->bring;
+    int count = 0;
+    for (int k = 0; k < b->diff.n && err->rc == SQLITE_OK; k++) {
+        const struct mm_diff_table *d = &b->diff.table[k];
+        bool differs = d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL;
+        bool lacks = d->mode == MM_DIFF_ABSENT || d->mode == MM_DIFF_OTHER;
+        take[k] =
+            d->joins && (d->mode == MM_DIFF_SAME || differs) && (d->before || d->empty || d->rows == 0 || !differs);
+        count += take[k];
+        if (!b->tables && lacks && mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED) {
+            world_fail(w, "node %lld: no copy holds table %s: %s", (long long)n->id, d->name, d->why);
+        }
+    }
+    return count;
+}
+
+static void install(struct world *w, struct world_node *n)
+{
+    struct world_bring *b = &n->bring;
+    char path[160];
+    bool take[WORLD_TABLES + 1];
+    int64_t given_up = 0;
+    struct mm_err err;
+    copy_path(n, path);
+    struct mm_install in = {
+        .copy = path, .diff = &b->diff, .cluster_id = n->r.cluster_id, .work = &b->work, .take = b->tables ? take : NULL
+    };
+    mm_err_init(&err);
+    world_need(b->diff.n <= WORLD_TABLES, "tables");
+    int count = judge(w, n, take, &err);
+    if (n->r.reload_needed || w->failed) { /* the node reads its database anew before it does anything */
+        if (mm_repl_reload(&n->r, &err) != SQLITE_OK && !fault_came()) {
+            world_fail(w, "reload: %s", err.msg);
+        }
+        return;
+    }
+    bool done = true;
+    if (b->mend) {
+        done = world_mend_step(w, n, path, &err);
+    } else if (err.rc == SQLITE_OK && (count > 0 || !b->tables)) {
+        mm_gate_enter();
+        mm_install_run(&n->r, &in, &given_up, &err);
+        mm_gate_leave();
+    }
+    if ((err.rc & 0xff) == SQLITE_BUSY) {
+        w->busy++;
+    } else if (err.rc != SQLITE_OK) {
+        failed(w, n, b->mend ? "what was not captured" : "taking the copy's content", &err);
+    } else if (done && b->mend) {
+        go_on(w, n);
+    } else if (done) {
+        w->jumped = true;
+        if (!b->tables && !fault_dead()) {
+            memset(n->astray, 0, sizeof n->astray);
+        }
+        w->brought++;
+        go_on(w, n);
+    }
+}
+
+void world_bring(struct world *w, struct world_node *n, bool first, uint64_t seed)
+{
+    struct world_bring *b = &n->bring;
+    if (b->stage == BRING_OPEN) {
+        compare(w, n);
+    } else if (b->stage == BRING_READY) {
+        install(w, n);
+    } else if (first || world_brings(w, n)) {
+        begin(w, n, first, seed);
+    }
+}
+
+bool world_brings(const struct world *w, struct world_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    return n->bring.stage != BRING_NOT || n->bring.due || n->past ||
+           (w->again && mm_watch_any_needs_copy(n->r.db, &err));
+}
