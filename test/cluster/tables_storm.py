@@ -9,7 +9,6 @@ marmot-test: parallel limit=180
 import argparse
 import os
 import random
-import signal
 import sys
 import threading
 
@@ -17,6 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from marmot_test import *  # noqa: E402,F403
 from cluster_hosts import *  # noqa: E402,F403
 from storm_proxy import Proxy  # noqa: E402
+from storm_trouble import LINKS, trouble  # noqa: E402
 
 SECONDS = 8
 SHAPES = ["(k INTEGER PRIMARY KEY, v, u UNIQUE)", "(k TEXT PRIMARY KEY COLLATE NOCASE, v, u) WITHOUT ROWID",
@@ -87,27 +87,6 @@ class One:
             self.failed = "%s: %s" % (self.node.name, e)
 
 
-def trouble(rng, server, ones, until):
-    while not all(o.done.is_set() for o in ones) and time.monotonic() < until:
-        o = rng.choice(ones)
-        what = rng.choice(["cut"] * 4 + ["hold"] * 3 + ["half"] + ["server"])
-        if what == "cut":
-            o.proxy.cut()
-        elif what == "hold":
-            o.proxy.hold(rng.choice(["up", "down", "both"]))
-            time.sleep(rng.uniform(0.05, 1))
-            o.proxy.heal(rng.random() < 0.5)
-        elif what == "half":
-            o.proxy.half_close(rng.choice(["up", "down"]))
-        else:
-            server.end(signal.SIGKILL)
-            time.sleep(rng.uniform(0, 0.5))
-            server.start()
-        time.sleep(rng.uniform(0.02, 0.6))
-    for o in ones:
-        o.proxy.heal(True)
-
-
 def states(ones):
     return {"%s.%s" % (o.node.name, t): "%s (%s)" % (s, w) for o in ones
             for t, s, w in o.node.sql("SELECT name, state, why FROM marmot_tables") if s != "watched"}
@@ -121,7 +100,7 @@ def one(ws, seed, count):
     ones = [One(ws, server, name, rng.randrange(1 << 30), most, tables) for name in NODES]
     for o in ones:
         o.thread.start()
-    trouble(rng, server, ones, time.monotonic() + 60)
+    trouble(rng, server, ones, LINKS, 60, lambda: all(o.done.is_set() for o in ones))
     for o in ones:
         o.done.wait()
     check("seed %d: every node has written" % seed, not any(o.failed for o in ones), [o.failed for o in ones])

@@ -35,6 +35,7 @@ of the Workspace is used (ws.bind_address). Calls:
   sql(text, *args, conn=0) -> list of tuples; raises SqlError
   one(text, *args)         -> first column of the first row
   many(text, rows), txn([(text, args), ..]), open(conn), close(conn)
+  each([(text, args), ..]) -> one transaction too, past the statements that fail: their errors
   send(...)/receive()      -> the same without waiting, to have several nodes work at once
   init(), watch_all(), sync(ms) -> 1 or 0, status() -> dict
   kill() -9, quit() clean end, restart() (after either), pause(), resume(), dump()
@@ -368,6 +369,10 @@ class Node:
 
     def send_txn(self, steps, conn=0):
         self.send(op="txn", conn=conn, steps=[[s, [wire(a) for a in args]] for s, args in steps])
+
+    def each(self, steps, conn=0):
+        self.send(op="each", conn=conn, steps=[[s, [wire(a) for a in args]] for s, args in steps])
+        return [e for e, in self.receive()]
 
     def txn(self, steps, conn=0):
         self.send_txn(steps, conn)

@@ -6,6 +6,7 @@ Reads one JSON request a line from stdin and answers one JSON line on stdout:
   {"op": "sql", "conn": N, "sql": S, "args": [..]}   -> {"rows": [[..]], "changes": n}
   {"op": "many", "conn": N, "sql": S, "rows": [[..]]} one statement, many rows
   {"op": "txn", "conn": N, "steps": [[S, [..]], ..]}  BEGIN IMMEDIATE .. COMMIT
+  {"op": "each", ..}                           the same, past what fails   -> {"rows": [[error], ..]}
   {"op": "quit"}                               closes all and ends
 Errors come back as {"error": text}. Blobs travel as {"blob": hex}, infinities
 as {"real": text}. Connection 0 is open from the start; every connection loads
@@ -53,6 +54,25 @@ def transaction(db, steps):
         raise
 
 
+def each(db, steps):
+    """What fails is passed over; a conflict clause may end the transaction, and with it the rest."""
+    failed = []
+    db.execute("BEGIN IMMEDIATE")
+    for sql, args in steps:
+        try:
+            db.execute(sql, [decode(a) for a in args]).fetchall()
+        except sqlite3.Error as e:
+            failed.append(["%s: %s" % (type(e).__name__, e)])
+        if not db.in_transaction:
+            return failed
+    try:
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        db.execute("ROLLBACK")
+        raise
+    return failed
+
+
 def answer(request, conns, path, extension):
     op, n = request["op"], request.get("conn", 0)
     if op == "open":
@@ -74,6 +94,8 @@ def answer(request, conns, path, extension):
     if op == "txn":
         transaction(db, request["steps"])
         return {"rows": []}
+    if op == "each":
+        return {"rows": each(db, request["steps"])}
     raise ValueError("unknown op " + op)
 
 

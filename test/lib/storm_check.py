@@ -15,6 +15,8 @@ ACCEPTED = "SELECT shard, node, incarnation, seq, hex(txid) FROM __marmot__accep
 IGNORED = "SELECT shard, seq, reason FROM __marmot__ignored ORDER BY 1, 2"
 POSITIONS = "SELECT shard, seq, hex(digest), epoch FROM __marmot__position ORDER BY 1"
 PARTS = "SELECT shard, node, incarnation, number, hex(txid), length(data) FROM __marmot__part ORDER BY 1, 2, 3, 4"
+# What a snapshot has too: equal on nodes that brought in a copy.
+FOLDED = (("origins", ORIGINS), ("accepted", ACCEPTED), ("positions", POSITIONS), ("parts", PARTS))
 
 
 def look(path, sql):
@@ -71,10 +73,9 @@ def states(hosts):
     return out
 
 
-def bookkeeping(hosts):
+def bookkeeping(hosts, of=(("conflicts", CONFLICTS), ("ignored", IGNORED)) + FOLDED):
     out = []
-    for name, sql in (("conflicts", CONFLICTS), ("origins", ORIGINS), ("accepted", ACCEPTED), ("ignored", IGNORED),
-                      ("positions", POSITIONS), ("parts", PARTS)):
+    for name, sql in of:
         out += unequal(name, hosts, sql)
     return out + states(hosts)
 

@@ -23,12 +23,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from storm_load import LATE, Load  # noqa: E402
-
-# What the random writes meet in a healthy database.
-EXPECTED = ("UNIQUE constraint failed", "CHECK constraint failed", "NOT NULL constraint failed",
-            "FOREIGN KEY constraint failed", "database is locked", "datatype mismatch", "no such savepoint",
-            "cannot store", "integer overflow")
+from storm_load import EXPECTED, LATE, Load  # noqa: E402
 
 
 def die_with_parent():

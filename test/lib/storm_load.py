@@ -63,6 +63,11 @@ TOTAL = 2 * ACCOUNTS * BALANCE
 LATE = ["CREATE TABLE IF NOT EXISTS late(k TEXT NOT NULL, n INTEGER NOT NULL, v, u UNIQUE, PRIMARY KEY(n, k))",
         "CREATE INDEX IF NOT EXISTS late_v ON late(v)"]
 
+# What the random writes meet in a healthy database.
+EXPECTED = ("UNIQUE constraint failed", "CHECK constraint failed", "NOT NULL constraint failed",
+            "FOREIGN KEY constraint failed", "database is locked", "datatype mismatch", "no such savepoint",
+            "cannot store", "integer overflow")
+
 EDGES = [9223372036854775807, -9223372036854775808, 9223372036854775806, -9223372036854775807, 2147483648, -2147483649,
          9007199254740993, 0, -1, 1]
 REALS = [0.0, -0.0, 0.1, 1.0, -1.5, 1e308, 5e-324, 9007199254740992.0, 9.223372036854776e18, float("inf"),
