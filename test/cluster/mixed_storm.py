@@ -149,15 +149,15 @@ class Storm:
             o.writes.never.update(keys)
 
         def through():
-            state = o.node.status()["state"]
-            if state == "join_conflict":
+            if o.node.status()["state"] == "join_conflict":
                 o.call("rejoin", "'%s'" % how)
-            return state == "live"
+            return o.live()
         wait_until(through, SETTLE_SECONDS, "%s leaves join_conflict by %s: %s" % (o.name, how, o.refused))
         return o
 
     def waits(self, ones):
-        return [line for line in states(ones) if "outbox" not in line or "is live" not in line]
+        lines = [o.name + " is not live" for o in ones if not o.live()]
+        return lines + [line for line in states(ones) if "outbox" not in line or "is live" not in line]
 
     def new_epoch(self):
         """The log is gone: one node seeds, the others follow by themselves. With several shards nobody may hold
@@ -171,7 +171,7 @@ class Storm:
             else:
                 # Who joins, or brings in a copy, holds nothing that it could go on with.
                 for o in self.ones:
-                    o.node.wait_state("live", SETTLE_SECONDS)
+                    wait_until(o.live, SETTLE_SECONDS, "%s is live" % o.name)
             self.server.wipe()
             for o in self.ones:
                 o.since = time.monotonic()
@@ -182,7 +182,7 @@ class Storm:
             seed = named(self.rng.choice(self.ones).node, [o.node for o in self.ones])[0]
             rejoin(seed, "seed")
             for o in self.ones:
-                o.node.wait_state("live", 40)
+                wait_until(o.live, 40, "%s is live in the new epoch" % o.name)
         finally:
             for o in self.ones:
                 o.since = time.monotonic()
@@ -194,7 +194,7 @@ class Storm:
         end = time.monotonic() + SETTLE_SECONDS * SLOW
         rounds = 0
         while rounds < 2:
-            rounds = rounds + 1 if all([o.synced(5000) for o in self.ones]) else 0
+            rounds = rounds + 1 if all([o.live() and o.synced(5000) for o in self.ones]) else 0
             if time.monotonic() > end:
                 raise Timeout("not in sync: %s" % states(self.ones))
 

@@ -32,7 +32,8 @@ FILL = ("INSERT INTO many WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 
         "SELECT ?1 * 1000 + i, ?2, %s FROM c")
 SHARED = ["INSERT OR REPLACE INTO shared VALUES (?1, ?2, ?3)",
           "UPDATE OR REPLACE shared SET w = ?3 WHERE k = ?1 AND ?2 = ?2",
-          "UPDATE shared SET v = ?2 WHERE k > ?1 AND ?3 = ?3", "DELETE FROM shared WHERE k = ?1 AND ?2 = ?2 AND ?3 = ?3"]
+          "UPDATE shared SET v = ?2 WHERE k > ?1 AND ?3 = ?3",
+          "DELETE FROM shared WHERE k = ?1 AND ?2 = ?2 AND ?3 = ?3"]
 
 
 class Writes:
