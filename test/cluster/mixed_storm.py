@@ -25,7 +25,7 @@ from rejoining import named, rejoin  # noqa: E402
 from storm_check import FOLDED, bookkeeping, states  # noqa: E402
 from storm_trouble import MORE, harm  # noqa: E402
 
-STORM_SECONDS = 6 if PLAIN else 10
+STORM_SECONDS = 5 if PLAIN else 10
 SETTLE_SECONDS = 60
 ADMIN = ["kill"] * 3 + ["quit", "away", "stop"] + ["restore"] * 2 + ["snapshot"] * 2 + ["reconcile", "verify"]
 DANGERS = ["none", "set_back", "set_back", "tail", "epoch", "unwatch"]
