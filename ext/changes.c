@@ -201,7 +201,7 @@ bool mm_changes_next(struct mm_changes *c, struct mm_changes_row *row, struct mm
         if (mm_changes_cursor_next(&c->cursor, row, err)) {
             row->seq = c->d.seq;
             row->node = c->msg.node;
-            row->at_ms = c->msg.at_ms != 0 ? c->msg.at_ms : c->d.time_ms;
+            row->at_ms = c->msg.at_ms != 0 ? c->msg.at_ms : c->d.time_ns / 1000000;
             return true;
         }
         struct mm_sigpipe pipe;

@@ -92,9 +92,13 @@ int mm_bus_stream_limits(struct mm_bus *b, const char *stream, int64_t max_bytes
                          int timeout_ms, struct mm_err *err);
 /* Removes all messages before `seq`; sequences are never given again. */
 int mm_bus_stream_purge(struct mm_bus *b, const char *stream, int64_t seq, int timeout_ms, struct mm_err *err);
-/* One stored message by sequence: 1 and the payload (headers dropped) appended
-** to *data, or 0 when there is none. Caller frees *data with free(). */
-int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len, int timeout_ms,
+/* One stored message by sequence: 1, or 0 with nothing in *m when there is none. Caller frees m->data with free(). */
+struct mm_stored {
+    uint8_t *data; /* without headers */
+    size_t len;
+    int64_t time_ns; /* as in a delivery */
+};
+int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, struct mm_stored *m, int timeout_ms,
                       struct mm_err *err);
 
 /* --- Key-value buckets (stream KV_<bucket>, subjects $KV.<bucket>.<key>;
@@ -174,7 +178,7 @@ struct mm_delivery {
     enum mm_delivery_kind kind;
     int shard;
     int64_t seq;         /* stream sequence */
-    int64_t time_ms;     /* the server's time stamp */
+    int64_t time_ns;     /* the server's stamp: when it stored the message, since 1970 */
     int64_t pending;     /* messages of the stream behind this one, when it was sent */
     bool zstd;           /* Content-Encoding: zstd */
     const uint8_t *data; /* borrowed until mm_bus_release */

@@ -131,7 +131,7 @@ static bool read_reply(const char *reply, struct mm_delivery *d, int64_t *consum
     }
     d->seq = number(part[at]);
     *consumer_seq = number(part[at + 1]);
-    d->time_ms = number(part[at + 2]) / 1000000;
+    d->time_ns = number(part[at + 2]);
     d->pending = number(part[at + 3]);
     return d->seq > 0 && *consumer_seq > 0;
 }

@@ -135,6 +135,8 @@ void mm_bus_read_ack(const struct mm_bus *b, natsMsg *m, struct mm_ack *ack);
 /* Sets err from an answer that is an error. Returns err->rc. */
 int mm_answer_fail(const struct mm_answer *a, const char *what, struct mm_err *err);
 int64_t mm_json_int(const json_t *o, const char *key);
+/* "2026-01-31T12:00:00.123456789Z", up to nine digits behind the point; 0 when it is none. */
+int64_t mm_json_time_ns(const json_t *o, const char *key);
 const char *mm_json_str(const json_t *o, const char *key); /* "" when missing */
 
 /* 1 and the newest (seq 0: of `subject`) or the numbered message as the

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/sqlite.h"
@@ -101,20 +100,12 @@ int mm_object_bucket(struct mm_bus *b, const char *bucket, int replicas, int tim
     return err->rc;
 }
 
-/* "2026-01-31T12:00:00.123456Z" */
-static int64_t time_of(const char *text)
-{
-    struct tm tm = { 0 };
-    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-    return rest != NULL ? (int64_t)timegm(&tm) * 1000 : 0;
-}
-
 /* The description in a stored message of the API. */
 static int read_description(const json_t *message, struct mm_object_info *info, struct mm_err *err)
 {
     uint8_t *text = NULL;
     size_t len = 0;
-    *info = (struct mm_object_info){ .time_ms = time_of(mm_json_str(message, "time")) };
+    *info = (struct mm_object_info){ .time_ms = mm_json_time_ns(message, "time") / 1000000 };
     if (mm_base64_bytes(mm_json_str(message, "data"), &text, &len, err) != SQLITE_OK) {
         return err->rc;
     }
@@ -469,7 +460,7 @@ int mm_object_sweep(struct mm_bus *b, const char *bucket, int64_t before_ms, int
     {
         struct mm_answer a;
         if (err->rc == SQLITE_OK && mm_bus_get_message(b, stream, 0, subject, &a, timeout_ms, err) != 0) {
-            int64_t last = time_of(mm_json_str(json_object_get(a.root, "message"), "time"));
+            int64_t last = mm_json_time_ns(json_object_get(a.root, "message"), "time") / 1000000;
             if (last > 0 && last < before_ms) {
                 purge(b, bucket, strrchr(subject, '.') + 1, timeout_ms, err);
             }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/sqlite.h"
@@ -168,6 +169,22 @@ const char *mm_json_str(const json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));
     return s != NULL ? s : "";
+}
+
+int64_t mm_json_time_ns(const json_t *o, const char *key)
+{
+    struct tm tm = { 0 };
+    const char *rest = strptime(mm_json_str(o, key), "%Y-%m-%dT%H:%M:%S", &tm);
+    int64_t part = 0;
+    int64_t unit = 1000000000;
+    if (rest == NULL) {
+        return 0;
+    }
+    for (rest += *rest == '.'; *rest >= '0' && *rest <= '9' && unit > 1; rest++) {
+        unit /= 10;
+        part += (*rest - '0') * unit;
+    }
+    return (int64_t)timegm(&tm) * 1000000000 + part;
 }
 
 static json_t *parse(const struct mm_bus *b, natsMsg *m)

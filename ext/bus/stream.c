@@ -171,24 +171,24 @@ int mm_bus_get_message(struct mm_bus *b, const char *stream, int64_t seq, const 
     return 1;
 }
 
-int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len, int timeout_ms,
+int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, struct mm_stored *m, int timeout_ms,
                       struct mm_err *err)
 {
-    *data = NULL;
-    *len = 0;
+    *m = (struct mm_stored){ 0 };
     if (seq <= 0) {
         return 0;
     }
     struct mm_answer a;
     int found = mm_bus_get_message(b, stream, seq, NULL, &a, timeout_ms, err);
     if (found != 0) {
-        const json_t *m = json_object_get(a.root, "message");
-        if (mm_json_int(m, "seq") != seq) {
+        const json_t *o = json_object_get(a.root, "message");
+        m->time_ns = mm_json_time_ns(o, "time");
+        if (mm_json_int(o, "seq") != seq) {
             mm_err_set(err, SQLITE_PROTOCOL, "the NATS server sent message %lld of %s when asked for %lld",
-                       (long long)mm_json_int(m, "seq"), stream, (long long)seq);
+                       (long long)mm_json_int(o, "seq"), stream, (long long)seq);
             found = 0;
         } else {
-            found = mm_base64_bytes(mm_json_str(m, "data"), data, len, err) == SQLITE_OK;
+            found = mm_base64_bytes(mm_json_str(o, "data"), &m->data, &m->len, err) == SQLITE_OK;
         }
     }
     mm_answer_free(&a);

@@ -22,6 +22,7 @@ static void digest_of(const struct mm_item *it, uint8_t out[MM_DIGEST_SIZE])
 static void advance(struct mm_shard *s, const struct mm_item *it)
 {
     s->pos.seq = it->d.seq;
+    s->pos.stamp = it->d.time_ns;
     digest_of(it, s->pos.digest);
     s->dirty = true;
     s->folded++;
@@ -50,14 +51,22 @@ static void pop_echo(struct mm_shard *s)
 
 enum place { PLACE_NEXT, PLACE_SEEN, PLACE_LOST };
 
+/* The last folded message itself: byte for byte, and stored when that one was. A server that
+** lost both it and one before it may have taken it again, under the same number, behind another. */
+static bool is_last(const struct mm_position *p, const struct mm_item *it)
+{
+    uint8_t digest[MM_DIGEST_SIZE];
+    digest_of(it, digest);
+    return it->d.seq == p->seq && memcmp(digest, p->digest, sizeof digest) == 0 &&
+           (p->stamp == 0 || p->stamp == it->d.time_ns);
+}
+
 /* Where a delivery stands against the position; the first one after a
-** (re)subscription must be the last folded message itself, byte for byte. */
+** (re)subscription must be the last folded message. */
 static enum place place_of(struct mm_shard *s, const struct mm_item *it, struct mm_err *err)
 {
     if (!s->checked) {
-        uint8_t digest[MM_DIGEST_SIZE];
-        digest_of(it, digest);
-        if (s->pos.seq > 0 && (it->d.seq != s->pos.seq || memcmp(digest, s->pos.digest, sizeof digest) != 0)) {
+        if (s->pos.seq > 0 && !is_last(&s->pos, it)) {
             s->behind = it->d.seq > s->pos.seq;
             mm_err_set(err, SQLITE_MISMATCH,
                        "stream %s no longer holds message %lld as this node folded it (it begins again at %lld): the "
@@ -212,7 +221,7 @@ static bool take_part(struct mm_applier *a, struct mm_shard *s, struct mm_item *
         mm_part_drop(a->r->db, s->n, m->node, m->incarnation, err);
         return false;
     }
-    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, it->d.time_ms, m->part.data, m->part.len, err);
+    mm_part_add(a->r->db, s->n, m->node, m->incarnation, &h, it->d.time_ns / 1000000, m->part.data, m->part.len, err);
     return err->rc == SQLITE_OK && m->part.number == m->part.count - 1 && join_parts(a, s, it, &h, body, txn, err);
 }
 

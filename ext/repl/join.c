@@ -194,11 +194,11 @@ static enum mm_join_result compare(struct mm_repl *r, const struct mm_join_optio
 }
 
 /* From now on this database belongs to the cluster, at the founding's place. */
-static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t *data, size_t len,
+static int adopt(struct mm_repl *r, const struct mm_msg *founded, const struct mm_stored *first,
                  const struct mm_msg_table *table, size_t n, struct mm_err *err)
 {
     uint8_t digest[32];
-    mm_wire_sha256(data, len, digest);
+    mm_wire_sha256(first->data, first->len, digest);
     sqlite3_busy_timeout(r->db, MM_ADOPT_BUSY_MS);
     mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
     sqlite3_busy_timeout(r->db, MM_BUSY_MS);
@@ -216,8 +216,10 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
         struct mm_shard *s = &r->shard[k];
         s->pos.epoch = founded->epoch;
         s->pos.seq = k == 0 ? 1 : 0;
+        s->pos.stamp = 0;
         memset(s->pos.digest, 0, sizeof s->pos.digest);
         if (k == 0) {
+            s->pos.stamp = first->time_ns;
             memcpy(s->pos.digest, digest, sizeof s->pos.digest);
         }
         mm_position_set(r->db, &s->pos, err);
@@ -234,12 +236,12 @@ static int adopt(struct mm_repl *r, const struct mm_msg *founded, const uint8_t 
 }
 
 /* Decodes the founding; SQLITE_CORRUPT when the message is none, or of another cluster. */
-static int decode_founded(struct mm_repl *r, struct mm_msg *m, const uint8_t *data, size_t len, struct mm_arena *a,
+static int decode_founded(struct mm_repl *r, struct mm_msg *m, const struct mm_stored *first, struct mm_arena *a,
                           struct mm_err *err)
 {
     struct mm_err bad;
     mm_err_init(&bad);
-    bool good = mm_wire_decode(m, data, len, false, a, &bad) == SQLITE_OK &&
+    bool good = mm_wire_decode(m, first->data, first->len, false, a, &bad) == SQLITE_OK &&
                 (m->kind == MM_MSG_FOUNDED || m->kind == MM_MSG_SEEDED) &&
                 strcmp(m->control.cluster_id, r->cluster_id) == 0;
     if (good && m->kind == MM_MSG_SEEDED) {
@@ -260,16 +262,15 @@ static const char not_empty[] =
 
 int mm_join_begin(struct mm_repl *r, struct mm_err *err)
 {
-    uint8_t *data = NULL;
-    size_t len = 0;
+    struct mm_stored first;
     size_t n = 0;
     struct mm_arena a;
     struct mm_msg m;
     struct mm_msg_table *table = gather(r, &n, err);
     mm_arena_init(&a, MESSAGE_MAX * 4);
-    if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err)) {
+    if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &first, MM_REQUEST_MS, err)) {
         mm_err_set(err, SQLITE_NOTFOUND, "stream %s no longer begins with the founding", r->shard[0].stream);
-    } else if (decode_founded(r, &m, data, len, &a, err) == SQLITE_OK) {
+    } else if (decode_founded(r, &m, &first, &a, err) == SQLITE_OK) {
         size_t kept = 0;
         for (size_t k = 0; k < n && err->rc == SQLITE_OK; k++) {
             const struct mm_msg_table *theirs = find_table(m.control.table, m.control.ntable, table[k].name);
@@ -282,10 +283,10 @@ int mm_join_begin(struct mm_repl *r, struct mm_err *err)
             }
         }
         if (err->rc == SQLITE_OK) {
-            adopt(r, &m, data, len, table, kept, err);
+            adopt(r, &m, &first, table, kept, err);
         }
     }
-    free(data);
+    free(first.data);
     free(table);
     mm_arena_free(&a);
     return err->rc;
@@ -294,13 +295,12 @@ int mm_join_begin(struct mm_repl *r, struct mm_err *err)
 static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_options *o,
                                         const struct mm_msg_table *table, size_t n, struct mm_err *err)
 {
-    uint8_t *data = NULL;
-    size_t len = 0;
+    struct mm_stored first;
     enum mm_join_result result = MM_JOIN_LATER;
     struct mm_arena a;
     struct mm_msg m;
     mm_arena_init(&a, MESSAGE_MAX * 4);
-    if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err)) {
+    if (!mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &first, MM_REQUEST_MS, err)) {
         struct mm_stream_info info;
         bool there = mm_bus_stream_info(r->bus, r->shard[0].stream, &info, MM_REQUEST_MS, err);
         if (err->rc == SQLITE_OK && (!there || info.first_seq <= 1)) {
@@ -313,17 +313,17 @@ static enum mm_join_result join_founded(struct mm_repl *r, const struct mm_join_
                        o->cluster);
             result = MM_JOIN_BRING;
         }
-    } else if (decode_founded(r, &m, data, len, &a, err) != SQLITE_OK) {
+    } else if (decode_founded(r, &m, &first, &a, err) != SQLITE_OK) {
         result = err->rc == SQLITE_NOTFOUND ? MM_JOIN_LATER : MM_JOIN_CONFLICT; /* an epoch that is being begun */
     } else {
         bool founder = m.node == r->node && m.incarnation == mm_head_incarnation(r->db, err);
         r->founder = r->founder || founder;
         result = founder ? MM_JOIN_DONE : compare(r, o, &m, table, n, err);
-        if (result == MM_JOIN_DONE && adopt(r, &m, data, len, table, n, err) != SQLITE_OK) {
+        if (result == MM_JOIN_DONE && adopt(r, &m, &first, table, n, err) != SQLITE_OK) {
             result = MM_JOIN_LATER;
         }
     }
-    free(data);
+    free(first.data);
     mm_arena_free(&a);
     return result;
 }

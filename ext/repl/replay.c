@@ -170,22 +170,21 @@ bool mm_join_replay_wanted(struct mm_repl *r, struct mm_shard *s, struct mm_err 
 /* The founding stands in shard 1 alone, whatever shard its tables are in. */
 static int replay_founding(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 {
-    uint8_t *data = NULL;
-    size_t len = 0;
+    struct mm_stored first;
     struct mm_arena a;
     struct mm_msg m;
     struct mm_err bad;
     mm_arena_init(&a, (size_t)64 << 20);
     mm_err_init(&bad);
-    if (mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &data, &len, MM_REQUEST_MS, err) &&
-        mm_wire_decode(&m, data, len, false, &a, &bad) == SQLITE_OK && m.kind == MM_MSG_FOUNDED) {
+    if (mm_bus_stream_get(r->bus, r->shard[0].stream, 1, &first, MM_REQUEST_MS, err) &&
+        mm_wire_decode(&m, first.data, first.len, false, &a, &bad) == SQLITE_OK && m.kind == MM_MSG_FOUNDED) {
         mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
         mm_join_replayed(r, s, &m, 0, err);
         if (mm_stray_end(r->db, err) != SQLITE_OK) {
             mm_targets_forget(r->targets);
         }
     }
-    free(data);
+    free(first.data);
     mm_arena_free(&a);
     return err->rc;
 }

@@ -22,17 +22,17 @@ static bool out_of_log(const struct mm_keep *k, const struct mm_manifest *m, str
         }
     }
     for (int n = 0; n < k->nshard && !out && err->rc == SQLITE_OK; n++) {
-        uint8_t *data = NULL;
-        size_t len = 0;
+        const struct mm_position *p = &m->shard[n];
+        struct mm_stored last;
         uint8_t digest[32] = { 0 };
-        if (m->shard[n].seq == 0 || k->position[n] == m->shard[n].seq) {
+        if (p->seq == 0 || k->position[n] == p->seq) {
             continue; /* another one would be of the same message */
         }
-        if (mm_bus_stream_get(bus, k->stream[n], m->shard[n].seq, &data, &len, REQUEST_MS, err)) {
-            mm_wire_sha256(data, len, digest);
+        if (mm_bus_stream_get(bus, k->stream[n], p->seq, &last, REQUEST_MS, err)) {
+            mm_wire_sha256(last.data, last.len, digest);
         }
-        free(data);
-        out = memcmp(digest, m->shard[n].digest, sizeof m->shard[n].digest) != 0;
+        free(last.data);
+        out = memcmp(digest, p->digest, sizeof p->digest) != 0 || (p->stamp != 0 && p->stamp != last.time_ns);
     }
     return out && err->rc == SQLITE_OK;
 }

@@ -43,7 +43,7 @@ static void put_shards(const struct mm_manifest *m, bool whole, struct mm_buf *o
         if (whole) {
             mm_buf_str(out, ",\"digest\":");
             put_hex(out, p->digest, sizeof p->digest);
-            mm_buf_str(out, ",\"created\":");
+            mm_buf_printf(out, ",\"stamp\":%lld,\"created\":", (long long)p->stamp);
             mm_buf_json(out, p->created);
         }
         mm_buf_byte(out, '}');
@@ -119,7 +119,8 @@ static bool get_shards(const json_t *o, struct mm_manifest *m)
         struct mm_position *p = &m->shard[k];
         p->shard = (int)k + 1;
         p->epoch = m->epoch;
-        if (!get_int(s, "position", &p->seq) || !get_hex(s, "digest", p->digest, sizeof p->digest) ||
+        if (!get_int(s, "position", &p->seq) || !get_int(s, "stamp", &p->stamp) ||
+            !get_hex(s, "digest", p->digest, sizeof p->digest) ||
             !get_text(s, "created", p->created, sizeof p->created)) {
             return false;
         }

@@ -57,7 +57,8 @@ static void check_state(struct mm_scratch *s, const struct mm_manifest *m, struc
     for (int k = 0; k < s->r.nshard && err->rc == SQLITE_OK; k++) {
         const struct mm_position *a = &s->r.shard[k].pos;
         const struct mm_position *b = &m->shard[k];
-        if (a->seq != b->seq || memcmp(a->digest, b->digest, sizeof a->digest) != 0 || a->epoch != m->epoch) {
+        if (a->seq != b->seq || memcmp(a->digest, b->digest, sizeof a->digest) != 0 || a->stamp != b->stamp ||
+            a->epoch != m->epoch) {
             mm_err_set(err, SQLITE_CORRUPT, "the snapshot's data is of another place than its manifest says");
         }
     }

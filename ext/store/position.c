@@ -24,12 +24,13 @@ int mm_position_get(sqlite3 *db, int shard, struct mm_position *p, struct mm_err
     memset(p, 0, sizeof *p);
     p->shard = shard;
     sqlite3_stmt *st = mm_db_prepare(
-        db, err, 0, "SELECT seq, digest, created, epoch FROM main.__marmot__position WHERE shard = %d", shard);
+        db, err, 0, "SELECT seq, digest, created, epoch, stamp FROM main.__marmot__position WHERE shard = %d", shard);
     int found = mm_db_step(st, err);
     if (found) {
         const char *created = (const char *)sqlite3_column_text(st, 2);
         p->seq = sqlite3_column_int64(st, 0);
         p->epoch = sqlite3_column_int64(st, 3);
+        p->stamp = sqlite3_column_int64(st, 4);
         if (!copy_blob(p->digest, sizeof p->digest, st, 1) || created == NULL || strlen(created) >= sizeof p->created) {
             mm_err_set(err, SQLITE_CORRUPT, "the stored position of shard %d is not readable", shard);
         } else {
@@ -44,13 +45,14 @@ int mm_position_set(sqlite3 *db, const struct mm_position *p, struct mm_err *err
 {
     sqlite3_stmt *st = mm_db_prepare(db, err, 0,
                                      "INSERT OR REPLACE INTO main.__marmot__position(shard, seq, digest, created,"
-                                     " epoch) VALUES (?1, ?2, ?3, ?4, ?5)");
+                                     " epoch, stamp) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
     if (st != NULL) {
         sqlite3_bind_int(st, 1, p->shard);
         sqlite3_bind_int64(st, 2, p->seq);
         sqlite3_bind_blob(st, 3, p->digest, sizeof p->digest, SQLITE_STATIC);
         sqlite3_bind_text(st, 4, p->created, -1, SQLITE_STATIC);
         sqlite3_bind_int64(st, 5, p->epoch);
+        sqlite3_bind_int64(st, 6, p->stamp);
         mm_db_run(st, err);
     }
     mm_db_finalize(st);

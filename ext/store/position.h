@@ -23,6 +23,7 @@ struct mm_position {
     int shard;
     int64_t seq; /* 0 = nothing folded yet */
     uint8_t digest[MM_DIGEST_SIZE];
+    int64_t stamp; /* when the server stored that message, ns since 1970; 0 = not known */
     char created[40];
     int64_t epoch;
 };

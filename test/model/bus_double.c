@@ -68,8 +68,11 @@ void net_close(struct net *n)
             free(n->stream[s][k].m.data);
         }
         free(n->stream[s]);
-        net_forget_lost(n, s);
     }
+    for (size_t k = 0; k < n->nlost; k++) {
+        free(n->lost[k]);
+    }
+    free(n->lost);
     free(n);
 }
 
@@ -152,10 +155,6 @@ static bool take(struct net *n, struct mm_bus *b, unsigned pick, enum net_fate f
     } else if (fate != NET_LOST && net_known(n, f->shard, f->id)) {
         answer(b, f->token, MM_ACK_DUPLICATE, 0);
     } else if (fate != NET_LOST) {
-        if (net_hides_loss(n, f->shard, &f->m)) {
-            const struct net_message *founded = net_get(n, 1, 1); /* says nothing a second time */
-            net_store(n, f->shard, founded->data, founded->len, founded->zstd);
-        }
         net_store(n, f->shard, f->m.data, f->m.len, f->m.zstd);
         memcpy(n->stream[f->shard][n->end[f->shard] - 1].id, f->id, sizeof f->id);
         if (fate == NET_STORED) {
@@ -200,7 +199,7 @@ int mm_bus_publish(struct mm_bus *b, const struct mm_publish *p, struct mm_err *
     }
     fault_pause(true);
     struct flying *f = net_need(calloc(1, sizeof *f));
-    f->m = (struct net_message){ net_need(malloc(p->len + 1)), p->len, p->encoding != NULL };
+    f->m = (struct net_message){ .data = net_need(malloc(p->len + 1)), .len = p->len, .zstd = p->encoding != NULL };
     memcpy(f->m.data, p->data, p->len);
     f->shard = shard_of(p->subject);
     f->token = p->token;
@@ -260,7 +259,7 @@ int mm_bus_next(struct mm_bus *b, struct mm_delivery *d)
             *d = (struct mm_delivery){ .kind = MM_DELIVERY_MESSAGE,
                                        .shard = s,
                                        .seq = seq,
-                                       .time_ms = mm_clock_wall_ms(),
+                                       .time_ns = m->time_ns,
                                        .pending = b->net->end[s] - seq,
                                        .zstd = m->zstd,
                                        .data = m->data,
@@ -346,20 +345,22 @@ int mm_bus_stream_create(struct mm_bus *b, const struct mm_stream_config *c, str
     return nothing(err);
 }
 
-int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, uint8_t **data, size_t *len, int timeout_ms,
+int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, struct mm_stored *m, int timeout_ms,
                       struct mm_err *err)
 {
     (void)timeout_ms;
     int s = shard_of(stream);
+    *m = (struct mm_stored){ 0 };
     if (err->rc != SQLITE_OK || seq <= b->net->dropped[s] || seq > b->net->end[s]) {
         return 0;
     }
-    const struct net_message *m = net_get(b->net, s, seq);
+    const struct net_message *from = net_get(b->net, s, seq);
     fault_pause(true);
-    *data = net_need(malloc(m->len + 1));
+    m->data = net_need(malloc(from->len + 1));
     fault_pause(false);
-    memcpy(*data, m->data, m->len);
-    *len = m->len;
+    memcpy(m->data, from->data, from->len);
+    m->len = from->len;
+    m->time_ns = from->time_ns;
     return 1;
 }
 

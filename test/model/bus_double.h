@@ -47,6 +47,7 @@ struct net_message {
     void *data;
     size_t len;
     bool zstd;
+    int64_t time_ns; /* later than of all before it */
 };
 int64_t net_end(const struct net *n, int shard);
 const struct net_message *net_get(const struct net *n, int shard, int64_t seq);

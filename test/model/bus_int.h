@@ -43,18 +43,15 @@ struct net {
     struct stored *stream[SHARDS + 1];
     int64_t end[SHARDS + 1];
     int64_t dropped[SHARDS + 1]; /* up to this one they are gone */
-    struct stored *lost[SHARDS + 1];
-    int64_t nlost[SHARDS + 1], lost_from[SHARDS + 1]; /* the first one's sequence */
+    void **lost;                 /* the data of messages that the streams hold no more */
+    size_t nlost;
     struct mm_bus *buses;
+    int64_t stamp; /* the last one given */
 };
 
 void *net_need(void *p); /* or the end of the program */
 void net_free_flying(struct flying *f);
-void net_forget_lost(struct net *n, int shard);
 /* Somebody sent a message of this id before, and the server remembers. */
 bool net_known(const struct net *n, int shard, const char *id);
-/* A message that was lost would have its very place again, behind others than then: a node that
-** ends with it, and was away, takes the log for the one that it knows (README, limits). */
-bool net_hides_loss(const struct net *n, int shard, const struct net_message *m);
 
 #endif

@@ -75,7 +75,7 @@ struct world {
     bool compress;
     bool copied, alone;          /* a file was copied; none is any more */
     bool again;                  /* some table began anew, or waited for a copy */
-    bool lost;                   /* the log has lost its end once: nothing leaves an outbox any more */
+    bool lost;                   /* the log has lost its end: nothing leaves an outbox any more */
     bool jumped;                 /* some node took content from a copy, in which no conflicts are */
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;

@@ -104,7 +104,8 @@ bool world_snapshot_usable(const struct world *w, const struct mm_manifest *m)
         if (good && seq > 0) {
             const struct net_message *last = net_get(w->net, k + 1, seq);
             mm_wire_sha256(last->data, last->len, digest);
-            good = memcmp(digest, m->shard[k].digest, sizeof m->shard[k].digest) == 0;
+            good = memcmp(digest, m->shard[k].digest, sizeof m->shard[k].digest) == 0 &&
+                   (m->shard[k].stamp == 0 || m->shard[k].stamp == last->time_ns);
         }
     }
     return good;
@@ -131,8 +132,7 @@ void world_lack(struct world *w, struct world_node *n, uint64_t seed)
 
 /* --- a server that comes back without the end of a stream --- */
 
-/* A snapshot of before is needed, and all that is lost again where it was written. Once: the
-** server knows what it lost last (bus_int.h). */
+/* A snapshot of before is needed, and all that is lost again where it was written. */
 static int64_t lose_to(struct world *w, int shard, uint64_t *seed)
 {
     struct mm_err err;
@@ -144,7 +144,7 @@ static int64_t lose_to(struct world *w, int shard, uint64_t *seed)
             return end;
         }
     }
-    if (w->lost || m == NULL || m->shard[shard].seq >= end || !world_snapshot_usable(w, m)) {
+    if (m == NULL || m->shard[shard].seq >= end || !world_snapshot_usable(w, m)) {
         return end;
     }
     int64_t lost = 1 + (int64_t)(world_random(seed) % (uint64_t)(end - m->shard[shard].seq));

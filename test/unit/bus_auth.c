@@ -260,7 +260,7 @@ static void domains(void)
     free(value);
     good = good && bus_fill(b, "s", 1, 3, 10, &err) && mm_bus_follow(b, "s", 1, 2, BUS_MS, &err) == 0 &&
            bus_next(b, &d, BUS_MS, &err);
-    nats_check("a stream in it is followed", good && d.seq == 2 && d.pending == 1 && d.time_ms > 1600000000000,
+    nats_check("a stream in it is followed", good && d.seq == 2 && d.pending == 1 && d.time_ns > 1600000000000000000,
                "%s seq %lld", err.msg, (long long)d.seq);
     mm_bus_release(&d);
     mm_bus_close(b);

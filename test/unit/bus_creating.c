@@ -22,11 +22,10 @@ static int ask(void)
     int64_t until = mm_clock_mono_ms() + 60000;
     for (int n = 0; b != NULL && n < STREAMS && mm_clock_mono_ms() < until;) {
         char name[32];
-        uint8_t *data = NULL;
-        size_t len = 0;
+        struct mm_stored m;
         (void)snprintf(name, sizeof name, "s%d", n);
-        n += mm_bus_stream_get(b, name, 1, &data, &len, BUS_MS, &err);
-        free(data);
+        n += mm_bus_stream_get(b, name, 1, &m, BUS_MS, &err);
+        free(m.data);
         if (err.rc == SQLITE_BUSY && mm_bus_connected(b)) {
             mm_err_init(&err); /* caught in the middle: asked again */
         }

@@ -47,9 +47,16 @@ static void content(struct mm_bus *b)
                good && d.kind == MM_DELIVERY_MESSAGE && d.shard == 7 && d.seq == 1 && d.len == 3 &&
                    memcmp(d.data, "a\0b", 3) == 0,
                "%s seq %lld len %zu", err.msg, (long long)d.seq, d.len);
-    nats_check("with encoding and time", good && d.zstd && d.time_ms > now - 60000 && d.time_ms < now + 60000,
-               "zstd %d time %lld", d.zstd, (long long)d.time_ms);
+    nats_check("with encoding and time",
+               good && d.zstd && d.time_ns / 1000000 > now - 60000 && d.time_ns / 1000000 < now + 60000,
+               "zstd %d time %lld", d.zstd, (long long)d.time_ns);
+    struct mm_stored m;
+    int64_t stamp = d.time_ns;
     mm_bus_release(&d);
+    nats_check("the same stamp when it is asked for",
+               mm_bus_stream_get(b, "c", 1, &m, BUS_MS, &err) == 1 && m.time_ns == stamp, "%s %lld, delivered %lld",
+               err.msg, (long long)m.time_ns, (long long)stamp);
+    free(m.data);
     good = bus_next(b, &d, BUS_MS, &err);
     nats_check("an empty message is a message",
                good && d.kind == MM_DELIVERY_MESSAGE && d.seq == 2 && d.len == 0 && !d.zstd, "%s kind %d", err.msg,

@@ -63,17 +63,15 @@ static void sizes(struct mm_bus *b)
     mm_err_init(&err);
     good = mm_bus_connected(b) && bus_put(b, "big", "ok", 2, 3, &err) == 0 && bus_ack(b, &ack, BUS_MS, &err);
     nats_check("the connection outlives both", good && ack.seq == 2, "%s", err.msg);
-    uint8_t *data = NULL;
-    size_t len = 0;
-    good = mm_bus_stream_get(b, "big", 1, &data, &len, BUS_MS, &err) == 1;
-    nats_check("a stored message of 1 MiB comes back whole", good && len == max && memcmp(data, big, max) == 0,
-               "%s len %zu", err.msg, len);
-    free(data);
+    struct mm_stored m;
+    good = mm_bus_stream_get(b, "big", 1, &m, BUS_MS, &err) == 1;
+    nats_check("a stored message of 1 MiB comes back whole", good && m.len == max && memcmp(m.data, big, max) == 0,
+               "%s len %zu", err.msg, m.len);
+    free(m.data);
     nats_check("no such message",
-               mm_bus_stream_get(b, "big", 99, &data, &len, BUS_MS, &err) == 0 && err.rc == 0 && data == NULL, "%s",
-               err.msg);
-    nats_check("no such stream to get from",
-               mm_bus_stream_get(b, "none", 1, &data, &len, BUS_MS, &err) == 0 && err.rc == 0, "%s", err.msg);
+               mm_bus_stream_get(b, "big", 99, &m, BUS_MS, &err) == 0 && err.rc == 0 && m.data == NULL, "%s", err.msg);
+    nats_check("no such stream to get from", mm_bus_stream_get(b, "none", 1, &m, BUS_MS, &err) == 0 && err.rc == 0,
+               "%s", err.msg);
     free(big);
 }
 

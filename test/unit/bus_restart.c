@@ -288,7 +288,7 @@ static int believed(struct mm_bus *b)
     struct mm_err err;
     struct mm_stream_info info;
     struct mm_ack ack;
-    uint8_t *data = NULL;
+    struct mm_stored m;
     char *value = NULL;
     size_t len = 0;
     int n = 0;
@@ -296,8 +296,8 @@ static int believed(struct mm_bus *b)
     n += mm_bus_stream_info(b, "s", &info, 1000, &err) != 0 && info.last_seq <= 0;
     n += err.rc == SQLITE_BUSY;
     mm_err_init(&err);
-    n += mm_bus_stream_get(b, "s", 5, &data, &len, 1000, &err);
-    free(data);
+    n += mm_bus_stream_get(b, "s", 5, &m, 1000, &err);
+    free(m.data);
     mm_err_init(&err);
     n += mm_bus_kv_get(b, "k", "v", &value, &len, 1000, &err);
     free(value);

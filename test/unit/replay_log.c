@@ -111,6 +111,46 @@ static void other_content(void)
     world_close(&w);
 }
 
+/* The server loses two messages, another one takes the first one's place, and the second comes
+** again as it was. For a node that was away all the time the log ends as it knows it. */
+static void same_end(void)
+{
+    struct world w;
+    case_open(&w, 1, 3, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 2);
+    int64_t end = net_end(w.net, 1);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('case', 0)");
+    case_turns(&w, 0);
+    case_run(&w, 1, "INSERT INTO plain VALUES (50, 'again', 1)");
+    case_turns(&w, 1);
+    case_turns(&w, 0);
+    struct mm_position known = case_shard(&w, 0)->pos;
+    struct world_step lose = { WORLD_LOSE, 0, 0 };
+    for (; net_end(w.net, 1) > end && lose.seed < 100; lose.seed++) {
+        world_act(&w, &lose);
+    }
+    bool good = known.seq == end + 2 && net_end(w.net, 1) == end;
+    w.node[0].bring.held = w.node[0].bring.due = w.node[0].bring.lost = false; /* it is away */
+    case_run(&w, 2, "INSERT INTO bag VALUES ('case', 2)");
+    for (int k = 0; k < 20 && net_end(w.net, 1) < end + 2; k++) {
+        net_now_us += 300000;
+        case_turns(&w, 2);
+        case_turns(&w, 1);
+    }
+    case_turns(&w, 2);
+    good = good && net_end(w.net, 1) == end + 2 &&
+           memcmp(case_shard(&w, 2)->pos.digest, known.digest, sizeof known.digest) == 0;
+    case_check("a lost message can come again under its number, behind another than then", good && !w.failed, w.why);
+    case_act(&w, WORLD_CUT, 0);
+    case_fold(&w, 0);
+    case_check("its stamp tells that it is not the one that was folded", !w.failed && w.node[0].bring.lost, w.why);
+    world_settle(&w);
+    case_check("and what the server lost before it is there again",
+               !w.failed && bagged(&w, 0) == 2 && bagged(&w, 1) == 2 && bagged(&w, 2) == 2, w.why);
+    case_finish(&w, "all end equal");
+}
+
 /* A second reading meets the same: its table waits for a copy, as one that had joined. */
 static void gap_in_second_reading(void)
 {
@@ -345,6 +385,7 @@ int main(void)
     gap_before_an_echo();
     gap_at_begin();
     other_content();
+    same_end();
     gap_in_second_reading();
     twice_in_the_log();
     blocked_alone();

@@ -20,14 +20,18 @@ static void check(const char *name, bool good)
 
 static void positions(void)
 {
-    struct mm_position p = {
-        .shard = 2, .seq = INT64_MAX, .digest = "0123456789abcde", .created = "2025-01-01T00:00:00Z", .epoch = 3
-    };
+    struct mm_position p = { .shard = 2,
+                             .seq = INT64_MAX,
+                             .digest = "0123456789abcde",
+                             .stamp = 77,
+                             .created = "2025-01-01T00:00:00Z",
+                             .epoch = 3 };
     struct mm_position got;
     check("no position at first", !mm_position_get(db, 2, &got, &err) && got.seq == 0 && err.rc == SQLITE_OK);
     mm_position_set(db, &p, &err);
     check("a position comes back", mm_position_get(db, 2, &got, &err) && got.shard == 2 && got.seq == p.seq &&
-                                       got.epoch == 3 && memcmp(got.digest, p.digest, sizeof p.digest) == 0 &&
+                                       got.epoch == 3 && got.stamp == 77 &&
+                                       memcmp(got.digest, p.digest, sizeof p.digest) == 0 &&
                                        strcmp(got.created, p.created) == 0);
     check("another shard has its own", !mm_position_get(db, 1, &got, &err) && got.shard == 1);
     p.seq = 5;
