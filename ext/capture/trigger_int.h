@@ -44,7 +44,7 @@ struct mm_source {
     int *place; /* in t, of the key's columns in their order */
     int nkey;
     sqlite3_stmt *now;     /* the row of a key, or of a rowid */
-    struct mm_value *fill; /* of columns that the image does not know: their defaults */
+    struct mm_value *fill; /* of the key's columns, and of those that the image does not know: their defaults */
     struct mm_arena arena; /* of fill */
 };
 

@@ -99,6 +99,29 @@ static void take_touch(struct mm_take *x, const struct mm_source *s, const struc
     }
 }
 
+/* Where a key says NULL the row got the column's default (OR REPLACE, which decides
+** after the trigger), or stayed as it was: no row of such a table has NULL there. */
+static void take_move(struct mm_take *x, const struct mm_source *s, const struct mm_value *from,
+                      const struct mm_value *to)
+{
+    struct mm_value *key = mm_arena_array(&x->arena, (size_t)s->nkey, sizeof *key);
+    if (key == NULL) {
+        mm_err_nomem(x->err);
+        return;
+    }
+    bool moved = false;
+    for (int k = 0; k < s->nkey; k++) {
+        key[k] = to[k].type == SQLITE_NULL ? s->fill[s->place[k]] : to[k];
+        if (key[k].type == SQLITE_NULL) {
+            return;
+        }
+        moved = moved || !mm_value_same(&from[k], &key[k]);
+    }
+    if (moved) {
+        take_touch(x, s, key);
+    }
+}
+
 static void take_image(struct mm_take *x, const struct mm_source *s, const struct mm_log_entry *e)
 {
     struct mm_value *old = mm_arena_array(&x->arena, (size_t)s->t->ncol, sizeof *old);
@@ -134,13 +157,7 @@ static void take_image(struct mm_take *x, const struct mm_source *s, const struc
         mm_take_put(x, s, now != NULL ? MM_OP_UPDATE : MM_OP_DELETE, old, now);
     }
     if (e->kind == MM_LOG_MOVE && s->nimage + s->nkey <= e->n && x->err->rc == SQLITE_OK) {
-        bool moved = false;
-        for (int k = 0; k < s->nkey; k++) {
-            moved = moved || !mm_value_same(&key[k], &e->v[s->nimage + k]);
-        }
-        if (moved) {
-            take_touch(x, s, &e->v[s->nimage]);
-        }
+        take_move(x, s, key, &e->v[s->nimage]);
     }
 }
 

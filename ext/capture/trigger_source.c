@@ -122,7 +122,7 @@ static bool settle_default(sqlite3_value *v, uint8_t affinity, struct mm_value *
     return true;
 }
 
-/* What rows older than a column hold there. */
+/* What rows older than a column hold there, and what a key gets in place of NULL. */
 static void fill_column(struct mm_take *x, struct mm_source *s, int k)
 {
     const struct mm_column *c = &s->t->col[k];
@@ -168,8 +168,8 @@ static void map_columns(struct mm_take *x, struct mm_source *s, const struct mm_
             s->place[s->pk[k] - 1] = k;
             s->nkey++;
         }
-        if (s->from[k] < 0) {
-            s->younger = true;
+        s->younger = s->younger || s->from[k] < 0;
+        if (s->from[k] < 0 || s->pk[k] != 0) {
             fill_column(x, s, k);
         }
     }

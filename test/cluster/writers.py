@@ -165,6 +165,35 @@ def altered_without_key(a, b):
               len(rows) == 7, rows)
 
 
+def null_for_a_key(mode, a, b):
+    """SQLite looks at NOT NULL after the triggers: OR IGNORE leaves such rows as they are, OR REPLACE
+    gives them the column's default."""
+    tables = {"nk": "k TEXT PRIMARY KEY NOT NULL, v", "nd": "k PRIMARY KEY NOT NULL DEFAULT 'as ever', v", "ni": "k INTEGER PRIMARY KEY, v",
+              "nw": "k NOT NULL DEFAULT 7, j NOT NULL, v, PRIMARY KEY (j, k)) WITHOUT ROWID"}
+    for name, columns in tables.items():
+        for n in (a, b):
+            n.sql("CREATE TABLE %s(%s%s" % (name, columns, "" if "WITHOUT" in columns else ")"))
+    for n in (a, b):
+        n.watch_all()
+        n.sync()
+    for name in tables:
+        j = ", j" if name == "nw" else ""
+        for k, text in enumerate(("INSERT INTO %s(k, v%s) VALUES (1, 0%s), (2, 5%s)" % (name, j, j and ", 1", j and ", 1"),
+                                  "UPDATE OR IGNORE %s SET v = v + 1, k = NULL" % name, "UPDATE OR REPLACE %s SET k = NULL WHERE k = 2" % name,
+                                  "INSERT OR IGNORE INTO %s(k, v%s) VALUES (NULL, 3%s)" % (name, j, j and ", 2"),
+                                  "DELETE FROM %s WHERE v = 5; INSERT OR REPLACE INTO %s(k, v%s) VALUES (NULL, 4%s)" % (name, name, j, j and ", 3"))):
+            out, err = plain(a.db, text)
+            check("%s: %s, step %d, says what SQLite says" % (mode, name, k),
+                  err == "" or "NOT NULL" in err or "datatype" in err, out + err)
+            check("%s: %s, step %d syncs" % (mode, name, k), a.sync() == 1 and b.sync() == 1, b.status())
+    rows = wait_equal([a, b])
+    check(mode + ": defaults stand in for NULL", [r[0][1] for r in rows["nd"][1]] == [1, "as ever"] and
+          [r[0][1] for r in rows["nw"][1]] == [1, 7], (rows["nd"], rows["nw"]))
+    for n in (a, b):
+        bad = n.sql("SELECT name, why FROM marmot_tables WHERE state <> 'watched'")
+        check("%s: every table of %s is still watched" % (mode, n.name), not bad, bad)
+
+
 def younger(a, b):
     """An UPDATE of nothing but a column that was added just before, with keys."""
     for n in (a, b):
@@ -213,6 +242,7 @@ def main():
             a.sync()
             wait_equal([a, b])
             ok(mode + ": and the other node, too")
+            null_for_a_key(mode, a, b)
             younger(a, b)
             if mode == "auto":
                 altered_without_key(a, b)
