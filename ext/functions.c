@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/db.h"
 #include "base/err.h"
 #include "identity.h"
@@ -145,11 +146,16 @@ static void body_sync(struct call *c)
     if (n == NULL) {
         return;
     }
+    int64_t until = mm_clock_mono_ms() + timeout;
     mm_watching_began(c->db, &c->err);
-    int64_t last = mm_setup_last(c->db, &c->err);
+    int64_t last = mm_setup_last(c->db, timeout, &c->err);
+    int64_t left = until - mm_clock_mono_ms();
     if (c->err.rc == SQLITE_OK) {
-        int done = mm_node_sync(n, last, timeout, &c->err);
+        int done = mm_node_sync(n, last, left > 0 ? (int)left : 0, &c->err);
         sqlite3_result_int(c->ctx, done == 1);
+    } else if ((c->err.rc & 0xff) == SQLITE_BUSY) { /* the lock took all of the time */
+        mm_err_init(&c->err);
+        sqlite3_result_int(c->ctx, 0);
     }
     mm_registry_release(n);
 }

@@ -78,10 +78,10 @@ const char *mm_setup_vfs(sqlite3 *db)
     return vfs->zName;
 }
 
-/* Runs `sql` again while the database is locked, for LOCK_WAIT_MS at most. */
-static int patiently(sqlite3 *db, const char *sql, char **answer, struct mm_err *err)
+/* Runs `sql` again while the database is locked, for wait_ms at most. */
+static int patiently(sqlite3 *db, const char *sql, int wait_ms, char **answer, struct mm_err *err)
 {
-    int64_t until = mm_clock_mono_ms() + LOCK_WAIT_MS;
+    int64_t until = mm_clock_mono_ms() + wait_ms;
     for (;;) {
         struct mm_err e;
         mm_err_init(&e);
@@ -121,13 +121,13 @@ static int end_transaction(sqlite3 *db, bool gone, struct mm_err *err)
 static int set_wal(sqlite3 *db, struct mm_err *err)
 {
     char *mode = NULL;
-    if (patiently(db, "PRAGMA main.journal_mode", &mode, err) == SQLITE_NOTADB) {
+    if (patiently(db, "PRAGMA main.journal_mode", LOCK_WAIT_MS, &mode, err) == SQLITE_NOTADB) {
         mm_err_prefix(err, "this is no SQLite database, or its key was not given: open another file");
     }
     if (err->rc == SQLITE_OK && (mode == NULL || sqlite3_stricmp(mode, "wal") != 0)) {
         sqlite3_free(mode);
         mode = NULL;
-        patiently(db, "PRAGMA main.journal_mode=WAL", &mode, err);
+        patiently(db, "PRAGMA main.journal_mode=WAL", LOCK_WAIT_MS, &mode, err);
     }
     if (err->rc == SQLITE_OK && (mode == NULL || sqlite3_stricmp(mode, "wal") != 0)) {
         mm_err_set(err, SQLITE_ERROR,
@@ -290,7 +290,7 @@ out:
 struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_config *given, struct mm_err *err)
 {
     struct mm_config *c = given;
-    if (set_wal(db, err) == SQLITE_OK && patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
+    if (set_wal(db, err) == SQLITE_OK && patiently(db, "BEGIN IMMEDIATE", LOCK_WAIT_MS, NULL, err) == SQLITE_OK) {
         c = write_bookkeeping(db, path, given, err);
         end_transaction(db, false, err);
     }
@@ -302,18 +302,18 @@ struct mm_config *mm_setup_database(sqlite3 *db, const char *path, struct mm_con
 }
 
 /* What triggers noted counts as held, so it gets its place in the outbox. */
-static void move_log(sqlite3 *db, struct mm_err *err)
+static void move_log(sqlite3 *db, int wait_ms, struct mm_err *err)
 {
     if (mm_log_any(db, err) && sqlite3_get_autocommit(db) != 0 &&
-        patiently(db, "BEGIN IMMEDIATE", NULL, err) == SQLITE_OK) {
+        patiently(db, "BEGIN IMMEDIATE", wait_ms, NULL, err) == SQLITE_OK) {
         mm_trigger_move(db, NULL, err);
         end_transaction(db, false, err);
     }
 }
 
-int64_t mm_setup_last(sqlite3 *db, struct mm_err *err)
+int64_t mm_setup_last(sqlite3 *db, int wait_ms, struct mm_err *err)
 {
-    move_log(db, err);
+    move_log(db, wait_ms, err);
     struct mm_outbox *o = mm_outbox_open(db, err);
     int64_t last = o != NULL ? mm_outbox_last(o, err) : 0;
     mm_outbox_close(o);
@@ -379,7 +379,7 @@ static int lock_out_others(const char *path, struct mm_err *err)
 
 static int remove_bookkeeping(sqlite3 *db, bool discard, int64_t echoed, struct mm_err *err)
 {
-    if (patiently(db, "BEGIN IMMEDIATE", NULL, err) != SQLITE_OK) {
+    if (patiently(db, "BEGIN IMMEDIATE", LOCK_WAIT_MS, NULL, err) != SQLITE_OK) {
         return err->rc;
     }
     if (mm_meta_exists(db, err)) {

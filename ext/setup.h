@@ -34,8 +34,9 @@ struct mm_config *mm_setup_stored(sqlite3 *db, struct mm_err *err);
 ** outbox id `echoed`, or after what the bookkeeping says when that is lower. */
 int mm_setup_pending(sqlite3 *db, int64_t echoed, struct mm_err *err);
 
-/* Highest outbox id ever given. */
-int64_t mm_setup_last(sqlite3 *db, struct mm_err *err);
+/* Highest outbox id ever given, what triggers noted included: for that it waits for
+** the lock, wait_ms beyond the connection's own busy timeout, then SQLITE_BUSY. */
+int64_t mm_setup_last(sqlite3 *db, int wait_ms, struct mm_err *err);
 
 /* Removes the bookkeeping, in one transaction with the check above (`discard`
 ** leaves it out), and the files beside the database. */

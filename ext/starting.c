@@ -16,7 +16,7 @@
 #include "store/outbox.h"
 
 /* How long marmot_cleanup waits for echoes that are on their way. */
-enum { CLEANUP_SYNC_MS = 2000 };
+enum { CLEANUP_SYNC_MS = 2000, CLEANUP_LOCK_MS = 5000 };
 
 static struct mm_node *node_of(struct mm_registry_file *e)
 {
@@ -201,7 +201,7 @@ int mm_registry_stop(sqlite3 *db, struct mm_err *err)
 ** the bookkeeping knows (0 adds nothing to that). */
 static int64_t echoed_now(sqlite3 *db, struct mm_err *err)
 {
-    int64_t last = mm_setup_last(db, err);
+    int64_t last = mm_setup_last(db, CLEANUP_LOCK_MS, err);
     struct mm_err no_node;
     mm_err_init(&no_node);
     struct mm_node *n = mm_registry_acquire(db, &no_node);

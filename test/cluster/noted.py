@@ -92,6 +92,22 @@ def main():
         check("a lock that is not let go: no snapshot, and why", "what triggers have noted" in said and "locked" in said, said)
         check("then there is one again", '"id"' in a.one("SELECT marmot_snapshot()"), "no id")
 
+        a.sql("PRAGMA busy_timeout = 0")
+        w = Writer(a.db)
+        w.hold("INSERT INTO bag VALUES (5, 'noted')")
+        try:
+            start = time.monotonic()
+            said = a.one("SELECT marmot_sync(300)")
+            took = time.monotonic() - start
+        except SqlError as e:
+            said, took = str(e), 0
+        finally:
+            w.end()
+        check("marmot_sync: a lock that is not let go is a time-out", said == 0, said)
+        bar("after the time that it was given", took < 3, "%.1f s" % took)
+        check("and then it syncs", a.sync() == 1, a.status())
+        a.sql("PRAGMA busy_timeout = %d" % (5000 * SLOW))
+
         under_lock(a, "INSERT INTO bag VALUES (3, 'noted'); UPDATE score SET n = n + 1", "SELECT marmot_restore()")
         a.sync()
         late.sync()
