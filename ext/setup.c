@@ -234,6 +234,7 @@ static int settle_incarnation(sqlite3 *db, const char *identity, bool same_file,
     if (same_file && mm_head_incarnation(db, err) != 0) {
         return err->rc;
     }
+    mm_trigger_move(db, NULL, err); /* what the original noted is its own, in every copy alike */
     int64_t fresh = mm_identity_random(err);
     if (err->rc == SQLITE_OK) {
         mm_head_set_incarnation(db, fresh, err);

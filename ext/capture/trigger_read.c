@@ -219,12 +219,13 @@ int mm_trigger_take(sqlite3 *db, struct mm_spill *data, struct mm_spill *names, 
     return take_all(&x);
 }
 
-static void put_outbox(sqlite3 *db, struct mm_spill *data, struct mm_spill *names, struct mm_err *err)
+static void put_outbox(sqlite3 *db, struct mm_spill *data, struct mm_spill *names, const uint8_t *txid,
+                       struct mm_err *err)
 {
     const uint8_t *d = mm_spill_bytes(data, err);
     const uint8_t *n = mm_spill_bytes(names, err);
     if (err->rc == SQLITE_OK && d != NULL && n != NULL) {
-        mm_outbox_put_txn(db, n, (size_t)mm_spill_len(names), d, (size_t)mm_spill_len(data), err);
+        mm_outbox_put_txn(db, n, (size_t)mm_spill_len(names), d, (size_t)mm_spill_len(data), txid, err);
     }
 }
 
@@ -245,16 +246,18 @@ int mm_trigger_move(sqlite3 *db, bool *moved, struct mm_err *err)
     mm_spill_init(&names);
     mm_spill_init(&by_table);
     mm_spill_init(&by_table_names);
+    uint8_t id[MM_TXID_SIZE];
+    const uint8_t *txid = mm_log_txid(db, id, sizeof id, err) ? id : NULL;
     mm_trigger_take(db, &data, &names, err);
     if (err->rc == SQLITE_OK && mm_spill_len(&names) >= REGROUP_AT) {
         const uint8_t *d = mm_spill_bytes(&data, err);
         const uint8_t *n = mm_spill_bytes(&names, err);
         if (err->rc == SQLITE_OK && mm_hook_regroup(d, mm_spill_len(&data), n, mm_spill_len(&names), &by_table,
                                                     &by_table_names, err) == SQLITE_OK) {
-            put_outbox(db, &by_table, &by_table_names, err);
+            put_outbox(db, &by_table, &by_table_names, txid, err);
         }
     } else if (err->rc == SQLITE_OK) {
-        put_outbox(db, &data, &names, err);
+        put_outbox(db, &data, &names, txid, err);
     }
     mm_spill_free(&data);
     mm_spill_free(&names);

@@ -95,7 +95,7 @@ bool mm_late_full(const struct mm_late *l)
 int mm_late_put(struct mm_late *l, struct mm_err *err)
 {
     if (l->rows > 0 && err->rc == SQLITE_OK) {
-        mm_outbox_put_txn(l->db, l->names.data, l->names.len, l->data.data, l->data.len, err);
+        mm_outbox_put_txn(l->db, l->names.data, l->names.len, l->data.data, l->data.len, NULL, err);
     }
     mm_buf_clear(&l->names);
     mm_buf_clear(&l->data);

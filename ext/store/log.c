@@ -46,13 +46,13 @@ void mm_log_text_put(sqlite3_str *s, int n, bool seldom)
         sqlite3_str_appendall(s, "INSERT INTO __marmot__log(source,kind");
     }
     put_values(s, ",", n);
-    sqlite3_str_appendall(s, seldom ? ")" : ",id)");
+    sqlite3_str_appendall(s, seldom ? ")" : ",mark,id)");
 }
 
 void mm_log_text_id(sqlite3_str *s, bool seldom)
 {
     sqlite3_str_appendall(s, seldom ? ""
-                                    : ",(SELECT CASE WHEN max(id)>=0 AND max(id)<" MARK " AND " HERE "=0 THEN " MARK
+                                    : ",(random()),(SELECT CASE WHEN max(id)>=0 AND max(id)<" MARK " AND " HERE "=0 THEN " MARK
                                       " ELSE ifnull(max(id),(SELECT -bytes FROM __marmot__room)) END"
                                       " FROM __marmot__log)+" ROW_BYTES);
 }
@@ -234,6 +234,23 @@ int64_t mm_log_room(sqlite3 *db, struct mm_err *err)
 int mm_log_set_room(sqlite3 *db, int64_t bytes, struct mm_err *err)
 {
     return mm_db_exec(db, err, "UPDATE main.__marmot__room SET bytes = %lld", (long long)bytes);
+}
+
+bool mm_log_txid(sqlite3 *db, uint8_t *txid, size_t n, struct mm_err *err)
+{
+    uint64_t h[2] = { 14695981039346656037ULL, 1099511628211ULL };
+    bool all = true;
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0, "SELECT mark FROM main.__marmot__log ORDER BY id");
+    while (mm_db_step(st, err)) {
+        all = all && sqlite3_column_type(st, 0) == SQLITE_INTEGER;
+        for (int k = 0; k < 2; k++) {
+            h[k] = (h[k] ^ (uint64_t)sqlite3_column_int64(st, 0)) * 0x9e3779b97f4a7c15ULL;
+            h[k] ^= h[k] >> (29 + k);
+        }
+    }
+    mm_db_finalize(st);
+    memcpy(txid, h, n < sizeof h ? n : sizeof h);
+    return all && err->rc == SQLITE_OK;
 }
 
 bool mm_log_stopped(sqlite3 *db, struct mm_err *err)

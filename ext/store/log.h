@@ -91,6 +91,10 @@ int mm_log_look(sqlite3 *db, mm_log_each *each, void *arg, struct mm_err *err);
 
 int mm_log_clear(sqlite3 *db, struct mm_err *err); /* in the caller's transaction */
 
+/* A txid of n bytes that follows from the rows that are there: the same in every copy of the
+** file that noted nothing else. False: rows of an older schema are among them. */
+bool mm_log_txid(sqlite3 *db, uint8_t *txid, size_t n, struct mm_err *err);
+
 /* Bytes that it may hold when it is next empty; set in the caller's transaction. */
 int64_t mm_log_room(sqlite3 *db, struct mm_err *err);
 int mm_log_set_room(sqlite3 *db, int64_t bytes, struct mm_err *err);

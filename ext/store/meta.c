@@ -7,7 +7,7 @@
 /* In the order of their numbers; what is released never changes. */
 static const char *const migrations[] = {
     mm_sql_0001_bookkeeping, mm_sql_0002_inbox, mm_sql_0003_log,   mm_sql_0004_modes,
-    mm_sql_0005_full,        mm_sql_0006_room,  mm_sql_0007_stamp,
+    mm_sql_0005_full,        mm_sql_0006_room,  mm_sql_0007_stamp, mm_sql_0008_marks,
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };

@@ -45,9 +45,9 @@ int mm_outbox_put(sqlite3 *db, sqlite3_stmt *put, uint64_t part_size, struct mm_
 int mm_outbox_take_back(sqlite3 *db, const struct mm_inbox_end *at, struct mm_err *err);
 
 /* Writes a transaction of another source than the hook into the current
-** transaction of `db`, as a row of its own. */
+** transaction of `db`, as a row of its own; txid NULL: a random one. */
 int mm_outbox_put_txn(sqlite3 *db, const void *names, size_t names_len, const void *data, size_t len,
-                      struct mm_err *err);
+                      const uint8_t *txid, struct mm_err *err);
 /* Writes a control message into the current transaction of `db`; data as
 ** control messages are encoded by the caller. */
 int mm_outbox_put_control(sqlite3 *db, const void *data, size_t len, struct mm_err *err);

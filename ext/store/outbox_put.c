@@ -160,7 +160,8 @@ int mm_outbox_take_back(sqlite3 *db, const struct mm_inbox_end *at, struct mm_er
     return err->rc;
 }
 
-static int put_alone(sqlite3 *db, struct mm_inbox_record *r, struct mm_err *err)
+/* txid NULL: a random one. */
+static int put_alone(sqlite3 *db, struct mm_inbox_record *r, const uint8_t *txid, struct mm_err *err)
 {
     struct mm_inbox_end end = { 0 };
     r->incarnation = mm_head_incarnation(db, err);
@@ -169,6 +170,9 @@ static int put_alone(sqlite3 *db, struct mm_inbox_record *r, struct mm_err *err)
         mm_err_set(err, SQLITE_CORRUPT, "the bookkeeping has no head row: call marmot_init");
     }
     sqlite3_randomness(sizeof r->txid, r->txid);
+    if (txid != NULL) {
+        memcpy(r->txid, txid, sizeof r->txid);
+    }
     sqlite3_stmt *put = mm_db_prepare(db, err, 0, "%s", mm_outbox_sql_put);
     if (put != NULL) {
         put_own_row(db, put, CONTROL_PART, &end, r, err);
@@ -180,16 +184,16 @@ static int put_alone(sqlite3 *db, struct mm_inbox_record *r, struct mm_err *err)
 int mm_outbox_put_control(sqlite3 *db, const void *data, size_t len, struct mm_err *err)
 {
     struct mm_inbox_record r = { .kind = MM_OUTBOX_CONTROL, .data = data, .len = len };
-    return put_alone(db, &r, err);
+    return put_alone(db, &r, NULL, err);
 }
 
 int mm_outbox_put_txn(sqlite3 *db, const void *names, size_t names_len, const void *data, size_t len,
-                      struct mm_err *err)
+                      const uint8_t *txid, struct mm_err *err)
 {
     struct mm_inbox_record r = {
         .kind = MM_OUTBOX_TXN, .names = names, .names_len = names_len, .data = data, .len = len
     };
-    return put_alone(db, &r, err);
+    return put_alone(db, &r, txid, err);
 }
 
 int mm_outbox_init(sqlite3 *db, struct mm_err *err)

@@ -95,6 +95,33 @@ def both_at_once(ws, rng):
     nats.kill()
 
 
+def noted(ws, rng):
+    """A plain shell writes while no node runs: what its triggers noted is the same in the copy."""
+    nats = NatsServer(ws).start()
+    schema = SCHEMA + "CREATE TABLE bag(x, y); CREATE TABLE sum(k INTEGER PRIMARY KEY, n INTEGER);"
+    a, b = [Node(ws, "noted-" + name, urls=nats.url, schema=schema) for name in "ab"]
+    a.sql("SELECT marmot_policy('sum', 'n', 'delta')")
+    a.sql("INSERT INTO sum VALUES (1, 0)")
+    settled("before they are noted", [a, b])
+    a.quit()
+    shell = sqlite3.connect(a.db, isolation_level=None)
+    for k in range(5):
+        shell.executescript("BEGIN; INSERT INTO t VALUES (%d, 'noted'); INSERT INTO bag VALUES ('noted', 1);"
+                            "UPDATE sum SET n = n + 1; COMMIT" % k)
+    shell.close()
+    path = os.path.join(ws.dir, "noted-copy.db")
+    shutil.copy(a.db, path)
+    nodes = [a, Node(ws, "noted-copy", urls=nats.url, db=path)]
+    a.start()
+    rng.shuffle(nodes)
+    for n in nodes:
+        n.txn([("INSERT INTO bag VALUES ('later', 1)", []), ("UPDATE sum SET n = n + 10", [])])
+    settled("noted", nodes + [b])
+    rows = everywhere(nodes + [b])
+    check("what was noted counts once, what each wrote later too", (len(rows["bag"][1]), rows["sum"][1][0][1][1]) == (7, 25),
+          (rows["bag"], rows["sum"]))
+
+
 def set_back(ws, case, live, away):
     """A backup over the file, with pending in it that were sent since."""
     nats = NatsServer(ws).start()
@@ -158,6 +185,7 @@ def main():
     with Workspace() as ws:
         one_after_the_other(ws)
         both_at_once(ws, rng)
+        noted(ws, rng)
         set_back(ws, "stopped backup", False, False)
         set_back(ws, "live backup", True, False)
         set_back(ws, "offline after it", False, True)
