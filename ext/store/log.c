@@ -52,8 +52,8 @@ void mm_log_text_put(sqlite3_str *s, int n, bool seldom)
 void mm_log_text_id(sqlite3_str *s, bool seldom)
 {
     sqlite3_str_appendall(s, seldom ? ""
-                                    : ",(random()),(SELECT CASE WHEN max(id)>=0 AND max(id)<" MARK " AND " HERE "=0 THEN " MARK
-                                      " ELSE ifnull(max(id),(SELECT -bytes FROM __marmot__room)) END"
+                                    : ",(random()),(SELECT CASE WHEN max(id)>=0 AND max(id)<" MARK " AND " HERE
+                                      "=0 THEN " MARK " ELSE ifnull(max(id),(SELECT -bytes FROM __marmot__room)) END"
                                       " FROM __marmot__log)+" ROW_BYTES);
 }
 
