@@ -180,7 +180,6 @@ static int apply_row(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
         mm_target_remove(v->t, db, key, err);
     }
     mm_target_done(v->t);
-    how->rows += act != MM_FOLD_NOTHING;
     return err->rc;
 }
 

@@ -28,7 +28,7 @@ struct mm_apply_how {
     bool replay;                        /* only tables that are joining, from their joined_seq on */
     struct mm_image *images;            /* collects before-images; NULL: not wanted */
     bool conflict;                      /* set when some row was not as expected */
-    int64_t rows, skipped;              /* counted */
+    int64_t skipped;                    /* rows, counted */
 };
 
 int mm_apply_txn(sqlite3 *db, struct mm_targets *targets, const struct mm_txn *txn, struct mm_apply_how *how,

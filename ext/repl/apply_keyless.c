@@ -110,12 +110,10 @@ int mm_apply_keyless(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
         if (taken && how->images != NULL) {
             mm_image_add_keyless(how->images, v->t, old, true);
         }
-        if (!taken && row->op == MM_OP_UPDATE && !undo) {
+        if (!taken && row->op == MM_OP_UPDATE) { /* no before-image is one */
             mm_apply_conflict(db, v->t, how, MM_CONFLICT_UPDATE_MISSING, old, new, NULL, err);
             return err->rc;
         }
-        /* A row that is gone was not as the pending transaction left it. */
-        how->conflict = how->conflict || !taken;
     }
     if (new != NULL && err->rc == SQLITE_OK) {
         if (later == NULL) {
@@ -131,6 +129,5 @@ int mm_apply_keyless(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
             mm_image_add_keyless(how->images, v->t, new, false);
         }
     }
-    how->rows++;
     return err->rc;
 }

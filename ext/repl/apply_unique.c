@@ -73,7 +73,6 @@ static void plan_fold(struct two_phase *p, struct plan *plan, enum mm_op op, con
     if (p->how->images != NULL && (act != MM_FOLD_NOTHING || plan->current != NULL)) {
         mm_image_add(p->how->images, p->v->t, plan->key, plan->current);
     }
-    p->how->rows += act != MM_FOLD_NOTHING;
 }
 
 static void plan_undo(struct two_phase *p, struct plan *plan, const struct mm_value *stood)

@@ -137,6 +137,9 @@ bool world_act_faulty(struct world *w, const struct world_step *s, enum fault ki
 /* A table begins anew (its index in world_tables). False: not now, something is pending. */
 bool world_again(struct world *w, struct world_node *n, int table);
 void world_check_now(struct world *w, const struct world_step *s);
+/* All that is pending on the node, undone, leaves what the log says; so it does when it is done
+** again before. In a transaction that is rolled back; false: nothing was pending, or not now. */
+bool world_check_undo(struct world *w, struct world_node *n);
 struct world_node *world_node_of(struct world *w, const struct world_step *s);
 void world_step(struct world *w, const struct world_step *s);
 /* Nothing goes wrong any more: until all is published and folded; then the

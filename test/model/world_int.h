@@ -1,6 +1,7 @@
 /* What the files of the world share: world.c steps, world_faulty.c those that go wrong,
 ** world_node.c a node's loop, world_snapshot.c, world_bring.c and world_mend.c its tasks, world_check.c
-** compares, world_write.c the application, world_sql.c its statements. Nobody else includes this. */
+** compares, world_undo.c what is undone, world_write.c the application, world_sql.c its statements.
+** Nobody else includes this. */
 #ifndef MM_TEST_WORLD_INT_H
 #define MM_TEST_WORLD_INT_H
 

@@ -122,6 +122,9 @@ static void beside_what_is_left_out(const char *what, enum mm_watch_state state,
                    case_answer(&w, 1, "SELECT a = 'mine' FROM plain WHERE id = 1") == 1 &&
                    case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 1,
                w.why);
+    case_turns(&w, 0);
+    snprintf(name, sizeof name, "nor is anything sent of one that %s, unless it had joined", what);
+    case_check(name, case_answer(&w, 0, "SELECT count(*) FROM bag WHERE a = 'own'") == (seq == MM_SEQ_BEFORE), w.why);
     world_close(&w);
 }
 

@@ -35,6 +35,8 @@ static void late_acks(void)
     case_act(&w, WORLD_ACK, 0);
     case_fold(&w, 0);
     case_check("a refused message: all are sent once more", good && case_shard(&w, 0)->resent == 3, w.why);
+    case_check("of which none is under way", case_shard(&w, 0)->window_bytes == 0 && case_shard(&w, 0)->flight == 0,
+               w.why);
     net_now_us += 1000000;
     case_act(&w, WORLD_PUMP, 0);
     good = case_met(&w, 0, 1, NET_ACK_LOST) == 1;
@@ -342,6 +344,70 @@ static void other_epoch(void)
     case_finish(&w, "which comes later");
 }
 
+/* Which ids of the outbox a message covers, without a hole, and when it was written. */
+static void what_it_says(void)
+{
+    struct world w;
+    int64_t last = 0;
+    bool good = true;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    for (int k = 0; k < 3; k++) {
+        write_row(&w, 0, 100 + k);
+    }
+    int64_t end = net_end(w.net, 1);
+    case_publish(&w, 0);
+    case_rest(&w);
+    write_row(&w, 0, 110);
+    case_publish(&w, 0);
+    for (int64_t seq = end + 1; seq <= net_end(w.net, 1); seq++) {
+        const struct net_message *sent = net_get(w.net, 1, seq);
+        struct mm_arena a;
+        struct mm_msg m;
+        struct mm_err err;
+        mm_err_init(&err);
+        mm_arena_init(&a, 1 << 20);
+        mm_wire_decode(&m, sent->data, sent->len, sent->zstd, &a, &err);
+        good = good && err.rc == SQLITE_OK && m.outbox_first == last + 1 && m.outbox_last == last + 1 && m.at_ms > 0;
+        last = m.outbox_last;
+        mm_arena_free(&a);
+    }
+    case_check("a message says which rows of the outbox it covers, and of when it is",
+               good && net_end(w.net, 1) == end + 4 && last == 4, w.why);
+    case_finish(&w, "and all end equal that read it");
+}
+
+/* Some parts count; then a table is left out here, and the rest would be of another body. */
+static void another_body(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, true);
+    case_rest(&w);
+    case_run(&w, 0, "BEGIN; INSERT INTO bag VALUES ('own', 1)");
+    write_large(&w, 0, 120000);
+    case_run(&w, 0, "COMMIT");
+    case_act(&w, WORLD_PUMP, 0);
+    bool good = case_shard(&w, 0)->large.count > 20 && case_met(&w, 0, 4, NET_STORED) == 4;
+    case_met(&w, 0, INT_MAX, NET_LOST);
+    case_act(&w, WORLD_ACK, 0);
+    case_fold(&w, 0);
+    mm_watch_set(w.node[0].r.db, "bag", MM_STALE, "it is left out", &err);
+    mm_watch_set_joined_seq(w.node[0].r.db, "bag", MM_SEQ_NEVER, &err);
+    case_act(&w, WORLD_RESTART, 0);
+    for (int k = 0; k < 6; k++) {
+        net_now_us += 6000000;
+        case_rest(&w);
+    }
+    case_check("parts of another body begin with the first",
+               good && err.rc == SQLITE_OK && !w.failed && case_pending(&w, 0) == 0 &&
+                   case_answer(&w, 1, "SELECT length(b) FROM plain WHERE id = 1") == 120000 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 0,
+               w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -359,5 +425,7 @@ int main(void)
     two_copies();
     two_incarnations();
     other_epoch();
+    what_it_says();
+    another_body();
     return case_end();
 }

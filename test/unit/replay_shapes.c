@@ -96,6 +96,30 @@ static void pending_misfit(void)
     world_close(&w);
 }
 
+/* marmot_unwatch while something is pending: nothing of the table is undone any more, as nothing
+** of it would be done again. */
+static void not_watched_any_more(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "INSERT INTO bag VALUES ('older', 1)");
+    case_run(&w, 1, "UPDATE plain SET a = 'mine' WHERE id = 1");
+    case_act(&w, WORLD_PUMP, 1);
+    mm_watch_set(w.node[1].r.db, "plain", MM_UNWATCHED, NULL, &err);
+    mm_targets_forget(w.node[1].r.targets);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('theirs', 1)");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("a table that is not watched any more keeps what was written to it",
+               err.rc == SQLITE_OK && !w.failed && case_pending(&w, 1) == 2 &&
+                   case_answer(&w, 1, "SELECT a = 'mine' FROM plain WHERE id = 1") == 1,
+               w.why);
+    world_close(&w);
+}
+
 /* A table that was made anew with another key holds nobody knows what. */
 static void another_key(void)
 {
@@ -108,6 +132,139 @@ static void another_key(void)
     case_fold(&w, 1);
     case_check("so does one with another key", !w.failed && stale_from(&w, MM_SEQ_BEFORE), w.why);
     world_close(&w);
+}
+
+/* So with a key over another column of it, one more that no message has, and one that does
+** not take what comes: some of its rows may be written by then. */
+static void another_table(const char *what, int node, const char *definition, const char *change)
+{
+    struct world w;
+    char name[120];
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, node, "DROP TABLE plain; CREATE TABLE plain(%s)", definition);
+    case_run(&w, 0, "%s", change);
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    snprintf(name, sizeof name, "so does one %s", what);
+    case_check(name, !w.failed && stale_from(&w, MM_SEQ_BEFORE), w.why);
+    world_close(&w);
+}
+
+/* A before-image with the key and one column alone. */
+static void image_of_part(const char *table, const char *column, const char *other)
+{
+    struct world w;
+    char name[100];
+    const char *columns[] = { "id", column };
+    uint8_t pk[] = { 1, 0 };
+    struct mm_value stood[2] = { { .type = SQLITE_INTEGER, .u.i = 1 }, { .type = SQLITE_INTEGER, .u.i = 77 } };
+    struct mm_row row = { .op = MM_OP_INSERT, .after = stood };
+    struct mm_tab tab = { .name = table, .ncol = 2, .col = columns, .pk = pk, .row = &row, .nrow = 1 };
+    struct mm_txn txn = { .tab = &tab, .ntab = 1 };
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_run(&w, 1, "UPDATE \"%w\" SET \"%w\" = 'kept' WHERE id = 1", table, other);
+    struct mm_repl *r = &w.node[1].r;
+    mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
+    mm_apply_images(r->db, r->targets, &txn, &err);
+    mm_db_exec(r->db, &err, "COMMIT");
+    snprintf(name, sizeof name, "so does any in table %s that an image does not name", table);
+    case_check(name,
+               err.rc == SQLITE_OK &&
+                   case_answer(&w, 1, "SELECT \"%w\" = 77 AND \"%w\" = 'kept' FROM \"%w\" WHERE id = 1", column, other,
+                               table) == 1,
+               err.msg);
+    world_close(&w);
+}
+
+/* A message names a table that belongs to another shard, in which other nodes may be elsewhere. */
+static void in_another_shard(void)
+{
+    struct world w;
+    struct mm_err err;
+    struct mm_buf b;
+    bool zstd = false;
+    const char *columns[] = { "a", "b" };
+    uint8_t pk[] = { 0, 0 };
+    struct mm_value put[2] = { { .type = SQLITE_INTEGER, .u.i = 77 }, { .type = SQLITE_NULL } };
+    struct mm_row row = { .op = MM_OP_INSERT, .after = put };
+    struct mm_tab tab = { .name = "bag", .ncol = 2, .col = columns, .pk = pk, .row = &row, .nrow = 1 };
+    struct mm_msg m = {
+        .kind = MM_MSG_TXN, .epoch = 1, .node = 99, .incarnation = 1, .origin_seq = 1, .txid = "other"
+    };
+    m.txn = (struct mm_txn){ .tab = &tab, .ntab = 1 };
+    mm_err_init(&err);
+    mm_buf_init(&b, 1 << 16);
+    case_open(&w, 2, 2, false);
+    case_rest(&w);
+    mm_wire_encode(&b, &m, false, &zstd, &err);
+    net_store(w.net, mm_watch_shard("bag", 2) == 1 ? 2 : 1, b.data, b.len, false);
+    mm_buf_free(&b);
+    case_rest(&w);
+    int64_t skipped = w.node[1].r.shard[0].skipped + w.node[1].r.shard[1].skipped;
+    case_check("a row of a table of another shard is skipped, and counted",
+               err.rc == SQLITE_OK && skipped == 1 && case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 77") == 0,
+               w.why);
+    case_finish(&w, "on all nodes");
+}
+
+/* Of a reference that hangs a message tells, once; not what is pending, nor a second reading. */
+static void dangling(void)
+{
+    struct world w;
+    static const char hangs[] = "SELECT count(*) FROM __marmot__conflict WHERE kind = 'foreign_key'";
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    for (int k = 0; k < 2; k++) {
+        case_run(&w, k, "DROP TABLE plain; CREATE TABLE plain(id INTEGER PRIMARY KEY, a REFERENCES uniq(id), b TEXT)");
+    }
+    case_run(&w, 1, "INSERT INTO plain VALUES (10, 1, 'hangs')");
+    case_run(&w, 0, "DELETE FROM uniq WHERE id = 1; INSERT INTO plain VALUES (10, 2, 'overlaps')");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("a pending row that refers to nothing is not told of",
+               case_pending(&w, 1) == 1 && case_answer(&w, 1, hangs) == 0, w.why);
+    case_publish(&w, 1);
+    case_rest(&w);
+    case_check("but when it comes back", case_pending(&w, 1) == 0 && case_answer(&w, 1, hangs) == 1, w.why);
+    bool good = world_again(&w, &w.node[1], PLAIN);
+    case_rest(&w);
+    case_rest(&w);
+    case_check("and not when it is read again",
+               good && case_shard(&w, 1)->replay == NULL && case_answer(&w, 1, hangs) == 1, w.why);
+    world_close(&w);
+}
+
+/* A second reading folds by the rules of each table. */
+static void rule_of_another_table(void)
+{
+    enum { NAMES = 3 };
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 0, "BEGIN IMMEDIATE");
+    mm_policy_request(w.node[0].app, "pair", "v", MM_POLICY_DELTA, &err);
+    case_run(&w, 0, "COMMIT");
+    case_publish(&w, 0);
+    case_rest(&w);
+    case_run(&w, 0, "UPDATE names SET v = v + 3 WHERE k = 'bob'");
+    case_run(&w, 1, "UPDATE names SET v = v + 10 WHERE k = 'bob'"); /* the last one: 11 */
+    case_publish(&w, 0);
+    case_publish(&w, 1);
+    case_rest(&w);
+    case_rest(&w);
+    bool good = world_again(&w, &w.node[1], NAMES);
+    case_rest(&w);
+    case_rest(&w);
+    case_check("a second reading does not take another table's rule",
+               good && err.rc == SQLITE_OK && !w.failed && case_shard(&w, 1)->replay == NULL &&
+                   case_answer(&w, 1, "SELECT v FROM names WHERE k = 'bob'") == 11,
+               w.why);
+    case_finish(&w, "so that all nodes have the same");
 }
 
 /* A writer that never loads this library: what its triggers noted is pending. */
@@ -184,8 +341,23 @@ int main(void)
     rows_that_follow_each_other();
     younger_column("plain", "a");
     younger_column("uniq", "v");
+    image_of_part("plain", "a", "b");
+    image_of_part("uniq", "u", "v");
     pending_misfit();
+    not_watched_any_more();
     another_key();
+    another_table("with another column as its key", 1, "id INTEGER, a NOT NULL PRIMARY KEY, b TEXT",
+                  "UPDATE plain SET b = 'theirs' WHERE id = 1");
+    another_table("with a column more in its key", 1,
+                  "id INTEGER, a, b TEXT, c NOT NULL DEFAULT 1, PRIMARY KEY (id, c)",
+                  "UPDATE plain SET b = 'theirs' WHERE id = 1");
+    another_table("that takes no NULL", 1, "id INTEGER PRIMARY KEY, a, b TEXT NOT NULL",
+                  "INSERT INTO plain VALUES (50, 1, NULL)");
+    another_table("that takes no text", 0, "id NOT NULL PRIMARY KEY, a, b TEXT",
+                  "INSERT INTO plain VALUES ('text', 1, NULL)");
+    in_another_shard();
+    dangling();
+    rule_of_another_table();
     noted_by_triggers();
     rules_of_an_earlier_reading();
     return case_end();
