@@ -314,7 +314,7 @@ int mm_bus_connect(struct mm_bus *b, struct mm_err *err)
     return err->rc;
 }
 
-/* --- founding and joining ask for these; here every node has joined --- */
+/* --- founding and joining ask for these; here the cluster is founded --- */
 
 static int nothing(struct mm_err *err)
 {
@@ -332,6 +332,7 @@ int mm_bus_stream_info(struct mm_bus *b, const char *stream, struct mm_stream_in
     }
     memset(info, 0, sizeof *info);
     snprintf(info->created, sizeof info->created, "%s", NET_CREATED);
+    snprintf(info->description, sizeof info->description, "%s", NET_DESCRIPTION);
     info->first_seq = b->net->dropped[s] + 1;
     info->last_seq = b->net->end[s];
     info->messages = info->last_seq - info->first_seq + 1;
@@ -362,26 +363,4 @@ int mm_bus_stream_get(struct mm_bus *b, const char *stream, int64_t seq, struct 
     m->len = from->len;
     m->time_ns = from->time_ns;
     return 1;
-}
-
-int mm_bus_kv_open(struct mm_bus *b, const char *bucket, int replicas, int64_t max_age_ns, int timeout_ms,
-                   struct mm_err *err)
-{
-    (void)b, (void)bucket, (void)replicas, (void)max_age_ns, (void)timeout_ms;
-    (void)nothing(err);
-    return err->rc;
-}
-
-int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, const void *data, size_t len,
-                     int timeout_ms, struct mm_err *err)
-{
-    (void)b, (void)bucket, (void)key, (void)data, (void)len, (void)timeout_ms;
-    return nothing(err);
-}
-
-int mm_bus_kv_get(struct mm_bus *b, const char *bucket, const char *key, char **value, size_t *len, int timeout_ms,
-                  struct mm_err *err)
-{
-    (void)b, (void)bucket, (void)key, (void)value, (void)len, (void)timeout_ms;
-    return nothing(err);
 }

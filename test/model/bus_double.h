@@ -13,6 +13,10 @@ struct net;
 
 #define NET_CREATED "then" /* the stamp of every stream */
 
+#define NET_DESCRIPTION "libmarmot 1 cluster 00000000000000000000000000000001"
+
+void net_forget_keys(void); /* of all buckets: a new cluster begins */
+
 /* One at a time: mm_bus_open makes a connection to the one that was opened last;
 ** the streams reach it at once. */
 struct net *net_open(int shards);

@@ -24,7 +24,7 @@ void case_open(struct world *w, int shards, int nodes, bool small_parts)
 {
     uint64_t seed = 0;
     world_open(w, seed);
-    while (w->shards != shards || (w->part_size < 100000) != small_parts || w->compress ||
+    while (w->shards != shards || (w->part_size < 100000) != small_parts || w->compress || w->kind != 0 ||
            (nodes != 0 && w->nnode != nodes)) {
         world_close(w);
         world_open(w, ++seed);

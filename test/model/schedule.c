@@ -57,6 +57,7 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_PURGE] = world_random(&other) % 2 == 0 ? 4 : 0;
         here[WORLD_LOSE] = world_random(&other) % 2 == 0 ? 4 : 0;
         here[WORLD_LACK] = world_random(&other) % 2 == 0 ? 4 : 0;
+        here[WORLD_NEW] = world_random(&other) % 2 == 0 ? 3 : 0;
         here[WORLD_PAST] = world_random(&other) % 2 == 0 ? 5 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
@@ -167,7 +168,8 @@ static void run(void *arg)
                               .busy = w->busy,
                               .commits = (long)w->ncommit,
                               .brought = w->brought,
-                              .mended = w->mended };
+                              .mended = w->mended,
+                              .newcomers = w->newcomers };
     memcpy(j->o->why, w->why, sizeof w->why);
 }
 

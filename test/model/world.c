@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/db.h"
+#include "repl/join.h"
 #include "store/meta.h"
 #include "test/model/faults.h"
 #include "test/model/memory_vfs.h"
@@ -11,9 +12,12 @@
 
 enum { SETTLE_TURNS = 400 };
 
-static const char first_path[] = "/first.db";
-static uint8_t founded[4096];
-static size_t founded_len;
+/* What a cluster begins with: with rows, or with empty tables. */
+static struct {
+    const char *path;
+    uint8_t founded[4096];
+    size_t founded_len;
+} first[WORLD_KINDS] = { { .path = "/first.db" }, { .path = "/empty.db" } };
 
 const char *world_act_name(enum world_act a)
 {
@@ -21,7 +25,7 @@ const char *world_act_name(enum world_act a)
                                                    "break", "ack",  "flush",  "cut",      "restart", "hold",
                                                    "time",  "turn", "backup", "setback",  "copy",    "policy",
                                                    "old",   "end",  "again",  "snapshot", "purge",   "bring",
-                                                   "lose",  "lack", "past" };
+                                                   "lose",  "lack", "new",    "past" };
     return names[a];
 }
 
@@ -55,44 +59,57 @@ void world_fail(struct world *w, const char *fmt, ...)
 
 /* --- the beginning --- */
 
-static void make_founded(void)
+/* The message that a founder of these tables sends. */
+static void make_founded(int kind)
 {
     struct mm_err err;
     struct mm_buf b;
     bool zstd = false;
+    struct mm_repl r;
+    struct mm_repl_options o = {
+        .node = 1, .nshard = 1, .stream_prefix = "log", .subject_prefix = "subject", .part_size = 512 << 10
+    };
+    struct mm_msg_table table[WORLD_TABLES];
     struct mm_msg m;
+    memset(&r, 0, sizeof r);
     memset(&m, 0, sizeof m);
+    memset(table, 0, sizeof table);
     mm_err_init(&err);
-    mm_buf_init(&b, sizeof founded);
+    mm_buf_init(&b, sizeof first[kind].founded);
     m.kind = MM_MSG_FOUNDED;
     m.epoch = 1;
     m.node = 1;
     m.incarnation = 1;
-    m.control.cluster_id = "00000000000000000000000000000001";
+    m.control.cluster_id = WORLD_CLUSTER;
     m.control.settings = "{}";
+    m.control.table = table;
+    m.control.ntable = WORLD_TABLES;
+    r.db = mm_repl_connect(first[kind].path, NULL, 0, &err);
+    mm_repl_open(&r, &o, &err);
+    for (int t = 0; t < WORLD_TABLES && err.rc == SQLITE_OK; t++) {
+        mm_join_base(&r, mm_targets_get(r.targets, world_tables[t].name, &err), &table[t], &err);
+    }
     mm_wire_encode(&b, &m, false, &zstd, &err);
     world_need(err.rc == SQLITE_OK && !mm_buf_failed(&b), err.msg);
-    memcpy(founded, b.data, b.len);
-    founded_len = b.len;
+    memcpy(first[kind].founded, b.data, b.len);
+    first[kind].founded_len = b.len;
     mm_buf_free(&b);
+    mm_repl_close(&r);
 }
 
-void world_prepare(void)
+/* The file of a node that has joined at the founding. */
+static void make_first(int kind)
 {
     struct mm_err err;
     uint8_t digest[32];
-    fault_start();
-    memory_vfs_start();
-    make_founded();
-    mm_wire_sha256(founded, founded_len, digest);
     mm_err_init(&err);
-    sqlite3 *db = world_connect(first_path);
+    sqlite3 *db = world_connect(first[kind].path);
     /* Small pages: less to copy for each process. */
     world_need(sqlite3_exec(db,
                             "PRAGMA journal_mode = delete; PRAGMA page_size = 1024; VACUUM; PRAGMA journal_mode = wal",
                             NULL, NULL, NULL) == SQLITE_OK,
                sqlite3_errmsg(db));
-    world_need(sqlite3_exec(db, world_schema, NULL, NULL, NULL) == SQLITE_OK, sqlite3_errmsg(db));
+    mm_db_exec(db, &err, "%s%s", world_schema, kind == 0 ? world_rows : "");
     mm_db_exec(db, &err, "BEGIN");
     mm_meta_migrate(db, &err);
     mm_head_set_incarnation(db, 1, &err);
@@ -106,6 +123,11 @@ void world_prepare(void)
             mm_watch_set_joined_seq(db, world_tables[k].name, 1, &err);
         }
     }
+    mm_db_exec(db, &err, "COMMIT");
+    world_need(err.rc == SQLITE_OK, err.msg);
+    make_founded(kind);
+    mm_wire_sha256(first[kind].founded, first[kind].founded_len, digest);
+    mm_db_exec(db, &err, "BEGIN");
     for (int s = 1; s <= WORLD_SHARDS; s++) {
         struct mm_position p = { .shard = s, .seq = s == 1 ? 1 : 0, .created = "then", .epoch = 1 };
         if (s == 1) {
@@ -113,17 +135,35 @@ void world_prepare(void)
         }
         mm_position_set(db, &p, &err);
     }
-    mm_meta_set_text(db, MM_META_CLUSTER, "00000000000000000000000000000001", &err);
+    mm_meta_set_text(db, MM_META_CLUSTER, WORLD_CLUSTER, &err);
     mm_meta_set_int(db, MM_META_JOINED, 1, &err);
     mm_db_exec(db, &err, "COMMIT");
     world_need(err.rc == SQLITE_OK, err.msg);
-    world_read_first(db);
+    world_read_first(db, kind);
     world_need(sqlite3_close(db) == SQLITE_OK, "closing the first database");
 }
 
-static int64_t new_incarnation(struct world *w)
+void world_prepare(void)
+{
+    fault_start();
+    memory_vfs_start();
+    for (int k = 0; k < WORLD_KINDS; k++) {
+        make_first(k);
+    }
+}
+
+int64_t world_incarnation(struct world *w)
 {
     return 1000 + ++w->incarnations;
+}
+
+void world_node_begin(struct world *w, struct world_node *n, int64_t id)
+{
+    n->id = id;
+    for (int s = 0; s < w->shards; s++) {
+        world_begin_base(w, s, &n->base[s]);
+    }
+    world_node_open(w, n);
 }
 
 /* Opens the file at n->path as a node of its own incarnation. */
@@ -132,17 +172,13 @@ static void start_node(struct world *w, struct world_node *n, int64_t id)
     struct mm_err err;
     mm_err_init(&err);
     sqlite3 *db = world_connect(n->path);
-    mm_head_set_incarnation(db, new_incarnation(w), &err);
+    mm_head_set_incarnation(db, world_incarnation(w), &err);
     for (int t = 0; t < WORLD_TABLES; t++) {
         mm_watchlist_add(db, world_tables[t].name, mm_watch_shard(world_tables[t].name, w->shards), 1, &err);
     }
     world_need(err.rc == SQLITE_OK, err.msg);
     sqlite3_close(db);
-    n->id = id;
-    for (int s = 0; s < w->shards; s++) {
-        world_begin_base(w, s, &n->base[s]);
-    }
-    world_node_open(w, n);
+    world_node_begin(w, n, id);
 }
 
 void world_seed(uint64_t seed)
@@ -166,8 +202,10 @@ void world_open(struct world *w, uint64_t seed)
     w->part_size = world_random(&seed) % 2 == 0 ? 4600 : 512 << 10;
     w->compress = world_random(&seed) % 4 == 0;
     w->nnode = 2 + (int)(world_random(&seed) % 2);
+    w->kind = world_random(&seed) % 4 == 0;
     w->net = net_open(w->shards);
-    net_store(w->net, 1, founded, founded_len, false);
+    net_forget_keys();
+    net_store(w->net, 1, first[w->kind].founded, first[w->kind].founded_len, false);
     for (int t = 0; t < WORLD_TABLES; t++) {
         if (!world_usable[t]) {
             continue;
@@ -177,9 +215,10 @@ void world_open(struct world *w, uint64_t seed)
     }
     for (int k = 0; k < w->nnode; k++) {
         snprintf(w->node[k].path, sizeof w->node[k].path, "/%d.db", k);
-        memory_copy(first_path, w->node[k].path);
+        memory_copy(first[w->kind].path, w->node[k].path);
         start_node(w, &w->node[k], k + 1);
     }
+    world_record(w);
 }
 
 static void backup_path(const struct world_node *n, char out[160])
@@ -229,7 +268,7 @@ static void turn(struct world *w, struct world_node *n)
     world_node_deliver(w, n, 1 << 20);
     world_node_apply(w, n);
     world_node_acks(n);
-    if (w->kept[0] != NULL && !w->failed) {
+    if ((w->kept[0] != NULL || !n->r.joined) && !w->failed) {
         world_bring(w, n, false, 1);
     }
     world_node_flush(w, n);
@@ -271,7 +310,7 @@ static void set_back(struct world *w, struct world_node *n, uint64_t seed)
 
 static void copy_node(struct world *w, struct world_node *n)
 {
-    if (w->nnode == WORLD_NODES || w->alone) {
+    if (w->nnode == WORLD_NODES || w->alone || !n->r.joined) {
         return;
     }
     w->copied = true;
@@ -343,7 +382,7 @@ void world_act(struct world *w, const struct world_step *step)
         turn(w, n);
         break;
     case WORLD_BACKUP:
-        if (!n->open) {
+        if (!n->open && n->r.joined) {
             char path[160];
             backup_path(n, path);
             copy_database(n, path);
@@ -387,6 +426,9 @@ void world_act(struct world *w, const struct world_step *step)
         break;
     case WORLD_LACK:
         world_lack(w, n, seed);
+        break;
+    case WORLD_NEW:
+        world_new(w, seed);
         break;
     case WORLD_PAST:
         world_past(w, n, seed);
@@ -451,6 +493,9 @@ void world_settle(struct world *w)
         }
         for (int k = 0; k < w->nnode && !w->failed; k++) {
             turn(w, &w->node[k]);
+            if (!w->node[k].r.joined && w->kept[0] == NULL && round > 1) {
+                world_snapshot(w, &w->node[0]); /* it waits for one */
+            }
         }
         net_now_us += round % 20 == 19 ? 6000000 : 300000;
     }

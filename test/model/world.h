@@ -13,7 +13,7 @@
 #include "test/model/bus_double.h"
 #include "test/model/faults.h"
 
-enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 11 };
+enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 11, WORLD_KINDS = 2 };
 
 struct mm_reconcile;
 
@@ -51,6 +51,7 @@ struct world_node {
     int64_t backup_astray[WORLD_SHARDS];
     bool past, past_again; /* something was written past the capture; since it was last compared */
     bool backup_past;
+    bool newcomer, bare; /* it began without a row; without a table */
     struct world_bring bring;
     int64_t astray[WORLD_SHARDS]; /* from here on the log has lost what it has folded, 0 = no such place */
 };
@@ -65,6 +66,7 @@ struct world_commit {
 struct world {
     struct net *net;
     int shards, nnode;
+    int kind;                                         /* 0: the cluster began with rows in its tables, 1: without */
     struct naive_def def[WORLD_SHARDS][WORLD_TABLES]; /* the tables of each shard */
     int ndef[WORLD_SHARDS];
     int64_t incarnations; /* given so far */
@@ -80,7 +82,7 @@ struct world {
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
     char why[512];
-    long folded, reloads, busy, conflicts, brought, mended; /* for the summary */
+    long folded, reloads, busy, conflicts, brought, mended, newcomers; /* for the summary */
 };
 
 enum world_act {
@@ -110,6 +112,7 @@ enum world_act {
     WORLD_BRING, /* one step of a node's taking the cluster's content from a snapshot and the log */
     WORLD_LOSE,  /* the server loses the end of a stream, behind some snapshot */
     WORLD_LACK,  /* a table has lost its content and waits for a copy */
+    WORLD_NEW,   /* a node begins with an empty file, or empty tables */
     WORLD_PAST,  /* somebody writes to a node's file past the capture */
     WORLD_ACTS
 };

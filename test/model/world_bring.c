@@ -56,6 +56,10 @@ bool world_astray(const struct world *w, struct world_node *n)
 void world_bring_look(struct world *w, struct world_node *n)
 {
     (void)world_astray(w, n);
+    if (!n->r.joined && n->r.shard != NULL) {
+        world_bring_due(n, false);
+        return;
+    }
     for (int k = 0; n->r.shard != NULL && k < n->r.nshard && w->lost && !n->bring.lost; k++) {
         if (n->r.shard[k].pos.seq > net_end(w->net, k + 1)) {
             world_bring_due(n, true);
@@ -76,9 +80,7 @@ static void go_on(struct world *w, struct world_node *n)
     if (mm_repl_reload(&n->r, &err) != SQLITE_OK && !fault_came()) {
         world_fail(w, "node %lld after a copy: %s", (long long)n->id, err.msg);
     }
-    for (int k = 0; k < n->r.nshard; k++) {
-        n->r.shard[k].sync_seq = net_end(w->net, k + 1);
-    }
+    world_node_ends(w, n);
     world_node_follow_again(n);
     world_bring_look(w, n);
 }
@@ -120,7 +122,7 @@ static bool ahead(const struct world *w, const struct mm_manifest *m, const stru
 /* What mm_node_task_begin asks, and the tables' step. */
 static bool may_begin(struct world *w, struct world_node *n, bool tables)
 {
-    bool may = !n->r.reload_needed && w->kept[0] != NULL;
+    bool may = !n->r.reload_needed && (w->kept[0] != NULL || !n->r.joined);
     for (int k = 0; k < n->r.nshard && tables; k++) {
         const struct mm_shard *s = &n->r.shard[k];
         may = may && s->following && s->checked && s->replay == NULL;
@@ -144,26 +146,39 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
     if (!may_begin(w, n, b->tables) || (b->mend && n->r.move_due != 0)) {
         return;
     }
-    which = world_snapshot_usable(w, w->kept[which]) ? which : !which;
-    if (w->kept[which] == NULL || !world_snapshot_usable(w, w->kept[which])) {
+    if (!n->r.joined && !world_join(w, n)) {
         return;
     }
+    if (w->kept[0] != NULL && (world_snapshot_usable(w, w->kept[which]) || w->kept[1] != NULL)) {
+        which = world_snapshot_usable(w, w->kept[which]) ? which : !which;
+    }
     const struct mm_manifest *m = w->kept[which];
+    bool from_nothing = m == NULL || !world_snapshot_usable(w, m);
     bool exact = b->tables || b->mend;
-    if (exact && ahead(w, m, n)) { /* it would wait for the node */
+    if (from_nothing ? n->r.joined : exact && ahead(w, m, n)) { /* it would wait for the node */
         return;
     }
     world_node_flush(w, n);
     copy_path(n, path);
-    memory_copy(world_kept_path[which], path);
     struct mm_scratch_options o = { path, NULL, world_options(w, n), &bus, &b->work, exact };
     b->stage = BRING_OPEN;
-    for (int k = 0; k < w->shards; k++) {
-        at[k] = m->shard[k].seq;
+    if (from_nothing) {
+        struct mm_err none;
+        mm_err_init(&none);
+        mm_begin_empty(&b->scratch, &o, n->path, WORLD_CLUSTER, &none, &err);
+        if ((err.rc & 0xff) == SQLITE_NOTFOUND) { /* the log no longer begins with its founding: later */
+            go_on(w, n);
+            return;
+        }
+    } else {
+        memory_copy(world_kept_path[which], path);
+        for (int k = 0; k < w->shards; k++) {
+            at[k] = m->shard[k].seq;
+        }
+        mm_scratch_open(&b->scratch, &o, m, &err);
+        mm_scratch_replay(&b->scratch, at, &err);
+        mm_begin_tables(&b->scratch, n->path, NULL, &err);
     }
-    mm_scratch_open(&b->scratch, &o, m, &err);
-    mm_scratch_replay(&b->scratch, at, &err);
-    mm_begin_tables(&b->scratch, n->path, NULL, &err);
     if (exact) {
         mm_scratch_approach(&b->scratch, n->path, NULL, &err);
     } else {
@@ -173,6 +188,17 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
     if (err.rc != SQLITE_OK) {
         failed(w, n, "a copy beside the file", &err);
     }
+}
+
+/* A cluster that began with rows is joined with them, as nothing_waits of ext/snapshot/task.c has it. */
+static bool waits_for_snapshot(const struct world_node *n)
+{
+    bool any = false;
+    for (int k = 0; k < n->bring.diff.n && !n->r.joined; k++) {
+        const struct mm_diff_table *d = &n->bring.diff.table[k];
+        any = any || (d->mode == MM_DIFF_ABSENT && d->waits && (d->captured || d->unknown));
+    }
+    return any;
 }
 
 static void compare(struct world *w, struct world_node *n)
@@ -194,13 +220,16 @@ static void compare(struct world *w, struct world_node *n)
     n->past_again = n->past_again && !b->mend;
     mm_scratch_replay(&b->scratch, at, &err);
     mm_diff_run(&b->diff, &o, &b->scratch, &err);
-    for (int k = 0; k < w->shards && err.rc == SQLITE_OK && !w->failed && !b->tables && !b->mend; k++) {
+    bool waits = waits_for_snapshot(n);
+    for (int k = 0; k < w->shards && err.rc == SQLITE_OK && !w->failed && !b->tables && !b->mend && !waits; k++) {
         world_check_content(w, b->scratch.r.db, k, b->scratch.r.shard[k].pos.seq, "a copy");
     }
     mm_scratch_close(&b->scratch);
     b->stage = BRING_READY;
     if (err.rc != SQLITE_OK) {
         failed(w, n, "the comparison", &err);
+    } else if (waits) {
+        go_on(w, n);
     }
 }
 
@@ -216,6 +245,9 @@ static int judge(struct world *w, struct world_node *n, bool *take, struct mm_er
         take[k] =
             d->joins && (d->mode == MM_DIFF_SAME || differs) && (d->before || d->empty || d->rows == 0 || !differs);
         count += take[k];
+        if (!n->r.joined && d->captured && differs && d->rows > 0) {
+            world_fail(w, "node %lld: rows of table %s that it never had", (long long)n->id, d->name);
+        }
         if (!b->tables && lacks && mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED) {
             world_fail(w, "node %lld: no copy holds table %s: %s", (long long)n->id, d->name, d->why);
         }
@@ -232,7 +264,12 @@ static void install(struct world *w, struct world_node *n)
     struct mm_err err;
     copy_path(n, path);
     struct mm_install in = {
-        .copy = path, .diff = &b->diff, .cluster_id = n->r.cluster_id, .work = &b->work, .take = b->tables ? take : NULL
+        .copy = path,
+        .diff = &b->diff,
+        .cluster_id = WORLD_CLUSTER,
+        .work = &b->work,
+        .watch_all = n->newcomer,
+        .take = b->tables ? take : NULL,
     };
     mm_err_init(&err);
     world_need(b->diff.n <= WORLD_TABLES, "tables");

@@ -11,7 +11,7 @@
 #include "test/model/memory_vfs.h"
 #include "test/model/world_int.h"
 
-static struct naive first; /* all tables, as all nodes begin with them */
+static struct naive first[WORLD_KINDS]; /* all tables, as the nodes of a cluster begin with them */
 
 static void read_table(sqlite3_stmt *st, struct naive *out, int table, struct mm_err *err)
 {
@@ -47,22 +47,22 @@ static void read_tables(struct world *w, struct world_node *n, int shard, struct
     }
 }
 
-void world_read_first(sqlite3 *db)
+void world_read_first(sqlite3 *db, int kind)
 {
     struct mm_err err;
     mm_err_init(&err);
-    naive_init(&first, world_tables, WORLD_TABLES);
+    naive_init(&first[kind], world_tables, WORLD_TABLES);
     for (int t = 0; t < WORLD_TABLES; t++) {
         sqlite3_stmt *st = prepare(db, world_tables[t].name, &err);
-        read_table(st, &first, t, &err);
+        read_table(st, &first[kind], t, &err);
         mm_db_finalize(st);
     }
     world_need(err.rc == SQLITE_OK, err.msg);
 }
 
-const struct naive_table *world_first(int table)
+const struct naive_table *world_first(const struct world *w, int table)
 {
-    return &first.table[table];
+    return &first[w->kind].table[table];
 }
 
 /* A base of the very beginning. */
@@ -71,7 +71,7 @@ void world_begin_base(struct world *w, int shard, struct naive *base)
     naive_init(base, w->def[shard], w->ndef[shard]);
     for (int t = 0; t < WORLD_TABLES; t++) {
         for (int k = 0; k < base->ntable; k++) {
-            const struct naive_table *from = &first.table[t];
+            const struct naive_table *from = &first[w->kind].table[t];
             for (size_t j = 0; base->table[k].def->name == from->def->name && j < from->n; j++) {
                 naive_put(base, k, from->row[j].v);
             }
@@ -99,6 +99,7 @@ void world_check_content(struct world *w, sqlite3 *db, int shard, int64_t seq, c
     struct mm_err err;
     char why[256];
     mm_err_init(&err);
+    fault_pause(true); /* also while something of the step fails */
     world_begin_base(w, shard, &expected);
     advance(w, shard, &expected, seq);
     naive_init(&real, w->def[shard], w->ndef[shard]);
@@ -114,6 +115,7 @@ void world_check_content(struct world *w, sqlite3 *db, int shard, int64_t seq, c
     }
     naive_free(&expected);
     naive_free(&real);
+    fault_pause(false);
 }
 
 static bool touches(const struct naive *base, const struct mm_txn *txn)
@@ -187,7 +189,8 @@ void world_check_node(struct world *w, struct world_node *n, const char *when)
         moved = moved || n->r.shard[s].pos.seq != n->seen_seq[s];
         n->seen_seq[s] = n->r.shard[s].pos.seq;
     }
-    if (world_astray(w, n) || n->past || (!moved && !n->r.reload_needed)) { /* what was equal is so still */
+    if (world_astray(w, n) || n->past || !n->r.joined ||
+        (!moved && !n->r.reload_needed)) { /* what was equal is so still */
         return;
     }
     n->seen_writes = writes;

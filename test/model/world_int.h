@@ -6,6 +6,7 @@
 #define MM_TEST_WORLD_INT_H
 
 #include "base/clock.h"
+#include "repl/join.h"
 #include "test/model/world.h"
 
 /* Ends the program: the test cannot be made. */
@@ -14,11 +15,17 @@ void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(pri
 
 extern const struct naive_def world_tables[WORLD_TABLES];
 extern bool world_usable[WORLD_TABLES]; /* this library replicates such tables */
-extern const char world_schema[];
+extern const char world_schema[], world_rows[];
+#define WORLD_CLUSTER "00000000000000000000000000000001"
+
+/* world.c */
+int64_t world_incarnation(struct world *w); /* a new one */
+/* Opens the file at n->path as a node. */
+void world_node_begin(struct world *w, struct world_node *n, int64_t id);
 
 /* world_check.c */
-void world_read_first(sqlite3 *db); /* what all begin with */
-const struct naive_table *world_first(int table);
+void world_read_first(sqlite3 *db, int kind); /* what all begin with */
+const struct naive_table *world_first(const struct world *w, int table);
 void world_begin_base(struct world *w, int shard, struct naive *base);
 void world_check_node(struct world *w, struct world_node *n, const char *when);
 void world_check_states(struct world *w, struct world_node *n);
@@ -41,6 +48,7 @@ void world_node_break(struct world *w, struct world_node *n, int after);
 void world_node_pump(struct world *w, struct world_node *n);
 void world_node_acks(struct world_node *n);
 void world_node_flush(struct world *w, struct world_node *n);
+void world_node_ends(struct world *w, struct world_node *n); /* of the streams, as they are now */
 void world_node_follow_again(struct world_node *n);
 void world_node_cut(struct world *w, struct world_node *n);
 void world_node_restart(struct world *w, struct world_node *n);
@@ -68,6 +76,13 @@ void world_bring_due(struct world_node *n, bool lost);
 void world_bring_look(struct world *w, struct world_node *n);
 /* Something is under way, or is to be. */
 bool world_brings(const struct world *w, struct world_node *n);
+
+/* world_new.c */
+struct mm_join_options world_join_options(const struct world_node *n);
+void world_record(struct world *w); /* the cluster's, before anybody asks for it */
+void world_new(struct world *w, uint64_t seed);
+/* One that has not joined tries to: true when it needs a copy for that. */
+bool world_join(struct world *w, struct world_node *n);
 
 /* world_mend.c */
 void world_past(struct world *w, struct world_node *n, uint64_t seed);

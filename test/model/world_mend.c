@@ -5,7 +5,7 @@
 
 void world_past(struct world *w, struct world_node *n, uint64_t seed)
 {
-    if (n->open || w->kept[0] == NULL) { /* nothing could be compared with it */
+    if (n->open || w->kept[0] == NULL || !n->r.joined) { /* nothing could be compared with it */
         return;
     }
     sqlite3 *db = world_connect(n->path);

@@ -55,12 +55,9 @@ void world_node_open(struct world *w, struct world_node *n)
     if (r->db != NULL && err.rc == SQLITE_OK) {
         mm_repl_open(r, &o, &err);
     }
-    r->joined = true;
     r->bus = net_connect(w->net);
     n->applier = mm_applier_open(r, &err);
-    for (int k = 0; k < r->nshard && err.rc == SQLITE_OK; k++) {
-        r->shard[k].sync_seq = net_end(w->net, k + 1);
-    }
+    world_node_ends(w, n);
     world_bring_look(w, n);
     if (err.rc != SQLITE_OK && !fault_came()) {
         world_fail(w, "opening node %lld: %s", (long long)n->id, err.msg);
@@ -144,6 +141,13 @@ static void follow(struct world_node *n)
             s->following = true;
             s->checked = s->pos.seq == 0;
         }
+    }
+}
+
+void world_node_ends(struct world *w, struct world_node *n)
+{
+    for (int k = 0; n->r.shard != NULL && k < n->r.nshard; k++) {
+        n->r.shard[k].sync_seq = net_end(w->net, k + 1);
     }
 }
 

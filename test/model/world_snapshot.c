@@ -42,11 +42,13 @@ static void check_fresh(struct world *w, const struct mm_manifest *m)
 {
     struct mm_err err;
     mm_err_init(&err);
+    fault_pause(true);
     sqlite3 *db = mm_repl_connect(fresh_path, NULL, 0, &err);
     for (int s = 0; s < w->shards && !w->failed; s++) {
         world_check_content(w, db, s, m->shard[s].seq, "a snapshot");
     }
     sqlite3_close(db);
+    fault_pause(false);
 }
 
 void world_snapshot(struct world *w, struct world_node *n)
@@ -56,7 +58,7 @@ void world_snapshot(struct world *w, struct world_node *n)
     struct mm_take t = { n->path, NULL, fresh_path, world_options(w, n), &work };
     struct mm_err err;
     mm_err_init(&err);
-    bool may = n->bring.stage == BRING_NOT && !n->bring.held && !n->past;
+    bool may = n->bring.stage == BRING_NOT && !n->bring.held && !n->past && n->r.joined;
     for (int k = 0; k < n->r.nshard && w->lost; k++) {
         may = may && n->r.shard[k].checked;
     }

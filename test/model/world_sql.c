@@ -18,18 +18,19 @@ const char world_schema[] =
     "CREATE TABLE partly(id INTEGER PRIMARY KEY, u, live);"
     "CREATE UNIQUE INDEX alive ON partly(u) WHERE live = 1;"
     "CREATE TABLE lower(id INTEGER PRIMARY KEY, name TEXT, v);"
-    "CREATE UNIQUE INDEX lowered ON lower(lower(name));"
-    "INSERT INTO plain VALUES (1, 'one', 'x'), (2, 2, NULL);"
-    "INSERT INTO pair VALUES (1, 'a', 1, 1), (2, 'b', NULL, 2.5);"
-    "INSERT INTO reals VALUES (1.0, 'one'), (0.5, 'half');"
-    "INSERT INTO names VALUES ('bob', 1, 1), ('Eve', 2, 2);"
-    "INSERT INTO bag VALUES (1, 'x'), (1, 'x'), ('a', 'A');"
-    "INSERT INTO loose VALUES ('a', 1), (NULL, 2), (NULL, 2);"
-    "INSERT INTO uniq VALUES (1, 'a', 1), (2, 'b', 2), (3, NULL, 3);"
-    "INSERT INTO ubag VALUES (1, 'a'), (1, NULL), (1, NULL), (2, 'b');"
-    "INSERT INTO uloose VALUES ('x', 'a', 1), (NULL, 'b', 1), (NULL, NULL, 1), ('y', NULL, 1);"
-    "INSERT INTO partly VALUES (1, 'a', 1), (2, 'a', 0), (3, 'b', 1);"
-    "INSERT INTO lower VALUES (1, 'Bob', 1), (2, 'eve', 2), (3, NULL, 3);";
+    "CREATE UNIQUE INDEX lowered ON lower(lower(name));";
+
+const char world_rows[] = "INSERT INTO plain VALUES (1, 'one', 'x'), (2, 2, NULL);"
+                          "INSERT INTO pair VALUES (1, 'a', 1, 1), (2, 'b', NULL, 2.5);"
+                          "INSERT INTO reals VALUES (1.0, 'one'), (0.5, 'half');"
+                          "INSERT INTO names VALUES ('bob', 1, 1), ('Eve', 2, 2);"
+                          "INSERT INTO bag VALUES (1, 'x'), (1, 'x'), ('a', 'A');"
+                          "INSERT INTO loose VALUES ('a', 1), (NULL, 2), (NULL, 2);"
+                          "INSERT INTO uniq VALUES (1, 'a', 1), (2, 'b', 2), (3, NULL, 3);"
+                          "INSERT INTO ubag VALUES (1, 'a'), (1, NULL), (1, NULL), (2, 'b');"
+                          "INSERT INTO uloose VALUES ('x', 'a', 1), (NULL, 'b', 1), (NULL, NULL, 1), ('y', NULL, 1);"
+                          "INSERT INTO partly VALUES (1, 'a', 1), (2, 'a', 0), (3, 'b', 1);"
+                          "INSERT INTO lower VALUES (1, 'Bob', 1), (2, 'eve', 2), (3, NULL, 3);";
 
 const struct naive_def world_tables[WORLD_TABLES] = {
     { "plain", 3, { "id", "a", "b" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE },

@@ -123,6 +123,9 @@ void world_end(struct world *w, struct world_node *n, bool keep)
 
 bool world_begin(struct world *w, struct world_node *n)
 {
+    if (n->bare && !n->r.joined) {
+        return false; /* there is no table */
+    }
     if (sqlite3_exec(n->app, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK && !fault_came()) {
         world_fail(w, "BEGIN: %s", sqlite3_errmsg(n->app));
     }

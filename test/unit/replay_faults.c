@@ -6,7 +6,8 @@
 **
 **   replay_faults [--first SEED] [--count N] [--seconds N] [--full] [--nth N]
 **
-** Without --full a sweep leaves out most of its places, by the seed. */
+** One of four is about the steps of a snapshot, of content that is taken, and of what was
+** not captured. Without --full a sweep leaves out most of its places, by the seed. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +20,11 @@
 #define FIRST UINT64_C(179591650000000)
 enum { SECONDS = 20, NTH_MAX = 20000, SAMPLES = 12 };
 
-static const enum world_act acts[] = { WORLD_PUMP,  WORLD_TURN,  WORLD_WRITE,   WORLD_DELIVER, WORLD_APPLY,
-                                       WORLD_APPLY, WORLD_FLUSH, WORLD_RESTART, WORLD_HOLD };
+enum { FIRST_TASK = 9 };
+static const enum world_act acts[] = { WORLD_PUMP, WORLD_TURN, WORLD_WRITE, WORLD_DELIVER, WORLD_APPLY, WORLD_APPLY,
+                                       WORLD_FLUSH, WORLD_RESTART, WORLD_HOLD,
+                                       /* one of four trials: */
+                                       WORLD_BRING, WORLD_BRING, WORLD_SNAPSHOT };
 
 struct trial {
     struct schedule s;
@@ -28,6 +32,8 @@ struct trial {
     size_t at; /* before this step of the schedule */
     enum fault kind;
     long nth;
+    bool task;  /* it is a step of one, */
+    int stages; /* after so many */
     /* What came of it: shared. */
     bool came, failed;
     char why[600];
@@ -37,13 +43,38 @@ struct trial {
 static void make(struct trial *t, uint64_t seed)
 {
     uint64_t state = seed ^ 0xfa17;
+    uint64_t tasks = seed ^ 0x7a5c;
+    t->task = world_random(&tasks) % 4 == 0;
+    schedule_rich = t->task;
     schedule_make(&t->s, seed);
     t->s.n = t->s.n > 24 ? 24 : t->s.n;
     t->at = t->s.n / 2 + world_random(&state) % (t->s.n / 2);
     t->kind = (enum fault)(FAULT_MEMORY + world_random(&state) % (FAULTS - FAULT_MEMORY));
-    unsigned count = t->kind == FAULT_PUBLISH ? 2 : sizeof acts / sizeof acts[0];
+    unsigned count = t->kind == FAULT_PUBLISH ? 2 : FIRST_TASK;
     t->faulty = (struct world_step){ acts[world_random(&state) % count], (unsigned)(world_random(&state) % 12),
                                      world_random(&state) };
+    if (t->task) {
+        unsigned at = (unsigned)(world_random(&tasks) % (sizeof acts / sizeof acts[0] - FIRST_TASK));
+        t->kind = t->kind == FAULT_PUBLISH ? FAULT_STEP : t->kind; /* nothing is sent by them */
+        t->faulty.act = acts[FIRST_TASK + at];
+        t->stages = (int)(world_random(&tasks) % 4);
+    }
+}
+
+/* A snapshot to take from, something that was not captured, and as far as `stages` goes. */
+static void before_task(struct world *w, const struct trial *t)
+{
+    static const enum world_act before[] = { WORLD_TURN, WORLD_SNAPSHOT, WORLD_PAST, WORLD_TURN };
+    struct world_step s = t->faulty;
+    int n = (int)(sizeof before / sizeof before[0]) + (t->faulty.act == WORLD_BRING ? t->stages : 0);
+    for (int k = 0; k < n; k++, s.seed++) {
+        bool task = k >= (int)(sizeof before / sizeof before[0]);
+        s.act = task ? WORLD_BRING : before[k];
+        if (s.act != WORLD_PAST || t->faulty.act == WORLD_BRING) {
+            world_act(w, &s);
+            world_check_now(w, &s);
+        }
+    }
 }
 
 static void run(void *arg)
@@ -60,6 +91,9 @@ static void run(void *arg)
     before.act = t->faulty.act == WORLD_APPLY ? WORLD_DELIVER : WORLD_WRITE;
     if (t->faulty.act == WORLD_APPLY || t->faulty.act == WORLD_PUMP || t->faulty.act == WORLD_TURN) {
         world_step(&w, &before);
+    }
+    if (t->task) {
+        before_task(&w, t);
     }
     if (!w.failed) {
         struct world_step flush = t->faulty; /* nothing of what failed is stored */

@@ -33,7 +33,7 @@ struct task {
 };
 
 struct total {
-    long done, folded, reloads, busy, commits, brought, mended;
+    long done, folded, reloads, busy, commits, brought, mended, newcomers;
 };
 
 static bool late(const struct task *t)
@@ -83,6 +83,7 @@ static bool work(const struct task *t, int worker, int workers, struct total *su
             sum->commits += o.commits;
             sum->brought += o.brought;
             sum->mended += o.mended;
+            sum->newcomers += o.newcomers;
         }
         schedule_close(&w);
     }
@@ -114,6 +115,7 @@ static bool share(const struct task *t, struct total *sum)
         sum->commits += sum[k].commits;
         sum->brought += sum[k].brought;
         sum->mended += sum[k].mended;
+        sum->newcomers += sum[k].newcomers;
     }
     return good;
 }
@@ -158,9 +160,9 @@ int main(int argc, char **argv)
     bool good = t.count > SCHEDULE_BLOCK ? share(&t, sum) : work(&t, 0, 1, sum);
     if (good) {
         printf("ok replay_random: %ld schedules from seed %llu on, %ld transactions, %ld messages folded, %ld reloads, "
-               "%ld times busy, %ld copies taken, %ld rows that were not captured\n",
+               "%ld times busy, %ld copies taken, %ld rows that were not captured, %ld newcomers\n",
                sum->done, (unsigned long long)t.first, sum->commits, sum->folded, sum->reloads, sum->busy, sum->brought,
-               sum->mended);
+               sum->mended, sum->newcomers);
     }
     return good ? 0 : 1;
 }

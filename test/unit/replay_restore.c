@@ -35,7 +35,7 @@ static void open_world(struct world *w, int shards)
 {
     uint64_t seed = 0;
     world_open(w, seed);
-    while (w->shards != shards || w->part_size < 100000 || w->compress) {
+    while (w->shards != shards || w->part_size < 100000 || w->compress || w->kind != 0) {
         world_close(w);
         world_open(w, ++seed);
     }
