@@ -34,7 +34,7 @@ typedef int each_pend(struct mm_repl *copy, struct mm_repl *live, int shard, str
 static int each_after(struct mm_repl *copy, struct mm_repl *live, int64_t *upto, int64_t until_us, each_pend *f,
                       struct mm_err *err)
 {
-    for (int k = 0; k < live->nshard; k++) {
+    for (int k = 0; k < live->nshard && err->rc == SQLITE_OK; k++) { /* it may be half open */
         struct mm_pending *p = live->shard[k].pending;
         for (size_t at = 0; at < mm_pending_count(p) && err->rc == SQLITE_OK; at++) {
             struct mm_pend *e = mm_pending_at(p, at);

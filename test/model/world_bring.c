@@ -175,14 +175,14 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
         for (int k = 0; k < w->shards; k++) {
             at[k] = m->shard[k].seq;
         }
-        mm_scratch_open(&b->scratch, &o, m, &err);
-        mm_scratch_replay(&b->scratch, at, &err);
-        mm_begin_tables(&b->scratch, n->path, NULL, &err);
+        if (mm_scratch_open(&b->scratch, &o, m, &err) == SQLITE_OK &&
+            mm_scratch_replay(&b->scratch, at, &err) == SQLITE_OK) {
+            mm_begin_tables(&b->scratch, n->path, NULL, &err);
+        }
     }
-    if (exact) {
+    if (exact && err.rc == SQLITE_OK) {
         mm_scratch_approach(&b->scratch, n->path, NULL, &err);
-    } else {
-        mm_scratch_ends(&b->scratch, at, &err);
+    } else if (err.rc == SQLITE_OK && mm_scratch_ends(&b->scratch, at, &err) == SQLITE_OK) {
         mm_scratch_replay(&b->scratch, at, &err);
     }
     if (err.rc != SQLITE_OK) {

@@ -18,6 +18,14 @@ extern bool world_usable[WORLD_TABLES]; /* this library replicates such tables *
 extern const char world_schema[], world_rows[];
 #define WORLD_CLUSTER "00000000000000000000000000000001"
 
+/* world_first.c */
+struct world_founding {
+    const char *path;
+    uint8_t message[4096];
+    size_t len;
+};
+const struct world_founding *world_founding(int kind);
+
 /* world.c */
 int64_t world_incarnation(struct world *w); /* a new one */
 /* Opens the file at n->path as a node. */
