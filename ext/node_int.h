@@ -246,6 +246,8 @@ bool mm_node_sleep(struct mm_node *n);
 void mm_node_look(struct mm_node *n);
 /* True when what is in memory is that of the database again. */
 bool mm_node_reload(struct mm_node *n);
+/* Behind each reading of the outbox: what was counted as unread is pending now, and not to be counted twice. */
+void mm_node_all_read(struct mm_node *n);
 
 /* node_link.c. Returns true when there is a connection whose streams are
 ** followed. May wait for the network; the gate is not held there. */

@@ -143,6 +143,8 @@ static bool join(struct mm_node *n)
         if (mm_repl_reload(&n->r, &again) != SQLITE_OK) {
             result = MM_JOIN_LATER;
             err = again;
+        } else {
+            mm_node_all_read(n);
         }
         for (int k = 0; k < n->r.nshard; k++) {
             struct mm_shard *s = &n->r.shard[k];

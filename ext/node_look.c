@@ -121,6 +121,12 @@ static void look_at_triggers(struct mm_node *n, struct mm_err *err)
     mm_node_stray_read(n, err);
 }
 
+void mm_node_all_read(struct mm_node *n)
+{
+    n->counted = n->r.outbox_read;
+    n->unread_rows = n->unread_bytes = 0;
+}
+
 void mm_node_look(struct mm_node *n)
 {
     struct mm_repl *r = &n->r;
@@ -149,11 +155,12 @@ void mm_node_look(struct mm_node *n)
     ** now and then, and read when there is one. */
     if (n->linked) {
         mm_repl_read_outbox(r, &err);
-        n->unread_rows = n->unread_bytes = 0;
-        n->counted = r->outbox_read;
+        mm_node_all_read(n);
     } else if (mm_clock_mono_ms() >= n->next_count_ms) {
         n->next_count_ms = mm_clock_mono_ms() + MM_COUNT_MS;
-        n->counted = n->counted < r->outbox_read ? r->outbox_read : n->counted;
+        if (n->counted < r->outbox_read) {
+            mm_node_all_read(n);
+        }
         mm_outbox_count(r->outbox, &n->counted, &n->unread_rows, &n->unread_bytes, &err);
     }
     mm_gate_leave();
@@ -175,5 +182,8 @@ bool mm_node_reload(struct mm_node *n)
     mm_applier_drop(n->applier, 0); /* what waits is behind another position */
     mm_gate_leave();
     n->outbox_problem = err;
+    if (err.rc == SQLITE_OK) {
+        mm_node_all_read(n);
+    }
     return err.rc == SQLITE_OK && !n->r.reload_needed;
 }
