@@ -174,6 +174,25 @@ static void where_positions_are_followed(void)
     world_close(&w);
 }
 
+/* What was not undone stands already: nothing of it is put there once more. */
+static void where_nothing_is_undone(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    w.node[1].r.positions_only = true;
+    case_run(&w, 1, "INSERT INTO bag VALUES ('own', 1)");
+    case_run(&w, 0, "INSERT INTO plain VALUES (100, 1, 1)");
+    case_publish(&w, 0);
+    case_publish(&w, 1);
+    case_fold(&w, 1);
+    case_check("nor is anything put there twice",
+               !w.failed && case_pending(&w, 1) == 0 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 1,
+               w.why);
+    world_close(&w);
+}
+
 /* A table that is about to be read from the log, up to this node's place: an own change of it that
 ** came back before the reading had begun would be below that place, and stand there twice. The
 ** reading cannot begin since the application holds the lock. */
@@ -228,5 +247,6 @@ int main(void)
     beside_what_is_left_out("had joined and is stale", MM_STALE, MM_SEQ_BEFORE);
     all_left_out();
     where_positions_are_followed();
+    where_nothing_is_undone();
     return case_end();
 }

@@ -66,6 +66,35 @@ static void younger_column(const char *table, const char *column)
     world_close(&w);
 }
 
+/* A row twice in the images of one transaction, in two shapes of its table: as it stood at first
+** comes last. */
+static void images_of_two_shapes(void)
+{
+    struct world w;
+    const char *columns[] = { "id", "a" };
+    uint8_t pk[] = { 1, 0 };
+    struct mm_value stood[2][2] = {
+        { { .type = SQLITE_INTEGER, .u.i = 1 }, { .type = SQLITE_INTEGER, .u.i = 10 } },
+        { { .type = SQLITE_INTEGER, .u.i = 1 }, { .type = SQLITE_INTEGER, .u.i = 20 } },
+    };
+    struct mm_row row[2] = { { .op = MM_OP_INSERT, .after = stood[0] }, { .op = MM_OP_INSERT, .after = stood[1] } };
+    struct mm_tab tab[2] = {
+        { .name = "plain", .ncol = 2, .col = columns, .pk = pk, .row = &row[0], .nrow = 1 },
+        { .name = "plain", .ncol = 2, .col = columns, .pk = pk, .row = &row[1], .nrow = 1 },
+    };
+    struct mm_txn txn = { .tab = tab, .ntab = 2 };
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    struct mm_repl *r = &w.node[1].r;
+    mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
+    mm_apply_images(r->db, r->targets, &txn, &err);
+    mm_db_exec(r->db, &err, "COMMIT");
+    case_check("of two images of a row the older one counts",
+               err.rc == SQLITE_OK && case_answer(&w, 1, "SELECT a FROM plain WHERE id = 1") == 10, err.msg);
+    world_close(&w);
+}
+
 static bool stale_from(struct world *w, int64_t seq)
 {
     struct mm_err err;
@@ -343,6 +372,7 @@ int main(void)
     younger_column("uniq", "v");
     image_of_part("plain", "a", "b");
     image_of_part("uniq", "u", "v");
+    images_of_two_shapes();
     pending_misfit();
     not_watched_any_more();
     another_key();

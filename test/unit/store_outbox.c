@@ -171,12 +171,19 @@ static void trimming(void)
         put(3, 3000);
     }
     mm_outbox_echoed(outbox, 20, 30000, &err);
+    int64_t n = 0;
+    check("what is left of it is counted", trim(90000, 1000, -1, 2, &more) && more &&
+                                               mm_outbox_size(db, &n, &(int64_t){ 0 }, &err) == SQLITE_OK && n == 5);
     int rounds = 0;
     do {
         rounds++;
     } while (trim(90000, 1000, -1, 2, &more) && more && rounds < 20);
     check("in small bites, and `more` says that it is not the end", rounds > 2 && rounds < 20 && are(""));
-    check("and the counting goes on", mm_outbox_echoed_upto(outbox, &err) == 20 && put(1, 1) == 21);
+    mm_outbox_echoed(outbox, 3, 90000, &err);
+    trim(190000, 1000, -1, 2, &more);
+    check("and the counting goes on", mm_outbox_echoed_upto(outbox, &err) == 20 && put(1, 1) == 21 && put(1, 1) == 22);
+    mm_outbox_echoed(outbox, 21, 191000, &err);
+    check("the inbox goes when all in it is echoed", trim(200000, 1000, -1, 2, &more) && are("21 22"));
     check("no error on the way", err.rc == SQLITE_OK);
 }
 
@@ -229,7 +236,7 @@ static void batches(void)
               mm_outbox_get(outbox, last, &row, NULL, NULL, &err) && row.incarnation == 99 &&
               mm_outbox_get(outbox, control + 1, &row, NULL, NULL, &err) && row.incarnation == 99);
     mm_outbox_echoed(outbox, middle, 100000, &err);
-    trim(200000, 1000, -1, 10000, &more); /* more than these have parts */
+    trim(300000, 1000, -1, 10000, &more); /* more than these have parts */
     int64_t left = count("SELECT min(id) FROM __marmot__outbox");
     check("a batch goes with its last transaction, not before",
           left > first && left <= middle && mm_outbox_get(outbox, left, &row, NULL, NULL, &err) && row.id == left);

@@ -76,6 +76,9 @@ static void origins(void)
     struct mm_origin o;
     uint8_t txid[MM_TXID_SIZE];
     uint8_t want[MM_TXID_SIZE];
+    struct mm_origin_writer *w = mm_origin_writer_open(db, 1, &err);
+    mm_origin_writer_last(w, &(struct mm_origin){ .node = 5, .incarnation = 6 }, &err);
+    mm_origin_writer_close(w);
     check("an unknown origin has accepted nothing",
           !mm_origin_get(db, "main", 1, 5, 6, &o, &err) && o.seq == 0 && o.node == 5 && o.incarnation == 6);
     accept(5, 6, 1, MM_ACCEPTED_KEPT, 100);
@@ -187,11 +190,42 @@ static void parts(void)
     mm_part_drop(db, 1, 5, 6, &err);
     check("dropped alone", !mm_part_get(db, 1, 5, 6, &got, &err) && mm_part_get(db, 1, 5, 7, &got, &err) &&
                                mm_part_get(db, -1, 5, 6, &got, &err));
+    memset(got.txid, 3, sizeof got.txid);
+    mm_part_end(db, 1, 5, 7, got.txid, &err);
+    check("an end of others is none of these", mm_part_get(db, 1, 5, 7, &got, &err) == 1);
+    mm_part_end(db, -1, 5, 6, h.txid, &err);
+    check("but their own is", !mm_part_get(db, -1, 5, 6, &got, &err));
+    mm_part_add(db, -1, 5, 6, &h, 11, "yyyyy", 5, &err);
     mm_buf_init(&b, 3);
     check("beyond the maximum is an error",
           mm_part_read(db, 1, 5, 7, &b, &err) != SQLITE_OK && (err.rc & 0xff) == SQLITE_TOOBIG);
     mm_buf_free(&b);
     mm_err_init(&err);
+}
+
+static int64_t copied(const char *table)
+{
+    return mm_db_int(db, &err, -1, "SELECT count(*) FROM other.__marmot__%s", table);
+}
+
+/* All that was accepted, and nothing of before; what a second reading holds is of no other. */
+static void copying(void)
+{
+    static const char *const tables[] = { "position", "origin", "accepted", "part" };
+    mm_db_exec(db, &err, "ATTACH ':memory:' AS other");
+    for (int k = 0; k < 4; k++) {
+        mm_db_exec(db, &err, "CREATE TABLE other.__marmot__%s AS SELECT * FROM main.__marmot__%s", tables[k],
+                   tables[k]);
+    }
+    mm_position_copy(db, "main", "other", &err);
+    check("a copy replaces what was there", copied("origin") == 3 && copied("accepted") == MM_ACCEPTED_KEPT + 20);
+    check("without the parts of a second reading", copied("part") == 1);
+    check("it lacks nothing that was sent from here", mm_position_lost_outbox(db, "other", 8, &err) == -1);
+    mm_db_exec(db, &err, "UPDATE other.__marmot__origin SET outbox = 6 WHERE node = 5");
+    check("what others sent is theirs", mm_position_lost_outbox(db, "other", 8, &err) == -1);
+    check("else from the first that it does not have", mm_position_lost_outbox(db, "other", 5, &err) == 6);
+    mm_db_exec(db, &err, "DETACH other");
+    check("no error", err.rc == SQLITE_OK);
 }
 
 static void records(void)
@@ -209,9 +243,12 @@ static void records(void)
     for (int k = 0; k < 16; k++) {
         mm_conflict_add(db, &c, 10, 100, &err);
     }
+    for (int k = 0; k < 64; k++) {
+        mm_conflict_add(db, &c, 1000, 1000, &err);
+    }
     int64_t kept =
         mm_db_int(db, &err, -1, "SELECT sum(length(key) + length(lost) + length(won)) FROM __marmot__conflict");
-    check("its bytes are bounded now and then", kept > 0 && kept <= 100 + 16 * 34);
+    check("its bytes are bounded now and then", kept > 0 && kept <= 1000 + 16 * 34);
     c.lost = "{}";
     for (int k = 0; k < 12; k++) {
         mm_conflict_add(db, &c, 10, 1 << 20, &err);
@@ -220,6 +257,14 @@ static void records(void)
     mm_ignored_add(db, 1, 9, 5, "it's bad", &err);
     check("an ignored message is recorded once",
           mm_db_int(db, &err, -1, "SELECT count(*) FROM __marmot__ignored WHERE reason = 'it''s bad'") == 1);
+    mm_db_exec(db, &err, "BEGIN");
+    for (int k = 1; k < 10500; k++) {
+        mm_ignored_add(db, 2, k, 5, "many", &err);
+    }
+    mm_db_exec(db, &err, "COMMIT");
+    int64_t ignored = mm_ignored_count(db, &err);
+    check("of many the newest stay", ignored > 10000 && ignored < 10100 &&
+                                         mm_db_int(db, &err, 0, "SELECT max(seq) FROM __marmot__ignored") == 10499);
     check("no error", err.rc == SQLITE_OK);
 }
 
@@ -259,6 +304,7 @@ int main(void)
     origins();
     comparing();
     parts();
+    copying();
     records();
     keys();
     check("all statements are closed", sqlite3_close(db) == SQLITE_OK);
