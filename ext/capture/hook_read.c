@@ -36,7 +36,8 @@ char *mm_row_select(const struct mm_table *t, const char *rowid)
     const char *join = " WHERE";
     for (int k = 0; rowid == NULL && k < t->ncol; k++) {
         if (t->col[k].pk != 0) {
-            sqlite3_str_appendf(s, "%s \"%w\" = ?%d", join, t->col[k].name, (int)t->col[k].pk);
+            sqlite3_str_appendf(s, "%s \"%w\" = ?%d%s", join, t->col[k].name, (int)t->col[k].pk,
+                                mm_column_collate(&t->col[k], t->col[k].coll));
             join = " AND";
         }
     }

@@ -153,6 +153,15 @@ static void load_column(sqlite3 *db, struct mm_table *t, const struct looks *l, 
         return;
     }
     c->coll = (uint8_t)coll_of(coll);
+    c->own_coll = c->coll;
+}
+
+const char *mm_column_collate(const struct mm_column *c, uint8_t coll)
+{
+    return coll == c->own_coll       ? ""
+           : coll == MM_COLL_NOCASE ? " COLLATE NOCASE"
+           : coll == MM_COLL_RTRIM  ? " COLLATE RTRIM"
+                                    : " COLLATE BINARY";
 }
 
 /* A WITHOUT ROWID table is stored key first. SQLite 3.40 looks at the column

@@ -21,7 +21,8 @@ struct mm_column {
     char *decl;       /* declared type, "" when none */
     uint8_t pk;       /* 1-based place in the key, 0 = not in the key */
     uint8_t affinity; /* enum mm_affinity */
-    uint8_t coll;     /* enum mm_coll */
+    uint8_t coll;     /* enum mm_coll; of a key's column, as the key compares it */
+    uint8_t own_coll; /* as its bare name compares in SQL */
     bool not_null;
     bool mistaken;    /* SQLite 3.40 gives its old value as REAL, for a REAL column's sake */
     bool has_default; /* not NULL: a row older than the column holds it unwritten */
@@ -57,6 +58,9 @@ struct mm_table {
 
 /* True for names that are never watched: sqlite_%, __marmot__%, empty. */
 bool mm_table_internal(const char *name);
+
+/* What stands behind the column's name in SQL, to compare it by `coll`: "" where it does so by itself. */
+const char *mm_column_collate(const struct mm_column *c, uint8_t coll);
 
 /* Same name, columns (names, order, key places) and places of the values. */
 bool mm_table_same_shape(const struct mm_table *a, const struct mm_table *b);

@@ -34,14 +34,18 @@ const char *mm_trigger_refuses(const struct mm_table *t)
 }
 
 /* The column of a place in the key, from 1. */
+static const struct mm_column *key_column(const struct mm_table *t, int place)
+{
+    int k = 0;
+    while (k < t->ncol - 1 && t->col[k].pk != place) {
+        k++;
+    }
+    return &t->col[k];
+}
+
 static const char *key_name(const struct mm_table *t, int place)
 {
-    for (int k = 0; k < t->ncol; k++) {
-        if (t->col[k].pk == place) {
-            return t->col[k].name;
-        }
-    }
-    return "";
+    return key_column(t, place)->name;
 }
 
 static bool is_set(const struct mm_table *t, int set)
@@ -72,9 +76,16 @@ static int set_columns(const struct mm_table *t, int set)
     return set == BY_ROWID ? 0 : set == BY_KEY ? mm_trigger_key_columns(t) : t->unique[set].ncol;
 }
 
-static const char *set_name(const struct mm_table *t, int set, int k)
+static const struct mm_column *set_column(const struct mm_table *t, int set, int k)
 {
-    return set == BY_KEY ? key_name(t, k + 1) : t->col[t->unique[set].col[k]].name;
+    return set == BY_KEY ? key_column(t, k + 1) : &t->col[t->unique[set].col[k]];
+}
+
+/* The set compares by its index's collations. */
+static const char *set_collate(const struct mm_table *t, int set, int k)
+{
+    const struct mm_column *c = set_column(t, set, k);
+    return mm_column_collate(c, set == BY_KEY ? c->coll : t->unique[set].coll[k]);
 }
 
 /* "a"=OLD."a" AND .. over a set. */
@@ -89,8 +100,8 @@ static void put_match(sqlite3_str *s, const struct mm_table *t, int set, const c
         sqlite3_str_appendf(s, "\"%w\".%s=%s.%s", t->name, rowid, row, rowid);
     }
     for (int k = 0; k < set_columns(t, set); k++) {
-        const char *name = set_name(t, set, k);
-        sqlite3_str_appendf(s, "%s\"%w\"=%s.\"%w\"", k > 0 ? " AND " : "", name, row, name);
+        const char *name = set_column(t, set, k)->name;
+        sqlite3_str_appendf(s, "%s\"%w\"=%s.\"%w\"%s", k > 0 ? " AND " : "", name, row, name, set_collate(t, set, k));
     }
 }
 
@@ -105,8 +116,9 @@ static void put_differs(sqlite3_str *s, const struct mm_table *t, int set)
         sqlite3_str_appendf(s, "(NEW.%s IS NOT OLD.%s", rowid, rowid);
     }
     for (int k = 0; k < set_columns(t, set); k++) {
-        const char *name = set_name(t, set, k);
-        sqlite3_str_appendf(s, "%sNEW.\"%w\" IS NOT OLD.\"%w\"", k > 0 ? " OR " : "(", name, name);
+        const char *name = set_column(t, set, k)->name;
+        sqlite3_str_appendf(s, "%sNEW.\"%w\" IS NOT OLD.\"%w\"%s", k > 0 ? " OR " : "(", name, name,
+                            set_collate(t, set, k));
     }
     sqlite3_str_appendall(s, ")");
 }

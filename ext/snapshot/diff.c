@@ -28,7 +28,8 @@ int mm_diff_columns(const struct mm_table *def, bool key, struct mm_buf *out, st
         for (int k = 0; key && k < def->ncol; k++) {
             at = def->col[k].pk == place + 1 ? k : at;
         }
-        char *name = sqlite3_mprintf("%s\"%w\"", place > 0 ? ", " : "", def->col[at].name);
+        char *name = sqlite3_mprintf("%s\"%w\"%s", place > 0 ? ", " : "", def->col[at].name,
+                                     key ? mm_column_collate(&def->col[at], def->col[at].coll) : "");
         mm_buf_str(out, name != NULL ? name : "");
         out->rc = name == NULL ? SQLITE_NOMEM : out->rc;
         sqlite3_free(name);

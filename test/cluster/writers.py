@@ -194,6 +194,51 @@ def null_for_a_key(mode, a, b):
         check("%s: every table of %s is still watched" % (mode, n.name), not bad, bad)
 
 
+COLLATED = {
+    "kb(k TEXT NOT NULL COLLATE NOCASE, v, PRIMARY KEY (k COLLATE BINARY))": (
+        "INSERT INTO kb VALUES ('a', 1), ('A', 2), ('b', 3)", "UPDATE kb SET v = 9 WHERE v = 1", "UPDATE kb SET k = 'B' WHERE v = 3",
+        "UPDATE OR REPLACE kb SET k = 'A' WHERE v = 9", "INSERT OR REPLACE INTO kb VALUES ('a', 5)", "UPDATE kb SET k = k || 'x'",
+        "DELETE FROM kb WHERE v = 9"),
+    "kn(k TEXT NOT NULL, v, PRIMARY KEY (k COLLATE NOCASE))": (
+        "INSERT INTO kn VALUES ('a', 1), ('b', 2), ('c', 3)", "INSERT OR REPLACE INTO kn VALUES ('A', 4)",
+        "UPDATE OR REPLACE kn SET k = 'B' WHERE v = 4", "UPDATE kn SET k = 'b' WHERE k = 'B'", "DELETE FROM kn WHERE k = 'c'"),
+    "kw(k NOT NULL COLLATE NOCASE, j COLLATE RTRIM NOT NULL, v, PRIMARY KEY (k COLLATE BINARY, j COLLATE NOCASE)) WITHOUT ROWID": (
+        "INSERT INTO kw VALUES ('a', 'x', 1), ('A', 'x', 2), ('a', 'x ', 3), ('A', 'y', 4)", "UPDATE OR REPLACE kw SET j = 'X' WHERE v = 3",
+        "UPDATE OR REPLACE kw SET k = 'A' WHERE v = 3", "DELETE FROM kw WHERE v = 4", "UPDATE kw SET v = v + 10"),
+    "un(id INTEGER PRIMARY KEY, u COLLATE NOCASE, v); CREATE UNIQUE INDEX un_u ON un(u COLLATE BINARY)": (
+        "INSERT INTO un VALUES (1, 'a', 1), (2, 'A', 2)", "UPDATE OR REPLACE un SET u = 'A' WHERE id = 1",
+        "INSERT OR REPLACE INTO un VALUES (5, 'A', 5), (6, 'a', 6)"),
+    "ub(id INTEGER PRIMARY KEY, u, v); CREATE UNIQUE INDEX ub_u ON ub(u COLLATE NOCASE)": (
+        "INSERT INTO ub VALUES (1, 'a', 1), (2, 'b', 2)", "INSERT OR REPLACE INTO ub VALUES (3, 'A', 3)",
+        "UPDATE OR REPLACE ub SET u = 'B' WHERE id = 3")}
+
+
+def other_collations(mode, a, b):
+    """Keys and UNIQUE indexes that compare otherwise than their columns do by themselves."""
+    for n in (a, b):
+        for text in COLLATED:
+            for step in ("CREATE TABLE " + text).split("; "):
+                n.sql(step)
+        n.watch_all()
+        n.sync()
+    shell = sqlite3.connect(a.db, isolation_level=None, timeout=5)
+    twin = sqlite3.connect(":memory:", isolation_level=None)
+    for text, steps in COLLATED.items():
+        twin.executescript("CREATE TABLE " + text)
+        for step in steps:
+            shell.execute(step)
+            twin.execute(step)
+            a.sync()
+        name = text[:2]
+        b.sync()
+        rows = [sorted(sqlite3.connect(n.db).execute("SELECT * FROM " + name).fetchall()) for n in (a, b)]
+        want = sorted(twin.execute("SELECT * FROM " + name).fetchall())
+        check("%s: %s holds what SQLite alone makes of it, here and there" % (mode, name), rows == [want, want], (rows, want))
+    shell.close()
+    kinds = peek(b.db, "SELECT kind, name FROM __marmot__conflict")
+    check(mode + ": and none of it is a conflict", kinds == [], kinds)
+
+
 def younger(a, b):
     """An UPDATE of nothing but a column that was added just before, with keys."""
     for n in (a, b):
@@ -242,6 +287,7 @@ def main():
             a.sync()
             wait_equal([a, b])
             ok(mode + ": and the other node, too")
+            other_collations(mode, a, b)
             null_for_a_key(mode, a, b)
             younger(a, b)
             if mode == "auto":
