@@ -230,20 +230,32 @@ bool mm_target_many_pays(struct mm_target *t, sqlite3 *db, size_t rows, struct m
     return t->take[0] != NULL && !mm_target_searches(db, sqlite3_sql(t->take[0]));
 }
 
+struct asked {
+    struct mm_target *t;
+    sqlite3 *db;
+    const struct mm_value *row;
+    struct mm_err *err;
+};
+
+static bool is_there(void *arg, int64_t rowid)
+{
+    const struct asked *q = arg;
+    q->t->held_rowid = rowid;
+    sqlite3_bind_int64(q->t->by_rowid, 1, rowid);
+    bool is = mm_db_step(q->t->by_rowid, q->err) && row_is(q->t, q->t->by_rowid, 0, q->row, q->err);
+    sqlite3_reset(q->t->by_rowid);
+    return is;
+}
+
 /* One of the places that were found, if it is this row. */
 static bool take_found(struct mm_target *t, sqlite3 *db, const char *rowid, const struct mm_value *row,
                        struct mm_err *err)
 {
-    bool found = false;
+    struct asked q = { t, db, row, err };
     if (t->by_rowid == NULL && err->rc == SQLITE_OK) {
         t->by_rowid = make_by_rowid(t, rowid, db, err);
     }
-    while (!found && err->rc == SQLITE_OK && mm_target_many_next(t, row, &t->held_rowid)) {
-        sqlite3_bind_int64(t->by_rowid, 1, t->held_rowid);
-        found = mm_db_step(t->by_rowid, err) && row_is(t, t->by_rowid, 0, row, err);
-        sqlite3_reset(t->by_rowid);
-    }
-    return found;
+    return err->rc == SQLITE_OK && mm_target_many_take(t, row, is_there, &q);
 }
 
 bool mm_target_take_one(struct mm_target *t, sqlite3 *db, const struct mm_value *row, bool last, struct mm_err *err)

@@ -27,7 +27,9 @@ int mm_target_run_new(struct mm_target *t, sqlite3 *db, sqlite3_stmt **kept, con
 
 /* True when an index answers this SELECT. */
 bool mm_target_searches(sqlite3 *db, const char *sql);
-/* The next place that was found for the row; it may be another row's of the same hash. */
-bool mm_target_many_next(struct mm_target *t, const struct mm_value *row, int64_t *rowid);
+/* Takes a place that was found for the row, the first that `is` says yes to: others may be
+** another row's of the same hash, and stay. */
+typedef bool mm_target_is(void *arg, int64_t rowid);
+bool mm_target_many_take(struct mm_target *t, const struct mm_value *row, mm_target_is *is, void *arg);
 
 #endif

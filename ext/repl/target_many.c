@@ -25,6 +25,14 @@ struct mm_many {
     uint32_t n, cap;
 };
 
+/* What comes in at the top goes down again: a product alone moves bits up only, and two rows
+** whose numbers differ in two signs would have one hash. */
+static uint64_t mix(uint64_t h, uint64_t value)
+{
+    h = (h ^ value) * 0x9e3779b97f4a7c15ULL;
+    return h ^ (h >> 32);
+}
+
 uint64_t mm_target_hash(const struct mm_value *row, int ncol)
 {
     uint64_t h = 14695981039346656037ULL;
@@ -32,13 +40,13 @@ uint64_t mm_target_hash(const struct mm_value *row, int ncol)
         const uint8_t *p = row[k].type == SQLITE_TEXT || row[k].type == SQLITE_BLOB ? row[k].u.p : NULL;
         bool number = row[k].type == SQLITE_INTEGER || row[k].type == SQLITE_FLOAT;
         uint8_t type = row[k].type == MM_UNDEF ? SQLITE_NULL : row[k].type;
-        h = (h ^ type) * 1099511628211ULL;
-        h = (h ^ (number ? (uint64_t)row[k].u.i : p != NULL ? row[k].len : 0)) * 1099511628211ULL;
+        h = mix(h, type);
+        h = mix(h, number ? (uint64_t)row[k].u.i : p != NULL ? row[k].len : 0);
         for (uint32_t j = 0; p != NULL && j < row[k].len; j++) {
             h = (h ^ p[j]) * 1099511628211ULL;
         }
     }
-    return h ^ (h >> 29);
+    return mix(h, 0);
 }
 
 static struct slot *slot_of(struct mm_many *m, uint64_t hash)
@@ -130,14 +138,15 @@ int mm_target_many_find(struct mm_target *t, sqlite3 *db, size_t rows, struct mm
     return err->rc;
 }
 
-bool mm_target_many_next(struct mm_target *t, const struct mm_value *row, int64_t *rowid)
+bool mm_target_many_take(struct mm_target *t, const struct mm_value *row, mm_target_is *is, void *arg)
 {
     struct slot *s = slot_of(t->many, mm_target_hash(row, t->def->ncol) | 1);
-    if (s->hash == 0 || s->first == 0) {
-        return false;
+    for (uint32_t *at = &s->first; s->hash != 0 && *at != 0; at = &t->many->place[*at - 1].next) {
+        const struct place *p = &t->many->place[*at - 1];
+        if (is(arg, p->rowid)) {
+            *at = p->next;
+            return true;
+        }
     }
-    const struct place *p = &t->many->place[s->first - 1];
-    *rowid = p->rowid;
-    s->first = p->next;
-    return true;
+    return false;
 }

@@ -12,7 +12,7 @@ from marmot_test import *  # noqa: E402,F403
 from cluster_hosts import *  # noqa: E402,F403
 
 SCHEMA = ("CREATE TABLE bag(a, b TEXT COLLATE NOCASE); CREATE TABLE named(id TEXT PRIMARY KEY, v);"
-          "CREATE TABLE pair(x, y, v, PRIMARY KEY (x, y)); CREATE TABLE plain(id INTEGER PRIMARY KEY, v);")
+          "CREATE TABLE points(x REAL, y REAL, v); CREATE TABLE pair(x, y, v, PRIMARY KEY (x, y)); CREATE TABLE plain(id INTEGER PRIMARY KEY, v);")
 VALUES = [None, 1, 1.0, "a", "A", b"a", "", 2, "a\0b"]
 ROUNDS = 120
 
@@ -46,6 +46,20 @@ def transaction(rng, number):
 
 def conflicts(node):
     return peek(node.db, "SELECT seq, node, kind, name, key, lost, won FROM __marmot__conflict ORDER BY seq, id")
+
+
+def opposite_signs(nodes):
+    """Rows that differ in two signs alone, many of them in one transaction."""
+    a, b, _ = nodes
+    before = conflicts(a)
+    a.many("INSERT INTO points VALUES (?, ?, 0)", [[s * (k + 0.5), t * (k + 0.25)] for k in range(10) for s in (1, -1) for t in (1, -1)])
+    for node, text in ((a, "SELECT 1"), (b, "UPDATE points SET v = 1"), (a, "DELETE FROM points WHERE x > 0"), (b, "UPDATE points SET v = x + y")):
+        node.sql(text)
+        node.sync()
+        for n in nodes:
+            n.sync()
+    rows = wait_equal(nodes)["points"][1]
+    check("rows that differ in their signs are told apart", len(rows) == 20 and conflicts(a) == before, (rows[:3], conflicts(a)[:3]))
 
 
 def blob_io(ws):
@@ -90,6 +104,7 @@ def main():
               [[row for row in log if row not in logs[0]][:3] for log in logs])
         check("all tables are watched", all(t["state"] == "watched" for t in nodes[0].status()["tables"]),
               nodes[0].status()["tables"])
+        opposite_signs(nodes)
         blob_io(ws)
         for n in nodes:
             n.quit()
