@@ -158,7 +158,7 @@ static void load_column(sqlite3 *db, struct mm_table *t, const struct looks *l, 
 
 const char *mm_column_collate(const struct mm_column *c, uint8_t coll)
 {
-    return coll == c->own_coll       ? ""
+    return coll == c->own_coll      ? ""
            : coll == MM_COLL_NOCASE ? " COLLATE NOCASE"
            : coll == MM_COLL_RTRIM  ? " COLLATE RTRIM"
                                     : " COLLATE BINARY";
