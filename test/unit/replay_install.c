@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "snapshot/install.h"
+#include "store/policy.h"
 #include "store/watch.h"
 #include "test/model/cases.h"
 #include "test/model/memory_vfs.h"
@@ -103,12 +104,105 @@ static void beside_what_stays_out(void)
     world_close(&w);
 }
 
+/* Node 1 takes all of the copy; `why` (may be NULL) is what it says when it does not. */
+static bool take_all(struct world *w, bool fresh, const char *why)
+{
+    struct mm_diff_table table[WORLD_TABLES];
+    struct mm_diff diff = { .table = table };
+    struct mm_work work = { 0 };
+    struct mm_err err;
+    int64_t given_up;
+    mm_err_init(&err);
+    for (int k = 0; k < w->ndef[0]; k++) {
+        table[diff.n++] = (struct mm_diff_table){
+            .name = (char *)w->def[0][k].name, .mode = MM_DIFF_ALL, .captured = true, .rows = 1
+        };
+    }
+    struct mm_install in = { .copy = copy_path,
+                             .diff = &diff,
+                             .fresh = fresh,
+                             .cluster_id = "00000000000000000000000000000001",
+                             .work = &work };
+    mm_install_run(&w->node[1].r, &in, &given_up, &err);
+    if (why == NULL ? err.rc != SQLITE_OK : err.rc != SQLITE_MISMATCH || strstr(err.msg, why) == NULL) {
+        snprintf(w->why, sizeof w->why, "it says %d %.400s", err.rc, err.msg);
+        return false;
+    }
+    return true;
+}
+
+static int64_t incarnation(struct world *w)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    return mm_head_incarnation(w->node[1].app, &err);
+}
+
+/* Rules, the cluster's list, and that a table that waited has joined, come with the rows. */
+static void with_the_state(bool fresh)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_run(&w, 0, "BEGIN IMMEDIATE");
+    mm_policy_request(w.node[0].app, "plain", "a", MM_POLICY_DELTA, &err);
+    case_run(&w, 0, "COMMIT; UPDATE plain SET b = 'new' WHERE id = 1");
+    case_turns(&w, 0);
+    mm_watchlist_add(w.node[0].app, "extra", 1, 5, &err);
+    copy_of(&w, 0);
+    mm_watch_set(w.node[1].r.db, "plain", MM_STALE, "it waits", &err);
+    mm_watch_set_joined_seq(w.node[1].r.db, "plain", MM_SEQ_BEFORE, &err);
+    mm_targets_forget(w.node[1].r.targets);
+    int64_t before = incarnation(&w);
+    sqlite3 *app = w.node[1].app;
+    case_check("a copy is taken", take_all(&w, fresh, NULL) && case_shard(&w, 1)->pos.seq == net_end(w.net, 1), w.why);
+    case_check("with its rows", case_answer(&w, 1, "SELECT b = 'new' FROM plain WHERE id = 1") == 1, w.why);
+    case_check("its rules", mm_policy_get(app, "plain", "a", &err) == MM_POLICY_DELTA, w.why);
+    case_check("the cluster's list", mm_watchlist_seq(app, "extra", &err) == 5, w.why);
+    case_check("and what waited has joined",
+               mm_watch_get(app, "plain", NULL, &err) == MM_WATCHED && mm_watch_joined_seq(app, "plain", &err) == 1,
+               w.why);
+    case_check("a new epoch has new numbers, the same one the old", (incarnation(&w) != before) == fresh, w.why);
+    case_check("no error", err.rc == SQLITE_OK, err.msg);
+    world_close(&w);
+}
+
+/* The copy lacks what this node had sent, and its outbox has it no more; or what another node
+** had: in a new epoch nobody would send that again. */
+static void lacking(bool own)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    copy_of(&w, 0);
+    case_run(&w, own, "UPDATE plain SET b = 'lost' WHERE id = 1");
+    case_rest(&w);
+    case_rest(&w);
+    net_now_us += INT64_C(100000000);
+    case_run(&w, own, "UPDATE plain SET a = 'lost' WHERE id = 1");
+    case_rest(&w);
+    case_rest(&w);
+    net_now_us += INT64_C(100000000);
+    case_rest(&w);
+    case_check(own ? "a copy without what the outbox has no more is refused"
+                   : "so is a new epoch that lacks another node's changes",
+               take_all(&w, !own, own ? "its outbox no longer holds" : "new epoch does not"), w.why);
+    case_check("and nothing was taken",
+               case_answer(&w, 1, "SELECT a = 'lost' AND b = 'lost' FROM plain WHERE id = 1") == 1, w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     struct world w;
     mm_log_silence();
     world_prepare();
     beside_what_stays_out();
+    with_the_state(false);
+    with_the_state(true);
+    lacking(true);
+    lacking(false);
     case_open(&w, 1, 2, false);
     case_rest(&w);
     memory_remove(copy_path);

@@ -377,6 +377,26 @@ static void what_it_says(void)
     case_finish(&w, "and all end equal that read it");
 }
 
+/* What is acknowledged and has not come back counts as under way. */
+static void so_many(void)
+{
+    struct world w;
+    char why[100];
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    for (int k = 0; k < MM_WINDOW + 10; k++) {
+        write_row(&w, 0, 100 + k);
+    }
+    case_act(&w, WORLD_PUMP, 0);
+    int first = case_met(&w, 0, INT_MAX, NET_STORED);
+    case_act(&w, WORLD_ACK, 0);
+    case_act(&w, WORLD_PUMP, 0);
+    int more = case_met(&w, 0, INT_MAX, NET_STORED);
+    snprintf(why, sizeof why, "%d, then %d", first, more);
+    case_check("so many are under way as may be", first == MM_WINDOW && more == 0, why);
+    case_finish(&w, "and all end equal with all of them");
+}
+
 /* Some parts count; then a table is left out here, and the rest would be of another body. */
 static void another_body(void)
 {
@@ -426,6 +446,7 @@ int main(void)
     two_incarnations();
     other_epoch();
     what_it_says();
+    so_many();
     another_body();
     return case_end();
 }
