@@ -71,6 +71,9 @@ void naive_init(struct naive *s, const struct naive_def *def, int n);
 void naive_free(struct naive *s);
 void naive_copy(struct naive *to, const struct naive *from); /* rows and policies */
 
+/* All of it. */
+void naive_clone(struct naive *to, const struct naive *from);
+
 bool naive_policies(const struct naive *s); /* some column has another than 'last' */
 
 /* One message at its place. */

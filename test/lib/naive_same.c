@@ -1,6 +1,7 @@
 /* Two states of the naive fold side by side. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "test/lib/naive_fold.h"
 
@@ -56,4 +57,33 @@ bool naive_same(const struct naive *a, const struct naive *b, char *why, size_t 
         }
     }
     return true;
+}
+
+static void *twin(const void *p, size_t n)
+{
+    void *copy = malloc(n + 1);
+    if (copy == NULL) {
+        fprintf(stderr, "naive_same: out of memory\n");
+        exit(2);
+    }
+    if (n > 0) {
+        memcpy(copy, p, n);
+    }
+    return copy;
+}
+
+void naive_clone(struct naive *to, const struct naive *from)
+{
+    naive_copy(to, from);
+    to->norigin = from->norigin;
+    to->origin = twin(from->origin, from->norigin * sizeof *from->origin);
+    for (size_t k = 0; k < from->norigin; k++) {
+        to->origin[k].parts =
+            from->origin[k].parts != NULL ? twin(from->origin[k].parts, from->origin[k].parts_len) : NULL;
+    }
+    to->naccepted = from->naccepted;
+    to->accepted = twin(from->accepted, from->naccepted * sizeof *from->accepted);
+    to->seq = from->seq;
+    to->epoch = from->epoch;
+    to->over = from->over;
 }

@@ -58,6 +58,7 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_LOSE] = world_random(&other) % 2 == 0 ? 4 : 0;
         here[WORLD_LACK] = world_random(&other) % 2 == 0 ? 4 : 0;
         here[WORLD_NEW] = world_random(&other) % 2 == 0 ? 3 : 0;
+        here[WORLD_SEED] = world_random(&other) % 3 == 0 ? 2 : 0;
         here[WORLD_PAST] = world_random(&other) % 2 == 0 ? 5 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
@@ -169,7 +170,9 @@ static void run(void *arg)
                               .commits = (long)w->ncommit,
                               .brought = w->brought,
                               .mended = w->mended,
-                              .newcomers = w->newcomers };
+                              .newcomers = w->newcomers,
+                              .epochs = w->epoch - 1,
+                              .rejoined = w->rejoined };
     memcpy(j->o->why, w->why, sizeof w->why);
 }
 

@@ -18,7 +18,7 @@ const char *world_act_name(enum world_act a)
                                                    "break", "ack",  "flush",  "cut",      "restart", "hold",
                                                    "time",  "turn", "backup", "setback",  "copy",    "policy",
                                                    "old",   "end",  "again",  "snapshot", "purge",   "bring",
-                                                   "lose",  "lack", "new",    "past" };
+                                                   "lose",  "lack", "new",    "seed",     "past" };
     return names[a];
 }
 
@@ -103,6 +103,7 @@ void world_open(struct world *w, uint64_t seed)
     w->compress = world_random(&seed) % 4 == 0;
     w->nnode = 2 + (int)(world_random(&seed) % 2);
     w->kind = world_random(&seed) % 4 == 0;
+    w->epoch = 1;
     w->net = net_open(w->shards);
     net_forget_keys();
     const struct world_founding *f = world_founding(w->kind);
@@ -138,6 +139,9 @@ void world_close(struct world *w)
         for (int s = 0; s < w->shards; s++) {
             naive_free(&w->node[k].base[s]);
         }
+    }
+    for (int s = 0; s < w->shards; s++) {
+        naive_free(&w->seed[s].base);
     }
     world_snapshots_close(w);
     net_close(w->net);
@@ -211,7 +215,7 @@ static void set_back(struct world *w, struct world_node *n, uint64_t seed)
 
 static void copy_node(struct world *w, struct world_node *n)
 {
-    if (w->nnode == WORLD_NODES || w->alone || !n->r.joined) {
+    if (w->nnode == WORLD_NODES || w->alone || !n->r.joined || w->epoch > 1) {
         return;
     }
     w->copied = true;
@@ -331,6 +335,9 @@ void world_act(struct world *w, const struct world_step *step)
     case WORLD_NEW:
         world_new(w, seed);
         break;
+    case WORLD_SEED:
+        world_seed_epoch(w, n, seed);
+        break;
     case WORLD_PAST:
         world_past(w, n, seed);
         break;
@@ -409,7 +416,7 @@ void world_settle(struct world *w)
         }
     }
     world_check_commits(w);
-    for (int s = 0; s < w->shards && !w->failed; s++) {
+    for (int s = 0; s < w->shards && !w->failed && w->epoch == 1; s++) { /* some are of what an epoch left */
         world_check_parts(w, s);
     }
     if (!w->failed && !w->again && !w->jumped) { /* what is read again is recorded again */

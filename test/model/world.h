@@ -24,13 +24,17 @@ struct world_bring {
     bool mend;   /* to find what was written past the capture, */
     int64_t mend_rows;
     struct mm_reconcile *mender;
-    bool due;  /* the log has gone on without this node: nothing else is done before */
-    bool lost; /* or the log has lost what it had folded */
+    int64_t epoch; /* of the snapshot */
+    int64_t upto;  /* outbox id at the comparison */
+    bool due;      /* the log has gone on without this node: nothing else is done before */
+    bool lost;     /* or the log has lost what it had folded */
     bool held;
     struct mm_scratch scratch; /* of BRING_OPEN */
     struct mm_work work;
     struct mm_diff diff; /* of BRING_READY */
 };
+
+enum world_rejoin { REJOIN_NOT, REJOIN_ADOPT, REJOIN_MERGE };
 
 struct world_node {
     char path[128];
@@ -51,7 +55,8 @@ struct world_node {
     int64_t backup_astray[WORLD_SHARDS];
     bool past, past_again; /* something was written past the capture; since it was last compared */
     bool backup_past;
-    bool newcomer, bare; /* it began without a row; without a table */
+    enum world_rejoin rejoin; /* into an epoch that lacks what is here */
+    bool newcomer, bare;      /* it began without a row; without a table */
     struct world_bring bring;
     int64_t astray[WORLD_SHARDS]; /* from here on the log has lost what it has folded, 0 = no such place */
 };
@@ -75,14 +80,19 @@ struct world {
     size_t ncommit;
     int64_t part_size;
     bool compress;
-    bool copied, alone;          /* a file was copied; none is any more */
-    bool again;                  /* some table began anew, or waited for a copy */
-    bool lost;                   /* the log has lost its end: nothing leaves an outbox any more */
-    bool jumped;                 /* some node took content from a copy, in which no conflicts are */
+    bool copied, alone; /* a file was copied; none is any more */
+    bool again;         /* some table began anew, or waited for a copy */
+    bool lost;          /* the log has lost its end: nothing leaves an outbox any more */
+    bool jumped;        /* some node took content from a copy, in which no conflicts are */
+    int64_t epoch;      /* 1, or the one that a node has seeded: */
+    struct {            /* of each shard where it begins, and with what */
+        int64_t at;
+        struct naive base;
+    } seed[WORLD_SHARDS];
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
     char why[512];
-    long folded, reloads, busy, conflicts, brought, mended, newcomers; /* for the summary */
+    long folded, reloads, busy, conflicts, brought, mended, newcomers, rejoined; /* for the summary */
 };
 
 enum world_act {
@@ -113,6 +123,7 @@ enum world_act {
     WORLD_LOSE,  /* the server loses the end of a stream, behind some snapshot */
     WORLD_LACK,  /* a table has lost its content and waits for a copy */
     WORLD_NEW,   /* a node begins with an empty file, or empty tables */
+    WORLD_SEED,  /* a node begins a new epoch with what it holds */
     WORLD_PAST,  /* somebody writes to a node's file past the capture */
     WORLD_ACTS
 };

@@ -60,6 +60,10 @@ void world_bring_look(struct world *w, struct world_node *n)
         world_bring_due(n, false);
         return;
     }
+    if (world_epoch_due(w, n)) {
+        world_bring_due(n, true);
+        return;
+    }
     for (int k = 0; n->r.shard != NULL && k < n->r.nshard && w->lost && !n->bring.lost; k++) {
         if (n->r.shard[k].pos.seq > net_end(w->net, k + 1)) {
             world_bring_due(n, true);
@@ -95,7 +99,8 @@ static void hold(struct world_node *n)
 
 static void failed(struct world *w, struct world_node *n, const char *what, const struct mm_err *err)
 {
-    if (!fault_came()) {
+    bool left = err->rc == SQLITE_NOTFOUND && w->epoch > n->bring.epoch; /* its log ended meanwhile */
+    if (!fault_came() && !left) {
         world_fail(w, "%s of node %lld: %d %s", what, (long long)n->id, err->rc, err->msg);
     }
     go_on(w, n);
@@ -152,16 +157,18 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
     if (w->kept[0] != NULL && (world_snapshot_usable(w, w->kept[which]) || w->kept[1] != NULL)) {
         which = world_snapshot_usable(w, w->kept[which]) ? which : !which;
     }
+    which = w->epoch > 1 && w->kept[which]->epoch < w->epoch ? 0 : which;
     const struct mm_manifest *m = w->kept[which];
     bool from_nothing = m == NULL || !world_snapshot_usable(w, m);
     bool exact = b->tables || b->mend;
-    if (from_nothing ? n->r.joined : exact && ahead(w, m, n)) { /* it would wait for the node */
+    if (from_nothing ? n->r.joined || w->epoch > 1 : exact && ahead(w, m, n)) { /* it would wait for the node */
         return;
     }
     world_node_flush(w, n);
     copy_path(n, path);
     struct mm_scratch_options o = { path, NULL, world_options(w, n), &bus, &b->work, exact };
     b->stage = BRING_OPEN;
+    b->epoch = from_nothing ? 1 : m->epoch;
     if (from_nothing) {
         struct mm_err none;
         mm_err_init(&none);
@@ -220,6 +227,7 @@ static void compare(struct world *w, struct world_node *n)
     n->past_again = n->past_again && !b->mend;
     mm_scratch_replay(&b->scratch, at, &err);
     mm_diff_run(&b->diff, &o, &b->scratch, &err);
+    b->upto = world_outbox_last(n);
     bool waits = waits_for_snapshot(n);
     for (int k = 0; k < w->shards && err.rc == SQLITE_OK && !w->failed && !b->tables && !b->mend && !waits; k++) {
         world_check_content(w, b->scratch.r.db, k, b->scratch.r.shard[k].pos.seq, "a copy");
@@ -263,12 +271,17 @@ static void install(struct world *w, struct world_node *n)
     int64_t given_up = 0;
     struct mm_err err;
     copy_path(n, path);
+    bool fresh = n->r.joined && b->epoch > n->r.epoch && !b->tables && !b->mend;
     struct mm_install in = {
         .copy = path,
         .diff = &b->diff,
         .cluster_id = WORLD_CLUSTER,
         .work = &b->work,
         .watch_all = n->newcomer,
+        .fresh = fresh,
+        .give_up = fresh && n->rejoin == REJOIN_ADOPT,
+        .merge = fresh && n->rejoin == REJOIN_MERGE,
+        .upto = b->upto,
         .take = b->tables ? take : NULL,
     };
     mm_err_init(&err);
@@ -281,6 +294,7 @@ static void install(struct world *w, struct world_node *n)
         return;
     }
     bool done = true;
+    int64_t before = world_outbox_last(n);
     if (b->mend) {
         done = world_mend_step(w, n, path, &err);
     } else if (err.rc == SQLITE_OK && (count > 0 || !b->tables)) {
@@ -290,12 +304,19 @@ static void install(struct world *w, struct world_node *n)
     }
     if ((err.rc & 0xff) == SQLITE_BUSY) {
         w->busy++;
+    } else if (err.rc == SQLITE_MISMATCH && in.fresh && n->rejoin == REJOIN_NOT) {
+        world_epoch_refused(n, (uint64_t)before);
+        go_on(w, n);
     } else if (err.rc != SQLITE_OK) {
         failed(w, n, b->mend ? "what was not captured" : "taking the copy's content", &err);
     } else if (done && b->mend) {
         go_on(w, n);
     } else if (done) {
         w->jumped = true;
+        if (in.fresh && n->rejoin != REJOIN_NOT) {
+            world_epoch_rejoined(w, n);
+            world_remember(w, n, before); /* the rows that existed only here */
+        }
         if (!b->tables && !fault_dead()) {
             memset(n->astray, 0, sizeof n->astray);
         }

@@ -79,15 +79,21 @@ void world_begin_base(struct world *w, int shard, struct naive *base)
     }
 }
 
-static void advance(struct world *w, int shard, struct naive *base, int64_t to)
+void world_advance(struct world *w, int shard, struct naive *base, int64_t to)
 {
+    int64_t seeded = w->seed[shard].at;
     if (base->seq > to) {
         naive_free(base);
         world_begin_base(w, shard, base);
     }
     while (base->seq < to) {
         const struct net_message *m = net_get(w->net, shard + 1, base->seq + 1);
-        naive_message(base, base->seq + 1, m->data, m->len, m->zstd);
+        if (base->seq + 1 == seeded) { /* from here on it is what the seeder held */
+            naive_free(base);
+            naive_clone(base, &w->seed[shard].base);
+        } else {
+            naive_message(base, base->seq + 1, m->data, m->len, m->zstd);
+        }
     }
 }
 
@@ -101,7 +107,7 @@ void world_check_content(struct world *w, sqlite3 *db, int shard, int64_t seq, c
     mm_err_init(&err);
     fault_pause(true); /* also while something of the step fails */
     world_begin_base(w, shard, &expected);
-    advance(w, shard, &expected, seq);
+    world_advance(w, shard, &expected, seq);
     naive_init(&real, w->def[shard], w->ndef[shard]);
     for (int t = 0; t < real.ntable && err.rc == SQLITE_OK; t++) {
         sqlite3_stmt *st = prepare(db, real.table[t].def->name, &err);
@@ -198,7 +204,7 @@ void world_check_node(struct world *w, struct world_node *n, const char *when)
         struct naive expected;
         struct naive real;
         char why[256];
-        advance(w, s, &n->base[s], n->r.shard[s].pos.seq);
+        world_advance(w, s, &n->base[s], n->r.shard[s].pos.seq);
         naive_copy(&expected, &n->base[s]);
         int pending = put_pending(w, n, &n->base[s], &expected);
         read_tables(w, n, s, &real);

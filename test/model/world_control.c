@@ -68,7 +68,8 @@ bool world_again(struct world *w, struct world_node *n, int table)
     struct mm_err err;
     mm_err_init(&err);
     int shard = mm_watch_shard(t->def->name, w->shards);
-    if (n->open || n->past || !n->r.joined || n->bring.held || n->r.reload_needed || !world_usable[table]) {
+    if (w->epoch > 1 || n->open || n->past || !n->r.joined || n->bring.held || n->r.reload_needed ||
+        !world_usable[table]) {
         return false;
     }
     /* What memory alone knows may be lost again: then something would be pending below the new rows. */

@@ -35,6 +35,7 @@ void world_node_begin(struct world *w, struct world_node *n, int64_t id);
 void world_read_first(sqlite3 *db, int kind); /* what all begin with */
 const struct naive_table *world_first(const struct world *w, int table);
 void world_begin_base(struct world *w, int shard, struct naive *base);
+void world_advance(struct world *w, int shard, struct naive *base, int64_t to);
 void world_check_node(struct world *w, struct world_node *n, const char *when);
 void world_check_states(struct world *w, struct world_node *n);
 void world_check_commits(struct world *w);
@@ -63,6 +64,8 @@ void world_node_restart(struct world *w, struct world_node *n);
 
 /* world_snapshot.c */
 extern const char *const world_kept_path[]; /* of w->kept */
+extern const char world_fresh_path[];
+void world_keep(struct world *w, const struct mm_manifest *m); /* the fresh one */
 struct mm_repl_options world_options(const struct world *w, const struct world_node *n);
 /* The log holds the messages that it ends with. */
 bool world_snapshot_usable(const struct world *w, const struct mm_manifest *m);
@@ -91,6 +94,13 @@ void world_record(struct world *w); /* the cluster's, before anybody asks for it
 void world_new(struct world *w, uint64_t seed);
 /* One that has not joined tries to: true when it needs a copy for that. */
 bool world_join(struct world *w, struct world_node *n);
+
+/* world_epoch.c */
+void world_seed_epoch(struct world *w, struct world_node *n, uint64_t seed);
+/* The cluster goes on in an epoch that the node is not in. */
+bool world_epoch_due(struct world *w, struct world_node *n);
+void world_epoch_refused(struct world_node *n, uint64_t seed);
+void world_epoch_rejoined(struct world *w, struct world_node *n);
 
 /* world_mend.c */
 void world_past(struct world *w, struct world_node *n, uint64_t seed);

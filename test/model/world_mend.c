@@ -32,7 +32,7 @@ bool world_mend_step(struct world *w, struct world_node *n, const char *copy, st
     int64_t before = world_outbox_last(n);
     bool done = b->mender != NULL && mm_reconcile_step(b->mender, &n->r, err);
     world_remember(w, n, before);
-    if (done && mm_reconcile_complete(b->mender)) {
+    if (done && mm_reconcile_complete(b->mender) && !fault_dead()) {
         n->past = n->past_again;
     }
     w->mended += done ? (long)mm_reconcile_rows(b->mender) : 0;

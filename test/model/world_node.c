@@ -206,6 +206,9 @@ void world_node_apply(struct world *w, struct world_node *n)
         }
         world_fail(w, "node %lld is lost: %s", (long long)n->id, err.msg);
         break;
+    case MM_APPLY_EPOCH:
+        world_bring_due(n, true);
+        break;
     case MM_APPLY_BLOCKED:
         world_fail(w, "node %lld is blocked: %s", (long long)n->id, err.msg);
         break;

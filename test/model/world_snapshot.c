@@ -11,7 +11,7 @@
 #include "test/model/world_int.h"
 
 const char *const world_kept_path[] = { "/newest.snap", "/older.snap" };
-static const char fresh_path[] = "/fresh.snap";
+const char world_fresh_path[] = "/fresh.snap";
 
 struct mm_repl_options world_options(const struct world *w, const struct world_node *n)
 {
@@ -25,14 +25,14 @@ struct mm_repl_options world_options(const struct world *w, const struct world_n
 
 /* --- taking one --- */
 
-static void keep(struct world *w, const struct mm_manifest *m)
+void world_keep(struct world *w, const struct mm_manifest *m)
 {
     struct mm_manifest *last = w->kept[1] != NULL ? w->kept[1] : malloc(sizeof *last);
     world_need(last != NULL, "memory");
     if (w->kept[0] != NULL) {
         memory_copy(world_kept_path[0], world_kept_path[1]);
     }
-    memory_copy(fresh_path, world_kept_path[0]);
+    memory_copy(world_fresh_path, world_kept_path[0]);
     w->kept[1] = w->kept[0];
     w->kept[0] = last;
     *last = *m;
@@ -43,7 +43,7 @@ static void check_fresh(struct world *w, const struct mm_manifest *m)
     struct mm_err err;
     mm_err_init(&err);
     fault_pause(true);
-    sqlite3 *db = mm_repl_connect(fresh_path, NULL, 0, &err);
+    sqlite3 *db = mm_repl_connect(world_fresh_path, NULL, 0, &err);
     for (int s = 0; s < w->shards && !w->failed; s++) {
         world_check_content(w, db, s, m->shard[s].seq, "a snapshot");
     }
@@ -55,7 +55,7 @@ void world_snapshot(struct world *w, struct world_node *n)
 {
     struct mm_manifest m;
     struct mm_work work = { 0 };
-    struct mm_take t = { n->path, NULL, fresh_path, world_options(w, n), &work };
+    struct mm_take t = { n->path, NULL, world_fresh_path, world_options(w, n), &work };
     struct mm_err err;
     mm_err_init(&err);
     bool may = n->bring.stage == BRING_NOT && !n->bring.held && !n->past && n->r.joined;
@@ -65,7 +65,7 @@ void world_snapshot(struct world *w, struct world_node *n)
     if (!may) {
         return;
     }
-    memory_remove(fresh_path);
+    memory_remove(world_fresh_path);
     world_node_flush(w, n);
     if (w->failed) {
         return;
@@ -73,12 +73,12 @@ void world_snapshot(struct world *w, struct world_node *n)
     if (mm_take_copy(&t, &m, &err) == SQLITE_OK) {
         check_fresh(w, &m);
         if (!w->failed && (w->kept[0] == NULL || mm_manifest_reaches(&m, w->kept[0]))) {
-            keep(w, &m);
+            world_keep(w, &m);
         }
     } else if (err.rc != SQLITE_BUSY && !(err.rc == SQLITE_ERROR && w->again) && !fault_came()) {
         world_fail(w, "a snapshot of node %lld: %d %s", (long long)n->id, err.rc, err.msg);
     }
-    memory_remove(fresh_path);
+    memory_remove(world_fresh_path);
 }
 
 void world_purge(struct world *w)
@@ -146,7 +146,7 @@ static int64_t lose_to(struct world *w, int shard, uint64_t *seed)
             return end;
         }
     }
-    if (m == NULL || m->shard[shard].seq >= end || !world_snapshot_usable(w, m)) {
+    if (w->epoch > 1 || m == NULL || m->shard[shard].seq >= end || !world_snapshot_usable(w, m)) {
         return end;
     }
     int64_t lost = 1 + (int64_t)(world_random(seed) % (uint64_t)(end - m->shard[shard].seq));

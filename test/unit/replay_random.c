@@ -33,7 +33,7 @@ struct task {
 };
 
 struct total {
-    long done, folded, reloads, busy, commits, brought, mended, newcomers;
+    long done, folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined;
 };
 
 static bool late(const struct task *t)
@@ -84,6 +84,8 @@ static bool work(const struct task *t, int worker, int workers, struct total *su
             sum->brought += o.brought;
             sum->mended += o.mended;
             sum->newcomers += o.newcomers;
+            sum->epochs += o.epochs;
+            sum->rejoined += o.rejoined;
         }
         schedule_close(&w);
     }
@@ -116,6 +118,8 @@ static bool share(const struct task *t, struct total *sum)
         sum->brought += sum[k].brought;
         sum->mended += sum[k].mended;
         sum->newcomers += sum[k].newcomers;
+        sum->epochs += sum[k].epochs;
+        sum->rejoined += sum[k].rejoined;
     }
     return good;
 }
@@ -160,9 +164,10 @@ int main(int argc, char **argv)
     bool good = t.count > SCHEDULE_BLOCK ? share(&t, sum) : work(&t, 0, 1, sum);
     if (good) {
         printf("ok replay_random: %ld schedules from seed %llu on, %ld transactions, %ld messages folded, %ld reloads, "
-               "%ld times busy, %ld copies taken, %ld rows that were not captured, %ld newcomers\n",
+               "%ld times busy, %ld copies taken, %ld rows that were not captured, %ld newcomers, %ld epochs, %ld "
+               "nodes that gave up or merged\n",
                sum->done, (unsigned long long)t.first, sum->commits, sum->folded, sum->reloads, sum->busy, sum->brought,
-               sum->mended, sum->newcomers);
+               sum->mended, sum->newcomers, sum->epochs, sum->rejoined);
     }
     return good ? 0 : 1;
 }
