@@ -263,6 +263,9 @@ static int compute_answer(struct mm_repl *r, struct mm_shard *s, struct mm_err *
     if (!sqlite3_get_autocommit(r->db)) {
         sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL);
     }
+    if (!sqlite3_get_autocommit(r->db)) { /* out of memory: it has read only */
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
     mm_buf_check(&s->answer, err, "a verify answer");
     if (err->rc != SQLITE_OK) {
         mm_buf_free(&s->answer);

@@ -102,6 +102,9 @@ static struct mm_msg_table *gather(struct mm_repl *r, size_t *n, struct mm_err *
         mm_err_init(&end);
         mm_db_exec(r->db, &end, "COMMIT");
     }
+    if (!sqlite3_get_autocommit(r->db)) { /* out of memory: it has read only */
+        sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    }
     *n = g.n;
     return g.table;
 }
