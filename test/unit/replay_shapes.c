@@ -66,6 +66,36 @@ static void younger_column(const char *table, const char *column)
     world_close(&w);
 }
 
+/* A new row of a node that does not have the column yet. */
+static void row_without_the_column(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "ALTER TABLE plain ADD COLUMN younger DEFAULT 5; ALTER TABLE uniq ADD COLUMN younger DEFAULT 5");
+    case_run(&w, 0, "INSERT INTO plain VALUES (60, 1, 'x'); INSERT INTO uniq VALUES (60, 'x', 1)");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("a row that was sent without a column has its default",
+               !w.failed && case_answer(&w, 1,
+                                        "SELECT count(*) FROM plain JOIN uniq USING (id) WHERE id = 60 AND"
+                                        " plain.younger = 5 AND uniq.younger = 5") == 1,
+               w.why);
+    case_run(&w, 1, "ALTER TABLE bag ADD COLUMN younger");
+    case_run(&w, 0, "DELETE FROM bag WHERE a = 'a'; INSERT INTO bag VALUES (1.0, 'x')");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("and is found again without it, where it has no key",
+               case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'a'") == 0, w.why);
+    case_run(&w, 0, "DELETE FROM bag WHERE typeof(a) = 'real'");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("by type and bytes",
+               case_answer(&w, 1, "SELECT group_concat(typeof(a)) = 'integer,integer' FROM bag WHERE a = 1") == 1,
+               w.why);
+    world_close(&w);
+}
+
 /* A row twice in the images of one transaction, in two shapes of its table: as it stood at first
 ** comes last. */
 static void images_of_two_shapes(void)
@@ -374,6 +404,7 @@ int main(void)
     younger_column("uniq", "v");
     image_of_part("plain", "a", "b");
     image_of_part("uniq", "u", "v");
+    row_without_the_column();
     images_of_two_shapes();
     pending_misfit();
     not_watched_any_more();

@@ -99,30 +99,49 @@ static void in_the_order_of_keys(void)
     case_finish(&w, "on all nodes");
 }
 
-/* A table with a key of two columns, the first of which ignores case. */
-static void make_pairs(struct world *w)
+/* One table more, on all nodes. */
+static void make_table(struct world *w, const char *name, const char *definition)
 {
     for (int k = 0; k < w->nnode; k++) {
         struct mm_repl *r = &w->node[k].r;
         struct mm_err err;
         mm_err_init(&err);
         mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
-        mm_watch_set(r->db, "pairs", MM_WATCHED, NULL, &err);
-        mm_watch_set_joined_seq(r->db, "pairs", 1, &err);
-        mm_watchlist_add(r->db, "pairs", 1, 1, &err);
-        mm_db_exec(r->db, &err,
-                   "CREATE TABLE pairs(x TEXT COLLATE NOCASE, y INTEGER, u UNIQUE, v, PRIMARY KEY (x, y)); COMMIT");
+        mm_watch_set(r->db, name, MM_WATCHED, NULL, &err);
+        mm_watch_set_joined_seq(r->db, name, 1, &err);
+        mm_watchlist_add(r->db, name, 1, 1, &err);
+        mm_db_exec(r->db, &err, "CREATE TABLE \"%w\"(%s); COMMIT", name, definition);
         mm_targets_forget(r->targets);
         case_check("a table", err.rc == SQLITE_OK, err.msg);
     }
 }
 
+/* The index of the key has another collation than its column. */
+static void key_of_another_collation(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    make_table(&w, "oddly", "k TEXT NOT NULL, v, PRIMARY KEY (k COLLATE NOCASE)");
+    case_run(&w, 0, "INSERT INTO oddly VALUES ('zoe', 1)");
+    case_run(&w, 1, "INSERT INTO oddly VALUES ('ZOE', 2)");
+    case_publish(&w, 0);
+    case_publish(&w, 1);
+    case_rest(&w);
+    case_rest(&w);
+    static const char one[] = "SELECT group_concat(v) = '2' FROM oddly";
+    case_check("keys are equal as their index has it", case_answer(&w, 0, one) == 1 && case_answer(&w, 1, one) == 1,
+               w.why);
+    world_close(&w);
+}
+
+/* A key of two columns, the first of which ignores case. */
 static void in_the_order_of_key_columns(void)
 {
     struct world w;
     case_open(&w, 1, 2, false);
     case_rest(&w);
-    make_pairs(&w);
+    make_table(&w, "pairs", "x TEXT COLLATE NOCASE, y INTEGER, u UNIQUE, v, PRIMARY KEY (x, y)");
     case_run(&w, 0, "INSERT INTO pairs VALUES ('a', 1, 'p', 0), ('a', 2, 'q', 0), ('B', 1, 'r', 0)");
     case_rest(&w);
     case_rest(&w);
@@ -241,6 +260,7 @@ int main(void)
     }
     in_the_order_of_keys();
     in_the_order_of_key_columns();
+    key_of_another_collation();
     what_is_told("plain", "b", 11, 22);
     what_is_told("uniq", "v", 11, 22);
     rows_that_follow_each_other(1);
