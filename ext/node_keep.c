@@ -14,7 +14,8 @@ static int64_t listed(struct mm_node *n, struct mm_err *err)
 {
     int count = 0;
     mm_gate_enter();
-    mm_watch_list_free(mm_watchlist_all(n->r.db, &count, err), count);
+    struct mm_watch_entry *list = mm_watchlist_all(n->r.db, &count, err);
+    mm_watch_list_free(list, count);
     mm_gate_leave();
     return count;
 }
