@@ -54,6 +54,8 @@ def planned(ws, rng, danger):
     plan["config"] = {"replication_log": {"shards": shards, "max_entries": most, "compress": rng.random() < 0.5,
                                           "part_size": rng.choice([65536, 524288])},
                       "autoincrement": plan["autoincrement"], "capture": plan["capture"], "snapshot": store}
+    # README, mode 'hook': a copy of the content that is brought in takes away what was written past it.
+    plan["past_hook"] = plan["capture"] == "hook" and most == 1000 and danger in ("none", "set_back", "unwatch")
     if danger in ("set_back", "unwatch"):
         plan["admin"] += [danger] * 3
     return plan
