@@ -31,6 +31,7 @@ struct mm_targets *mm_targets_open(sqlite3 *db, int shards, struct mm_err *err)
     s->shards = shards;
     s->cookie = -1;
     s->foreign = -1;
+    mm_target_held_function(db, err);
     return s;
 }
 
@@ -60,6 +61,7 @@ static void target_free(struct mm_target *t)
     mm_db_finalize(t->find);
     mm_db_finalize(t->by_rowid);
     mm_db_finalize(t->evict);
+    mm_target_held_free(t);
     mm_foreign_free(t->foreign);
     mm_target_many_end(t);
     mm_table_free(t->def);

@@ -20,10 +20,11 @@ struct mm_target {
     uint8_t *policy;                                 /* enum mm_policy of each local column; NULL: all are 'last' */
     sqlite3_stmt *select, *remove, *insert, *update; /* all columns; prepared on first use */
     sqlite3_stmt *add, *find, *by_rowid, *evict;     /* for mm_target_add and mm_target_holder */
-    int64_t held_rowid;                              /* of the row that mm_target_holder found */
-    sqlite3_stmt *take[2];                           /* deletes a row by all its columns: the first, the last */
-    struct mm_many *many;                            /* between mm_target_many_begin and _end */
-    struct mm_foreign *foreign;                      /* repl/foreign.h; NULL: not looked for yet */
+    sqlite3_value **held_key;   /* key columns of the row that mm_target_holder found, where it has no rowid */
+    int64_t held_rowid;         /* of the row that mm_target_holder found */
+    sqlite3_stmt *take[2];      /* deletes a row by all its columns: the first, the last */
+    struct mm_many *many;       /* between mm_target_many_begin and _end */
+    struct mm_foreign *foreign; /* repl/foreign.h; NULL: not looked for yet */
     struct mm_target *next;
 };
 

@@ -1,8 +1,11 @@
 /* Finding rows otherwise than by their key. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/db.h"
 #include "repl/target_int.h"
+
+static const char HELD[] = "mm_target";
 
 /* A name of the rowid that no column of the table takes. */
 static const char *rowid_name(const struct mm_target *t)
@@ -22,9 +25,51 @@ int mm_target_add(struct mm_target *t, sqlite3 *db, const struct mm_value *image
     return mm_target_run_new(t, db, &t->add, " ON CONFLICT DO NOTHING", image, err);
 }
 
-/* SQLite itself knows whom an index holds against a row: an upsert that changes
-** nothing tells. What it returns may be wrong in type (a whole REAL comes as
-** INTEGER), so only the identity is taken from it. */
+/* --- who stands in the way: an upsert finds it, the identity alone is taken from it --- */
+
+static void forget_key(struct mm_target *t)
+{
+    for (int k = 0; t->held_key != NULL && k < t->def->ncol; k++) {
+        sqlite3_value_free(t->held_key[k]);
+        t->held_key[k] = NULL;
+    }
+}
+
+void mm_target_held_free(struct mm_target *t)
+{
+    if (t->held_key != NULL) {
+        forget_key(t);
+        free(t->held_key);
+    }
+}
+
+/* __marmot__held(target, key columns): keeps the key of the row that it is asked of. */
+static void hold_key(sqlite3_context *ctx, int n, sqlite3_value **arg)
+{
+    struct mm_target *t = sqlite3_value_pointer(arg[0], HELD);
+    int at = 1;
+    for (int k = 0; t != NULL && k < t->def->ncol && at < n; k++) {
+        if (t->def->col[k].pk != 0) {
+            t->held_key[k] = sqlite3_value_dup(arg[at++]);
+            if (t->held_key[k] == NULL) {
+                sqlite3_result_error_nomem(ctx);
+                return;
+            }
+        }
+    }
+    sqlite3_result_int(ctx, 0);
+}
+
+int mm_target_held_function(sqlite3 *db, struct mm_err *err)
+{
+    int rc = sqlite3_create_function_v2(db, "__marmot__held", -1, SQLITE_UTF8 | SQLITE_DIRECTONLY, NULL, hold_key, NULL,
+                                        NULL, NULL);
+    return rc == SQLITE_OK ? err->rc : mm_db_fail(db, err, "making a function for replication");
+}
+
+/* SQLite itself knows whom an index holds against a row: an upsert that changes nothing
+** tells. Of a row without a rowid its WHERE asks for the key: what RETURNING gives of such
+** a table is rounded where a REAL column comes first (SQLite 3.40). */
 static sqlite3_stmt *make_find(const struct mm_target *t, const struct mm_value *image, const char *rowid, sqlite3 *db,
                                struct mm_err *err)
 {
@@ -37,11 +82,18 @@ static sqlite3_stmt *make_find(const struct mm_target *t, const struct mm_value 
     mm_target_insert(&b, t->def, image);
     mm_target_name(&b, " ON CONFLICT DO UPDATE SET ", t->def->col[same].name);
     mm_target_name(&b, " = ", t->def->col[same].name);
-    mm_buf_str(&b, " RETURNING ");
-    for (int k = 0; rowid == NULL && k < t->def->ncol; k++) {
-        mm_target_name(&b, k == 0 ? "" : ", ", t->def->col[k].name);
+    if (rowid != NULL) {
+        mm_buf_printf(&b, " RETURNING %s", rowid);
+    } else {
+        mm_buf_printf(&b, " WHERE __marmot__held(?%d", t->def->ncol + 1);
+        for (int k = 0; k < t->def->ncol; k++) {
+            if (t->def->col[k].pk != 0) {
+                mm_target_name(&b, ", ", t->def->name);
+                mm_target_name(&b, ".", t->def->col[k].name);
+            }
+        }
+        mm_buf_str(&b, ")");
     }
-    mm_buf_str(&b, rowid != NULL ? rowid : "");
     return mm_target_prepare(db, &b, image == NULL ? SQLITE_PREPARE_PERSISTENT : 0, err);
 }
 
@@ -67,12 +119,39 @@ static int borrow_row(const struct mm_target *t, sqlite3_stmt *st, struct mm_val
     return err->rc == SQLITE_OK;
 }
 
+/* The row whose key the upsert keeps. */
+static int read_by_key(struct mm_target *t, sqlite3 *db, sqlite3_stmt *find, struct mm_value *out, struct mm_err *err)
+{
+    if (t->held_key == NULL && (t->held_key = calloc((size_t)t->def->ncol, sizeof *t->held_key)) == NULL) {
+        mm_err_nomem(err);
+        return 0;
+    }
+    forget_key(t);
+    if (find != NULL) {
+        sqlite3_bind_pointer(find, t->def->ncol + 1, t, HELD, NULL);
+    }
+    mm_db_step(find, err);
+    bool all = err->rc == SQLITE_OK;
+    for (int k = 0; k < t->def->ncol && all; k++) {
+        if (t->def->col[k].pk != 0) {
+            all = t->held_key[k] != NULL;
+            if (all && !mm_value_from(&out[k], t->held_key[k])) {
+                all = mm_err_nomem(err) == SQLITE_OK;
+            }
+        }
+    }
+    return all && mm_target_read(t, db, out, out, err);
+}
+
 /* The found row itself, by its rowid or its key. */
 static int read_held(struct mm_target *t, sqlite3 *db, sqlite3_stmt *find, const char *rowid, struct mm_value *out,
                      struct mm_err *err)
 {
     if (rowid == NULL) {
-        return borrow_row(t, find, out, err) && mm_target_read(t, db, out, out, err);
+        return read_by_key(t, db, find, out, err);
+    }
+    if (!mm_db_step(find, err)) {
+        return 0;
     }
     t->held_rowid = sqlite3_column_int64(find, 0);
     if (t->by_rowid == NULL) {
@@ -97,7 +176,7 @@ int mm_target_holder(struct mm_target *t, sqlite3 *db, const struct mm_value *im
     }
     sqlite3_stmt *find = full ? t->find : make_find(t, image, rowid, db, err);
     mm_target_bind_row(t, db, find, image, err);
-    int found = mm_db_step(find, err) && read_held(t, db, find, rowid, out, err);
+    int found = read_held(t, db, find, rowid, out, err);
     if (!found) {
         mm_err_set(err, SQLITE_CORRUPT, "table %s: no row holds what an index says is held: run PRAGMA integrity_check",
                    t->name);

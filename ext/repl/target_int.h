@@ -25,6 +25,10 @@ bool mm_target_full(const struct mm_target *t, const struct mm_value *image); /*
 int mm_target_run_new(struct mm_target *t, sqlite3 *db, sqlite3_stmt **kept, const char *behind,
                       const struct mm_value *image, struct mm_err *err);
 
+/* For mm_target_holder: a function of the connection, and what a target keeps of it. */
+int mm_target_held_function(sqlite3 *db, struct mm_err *err);
+void mm_target_held_free(struct mm_target *t);
+
 /* True when an index answers this SELECT. */
 bool mm_target_searches(sqlite3 *db, const char *sql);
 /* Takes a place that was found for the row, the first that `is` says yes to: others may be

@@ -135,6 +135,26 @@ static void key_of_another_collation(void)
     world_close(&w);
 }
 
+/* Of a key whose first column is REAL an upsert's RETURNING rounds the others (SQLite 3.40). */
+static void key_of_large_numbers(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    make_table(&w, "large",
+               "a REAL NOT NULL, k INTEGER NOT NULL, u UNIQUE, PRIMARY KEY (a, k)) WITHOUT ROWID; SELECT (1");
+    case_run(&w, 0, "INSERT INTO large VALUES (1.5, 1152921504606846977, 'u')");
+    case_run(&w, 1, "INSERT INTO large VALUES (1.5, 1152921504606846979, 'u')");
+    case_publish(&w, 0);
+    case_publish(&w, 1);
+    case_rest(&w);
+    case_rest(&w);
+    static const char one[] = "SELECT group_concat(k) = '1152921504606846979' FROM large";
+    case_check("who holds a value is found by a key of large numbers behind a REAL",
+               !w.failed && case_answer(&w, 0, one) == 1 && case_answer(&w, 1, one) == 1, w.why);
+    world_close(&w);
+}
+
 /* A key of two columns, the first of which ignores case. */
 static void in_the_order_of_key_columns(void)
 {
@@ -261,6 +281,7 @@ int main(void)
     in_the_order_of_keys();
     in_the_order_of_key_columns();
     key_of_another_collation();
+    key_of_large_numbers();
     what_is_told("plain", "b", 11, 22);
     what_is_told("uniq", "v", 11, 22);
     rows_that_follow_each_other(1);
