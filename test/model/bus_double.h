@@ -61,6 +61,7 @@ void net_store(struct net *n, int shard, const void *data, size_t len, bool zstd
 void net_lose(struct net *n, int shard, int64_t end);
 /* The server holds the stream's messages up to there no more (the test still does). */
 void net_drop(struct net *n, int shard, int64_t upto);
+int64_t net_dropped(const struct net *n, int shard);
 
 /* Microseconds; each look at the clock lets `jitter` pass. */
 extern int64_t net_now_us;

@@ -46,6 +46,11 @@ void net_drop(struct net *n, int shard, int64_t upto)
     n->dropped[shard] = upto > n->dropped[shard] ? upto : n->dropped[shard];
 }
 
+int64_t net_dropped(const struct net *n, int shard)
+{
+    return n->dropped[shard];
+}
+
 void net_lose(struct net *n, int shard, int64_t end)
 {
     size_t count = (size_t)(n->end[shard] - end);

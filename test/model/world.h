@@ -24,10 +24,12 @@ struct world_bring {
     bool mend;   /* to find what was written past the capture, */
     int64_t mend_rows;
     struct mm_reconcile *mender;
-    int64_t epoch; /* of the snapshot */
-    int64_t upto;  /* outbox id at the comparison */
-    bool due;      /* the log has gone on without this node: nothing else is done before */
-    bool lost;     /* or the log has lost what it had folded */
+    int64_t epoch;   /* of the snapshot */
+    int64_t dropped; /* messages that the log had let go then */
+    bool passed;     /* something was written past the capture behind the comparison */
+    int64_t upto;    /* outbox id at the comparison */
+    bool due;        /* the log has gone on without this node: nothing else is done before */
+    bool lost;       /* or the log has lost what it had folded */
     bool held;
     struct mm_scratch scratch; /* of BRING_OPEN */
     struct mm_work work;

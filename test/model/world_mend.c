@@ -18,6 +18,7 @@ void world_past(struct world *w, struct world_node *n, uint64_t seed)
         world_need(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK, sqlite3_errmsg(db));
     }
     sqlite3_close(db);
+    n->bring.passed = n->bring.passed || n->bring.stage == BRING_READY;
     n->past = n->past_again = w->jumped = true;
 }
 
