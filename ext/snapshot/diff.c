@@ -301,6 +301,23 @@ static void weigh(struct mm_diff *d, struct mm_scratch *s, struct mm_err *err)
     }
 }
 
+/* A log that has lost its end and was filled again has other messages under the numbers
+** that the node has folded: with those in the copy, the node's rows would look like rows
+** that were not captured. */
+static void check_same_place(const struct mm_repl *copy, const struct mm_repl *live, struct mm_err *err)
+{
+    for (int k = 0; k < live->nshard && err->rc == SQLITE_OK; k++) {
+        const struct mm_position *a = &copy->shard[k].pos;
+        const struct mm_position *b = &live->shard[k].pos;
+        if (a->seq != b->seq || memcmp(a->digest, b->digest, sizeof a->digest) != 0 ||
+            (a->stamp != b->stamp && a->stamp != 0 && b->stamp != 0)) {
+            mm_err_set(err, SQLITE_NOTFOUND,
+                       "what this node has folded as message %lld of shard %d is another one in the log now",
+                       (long long)b->seq, k + 1);
+        }
+    }
+}
+
 int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_scratch *s, struct mm_err *err)
 {
     struct mm_repl live = { 0 };
@@ -313,6 +330,9 @@ int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_sc
         mm_moment_begin(live.db, o->work, err);
         mm_repl_open(&live, &o->repl, err);
         mm_db_exec(s->r.db, err, "BEGIN");
+        if (o->visible || o->tables) {
+            check_same_place(&s->r, &live, err);
+        }
         if (o->visible) {
             mm_shadow_follow(&s->r, &live, d->upto, 0, err);
         }

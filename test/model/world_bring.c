@@ -109,8 +109,9 @@ static int64_t dropped(const struct world *w)
 
 static void failed(struct world *w, struct world_node *n, const char *what, const struct mm_err *err)
 {
-    /* Its log ended, or forgot what the copy is of, meanwhile. */
-    bool left = err->rc == SQLITE_NOTFOUND && (w->epoch > n->bring.epoch || dropped(w) != n->bring.dropped);
+    /* Its log ended, or forgot what the copy or the node is of, meanwhile. */
+    bool left = err->rc == SQLITE_NOTFOUND &&
+                (w->epoch > n->bring.epoch || dropped(w) != n->bring.dropped || world_astray(w, n));
     /* A row was written past the capture, behind the comparison: that is made anew. */
     bool passed = (err->rc & 0xff) == SQLITE_CONSTRAINT && n->bring.passed;
     if (!fault_came() && !left && !passed) {
