@@ -169,7 +169,9 @@ static int apply_row(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
     if (kind != MM_CONFLICT_NONE) {
         mm_apply_conflict(db, v->t, how, kind, key, exists ? current : new, exists ? new : NULL, err);
     }
-    if (how->images != NULL && act != MM_FOLD_NOTHING) {
+    /* Also of a row that a policy leaves as it is: what is undone with this image may be what
+    ** the application has made of it (repl/shadow.h). */
+    if (how->images != NULL && (act != MM_FOLD_NOTHING || exists)) {
         mm_image_add(how->images, v->t, key, current);
     }
     /* The current row is borrowed from the open statement: the write comes

@@ -107,7 +107,8 @@ def tired(a, b, raw, store):
     check("later: a node that starts again has its whole patience", time.monotonic() - began > 9, time.monotonic() - began)
     b.sql("INSERT INTO t VALUES (-1, 'goes on')")
     b.sql("INSERT INTO later VALUES ('after', 'x', 9)")
-    check("later: other tables go on", b.sync(20000) == 1 and a.one("SELECT v FROM t WHERE id = -1") == "goes on", b.status())
+    check("later: other tables go on", b.sync(20000) == 1 and a.sync(20000) == 1 and
+          a.one("SELECT v FROM t WHERE id = -1") == "goes on", (a.status(), b.status()))
     check("later: its rows stay there until a copy comes", a.sql("SELECT k FROM later ORDER BY k") == [("both",), ("of a",)],
           a.sql("SELECT * FROM later"))
     b.kill()

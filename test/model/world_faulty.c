@@ -11,12 +11,14 @@ static void die(void *arg)
 bool world_act_faulty(struct world *w, const struct world_step *step, enum fault kind, long nth)
 {
     struct world_node *n = world_node_of(w, step);
+    bool past = n->past;
     fault_arm(kind, nth, die, n);
     world_act(w, step);
     bool came = fault_came();
     if (fault_dead()) {
         world_node_close(n);
         memory_died(n->path);
+        n->past = n->past_again = past || n->past; /* what was found of it may have died, too: a commit is not synced */
     }
     fault_arm(FAULT_NONE, 0, NULL, NULL);
     if (came && (n->r.db == NULL || step->act == WORLD_RESTART || kind == FAULT_DEATH)) {
