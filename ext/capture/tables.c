@@ -29,6 +29,7 @@ void mm_table_free(struct mm_table *t)
     for (int k = 0; k < t->ncol; k++) {
         free(t->col[k].name);
         free(t->col[k].decl);
+        free(t->col[k].instead);
     }
     for (int k = 0; k < t->nunique; k++) {
         free(t->unique[k].index);

@@ -1,5 +1,7 @@
 #include "capture/trigger.h"
 
+#include <string.h>
+
 #include "capture/trigger_int.h"
 #include "store/log.h"
 
@@ -88,6 +90,17 @@ static const char *set_collate(const struct mm_table *t, int set, int k)
     return mm_column_collate(c, set == BY_KEY ? c->coll : t->unique[set].coll[k]);
 }
 
+/* What the row will hold. OR REPLACE gives NOT NULL columns their default in place
+** of NULL only after the trigger has run. */
+static void put_coming(sqlite3_str *s, const struct mm_column *c, const char *row)
+{
+    bool instead = c->instead != NULL && strcmp(row, "NEW") == 0;
+    sqlite3_str_appendf(s, instead ? "coalesce(%s.\"%w\"," : "%s.\"%w\"", row, c->name);
+    if (instead) {
+        sqlite3_str_appendf(s, "%s)", c->instead);
+    }
+}
+
 /* "a"=OLD."a" AND .. over a set. */
 static void put_match(sqlite3_str *s, const struct mm_table *t, int set, const char *row)
 {
@@ -100,8 +113,10 @@ static void put_match(sqlite3_str *s, const struct mm_table *t, int set, const c
         sqlite3_str_appendf(s, "\"%w\".%s=%s.%s", t->name, rowid, row, rowid);
     }
     for (int k = 0; k < set_columns(t, set); k++) {
-        const char *name = set_column(t, set, k)->name;
-        sqlite3_str_appendf(s, "%s\"%w\"=%s.\"%w\"%s", k > 0 ? " AND " : "", name, row, name, set_collate(t, set, k));
+        const struct mm_column *c = set_column(t, set, k);
+        sqlite3_str_appendf(s, "%s\"%w\"=", k > 0 ? " AND " : "", c->name);
+        put_coming(s, c, row);
+        sqlite3_str_appendall(s, set_collate(t, set, k));
     }
 }
 

@@ -168,6 +168,7 @@ static bool settle(sqlite3 *db, bool look, struct mm_err *err)
         enum mm_trigger_mode mode = t != NULL ? mode_of(db, t, err) : MM_TRIGGER_NONE;
         if (mode != MM_TRIGGER_NONE) {
             mm_index_match(db, t, err);
+            mm_trigger_defaults(db, t, err);
         }
         bool good = t == NULL || (mode == MM_TRIGGER_NONE
                                       ? mm_db_int(db, err, 0,

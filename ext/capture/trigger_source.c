@@ -122,16 +122,41 @@ static bool settle_default(sqlite3_value *v, uint8_t affinity, struct mm_value *
     return true;
 }
 
+/* A column's default when it is a literal, else NULL: sqlite3_free. */
+static char *default_of(sqlite3 *db, const struct mm_table *t, const struct mm_column *c, struct mm_err *err)
+{
+    char *text = c->has_default
+                     ? mm_db_text(db, err, "SELECT dflt_value FROM pragma_table_xinfo(%Q, 'main') WHERE name = %Q",
+                                  t->name, c->name)
+                     : NULL;
+    if (text != NULL && !is_literal(text)) {
+        sqlite3_free(text);
+        text = NULL;
+    }
+    return text;
+}
+
+int mm_trigger_defaults(sqlite3 *db, struct mm_table *t, struct mm_err *err)
+{
+    for (int k = 0; k < t->ncol && err->rc == SQLITE_OK; k++) {
+        struct mm_column *c = &t->col[k];
+        char *text = c->not_null && c->instead == NULL ? default_of(db, t, c, err) : NULL;
+        c->instead = text != NULL ? strdup(text) : c->instead;
+        if (text != NULL && c->instead == NULL) {
+            mm_err_nomem(err);
+        }
+        sqlite3_free(text);
+    }
+    return err->rc;
+}
+
 /* What rows older than a column hold there, and what a key gets in place of NULL. */
 static void fill_column(struct mm_take *x, struct mm_source *s, int k)
 {
     const struct mm_column *c = &s->t->col[k];
     s->fill[k].type = SQLITE_NULL;
-    char *text = c->has_default ? mm_db_text(x->db, x->err,
-                                             "SELECT dflt_value FROM pragma_table_xinfo(%Q, 'main') WHERE name = %Q",
-                                             s->t->name, c->name)
-                                : NULL;
-    if (text != NULL && is_literal(text)) {
+    char *text = default_of(x->db, s->t, c, x->err);
+    if (text != NULL) {
         sqlite3_stmt *st =
             mm_db_prepare(x->db, x->err, 0, c->affinity == MM_AFF_TEXT ? "SELECT CAST(%s AS TEXT)" : "SELECT %s", text);
         struct mm_value v;

@@ -167,8 +167,10 @@ def altered_without_key(a, b):
 
 def null_for_a_key(mode, a, b):
     """SQLite looks at NOT NULL after the triggers: OR IGNORE leaves such rows as they are, OR REPLACE
-    gives them the column's default."""
+    gives them the column's default, and the row that holds it goes: no conflict."""
     tables = {"nk": "k TEXT PRIMARY KEY NOT NULL, v", "nd": "k PRIMARY KEY NOT NULL DEFAULT 'as ever', v", "ni": "k INTEGER PRIMARY KEY, v",
+              "nt": "k TEXT PRIMARY KEY NOT NULL DEFAULT 7, v", "nu": "id INTEGER PRIMARY KEY, k REAL NOT NULL DEFAULT 7 UNIQUE, v",
+              "nb": "k NOT NULL DEFAULT 'it''s' UNIQUE, v",
               "nw": "k NOT NULL DEFAULT 7, j NOT NULL, v, PRIMARY KEY (j, k)) WITHOUT ROWID"}
     for name, columns in tables.items():
         for n in (a, b):
@@ -181,14 +183,19 @@ def null_for_a_key(mode, a, b):
         for k, text in enumerate(("INSERT INTO %s(k, v%s) VALUES (1, 0%s), (2, 5%s)" % (name, j, j and ", 1", j and ", 1"),
                                   "UPDATE OR IGNORE %s SET v = v + 1, k = NULL" % name, "UPDATE OR REPLACE %s SET k = NULL WHERE k = 2" % name,
                                   "INSERT OR IGNORE INTO %s(k, v%s) VALUES (NULL, 3%s)" % (name, j, j and ", 2"),
-                                  "DELETE FROM %s WHERE v = 5; INSERT OR REPLACE INTO %s(k, v%s) VALUES (NULL, 4%s)" % (name, name, j, j and ", 3"))):
+                                  "DELETE FROM %s WHERE v = 5; INSERT OR REPLACE INTO %s(k, v%s) VALUES (NULL, 4%s)" % (name, name, j, j and ", 3"),
+                                  "INSERT OR REPLACE INTO %s(k, v%s) VALUES (NULL, 6%s)" % (name, j, j and ", 3"),
+                                  "UPDATE OR REPLACE %s SET k = NULL WHERE k = 1" % name)):
             out, err = plain(a.db, text)
             check("%s: %s, step %d, says what SQLite says" % (mode, name, k),
                   err == "" or "NOT NULL" in err or "datatype" in err, out + err)
             check("%s: %s, step %d syncs" % (mode, name, k), a.sync() == 1 and b.sync() == 1, b.status())
     rows = wait_equal([a, b])
-    check(mode + ": defaults stand in for NULL", [r[0][1] for r in rows["nd"][1]] == [1, "as ever"] and
-          [r[0][1] for r in rows["nw"][1]] == [1, 7], (rows["nd"], rows["nw"]))
+    held = {name: [[v[1] for v in r] for r in rows[name][1]] for name in tables}
+    check(mode + ": defaults stand in for NULL", held["nd"] == [["as ever", 0]] and held["nt"] == [["7", 0]] and
+          held["nw"] == [[7, 1, 0], [7, 3, 6]] and held["nu"] == [[1, (7.0).hex(), 0]] and held["nb"] == [["it's", 0]], held)
+    kinds = peek(b.db, "SELECT kind, name FROM __marmot__conflict")
+    check(mode + ": and one origin makes no conflict of it", kinds == [], kinds)
     for n in (a, b):
         bad = n.sql("SELECT name, why FROM marmot_tables WHERE state <> 'watched'")
         check("%s: every table of %s is still watched" % (mode, n.name), not bad, bad)
