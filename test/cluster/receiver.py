@@ -30,6 +30,7 @@ def main():
         b.sql("INSERT INTO t VALUES (1, 'of b')")
         wait_until(lambda: a.one("SELECT count(*) FROM t") == 1, 20, "what others write arrives")
         ok("what others write arrives")
+        wait_until(lambda: a.status()["outbox"]["rows"] == 0, 20, "that it watches t is in the log")
         a.sql("INSERT INTO t VALUES (2, 'of a')")
         check("what is written here waits for nothing", a.status()["outbox"]["rows"] == 0, a.status()["outbox"])
         fails("marmot_sync is an error", a, "marmot_sync(1000)", "publish is false")
