@@ -4,9 +4,12 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/db.h"
 #include "base/gate.h"
 #include "base/log.h"
 #include "node_int.h"
+#include "store/meta.h"
+#include "store/stray.h"
 
 enum { FIRST_MS = 2000, AGAIN_MS = 1000, MOST_MS = 10000 };
 
@@ -40,14 +43,39 @@ static uint64_t schema_of(struct mm_node *n, struct mm_err *err)
     return h;
 }
 
-/* Whoever joins needs tables as they are now: a change of this node's is stored once. */
+/* Best effort: what is forgotten is stored once more. */
+static void remember_schema(struct mm_node *n, uint64_t schema)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_gate_enter();
+    if (mm_db_exec(n->r.db, &err, "BEGIN IMMEDIATE") == SQLITE_OK) {
+        mm_meta_set_int(n->r.db, MM_META_SCHEMA, (int64_t)schema, &err);
+        mm_stray_end(n->r.db, &err);
+    }
+    mm_gate_leave();
+}
+
+/* Whoever joins needs tables as they are now: a change of this node's is stored once, also
+** one that was made while no process of ours ran. */
 static void look_at_schema(struct mm_node *n)
 {
     struct mm_err err;
     mm_err_init(&err);
-    uint64_t now = n->schema_look ? schema_of(n, &err) : n->schema_was;
+    if (!n->schema_look) {
+        return;
+    }
+    if (n->schema_was == 0) {
+        mm_gate_enter();
+        n->schema_was = (uint64_t)mm_meta_int(n->r.db, MM_META_SCHEMA, 0, &err);
+        mm_gate_leave();
+    }
+    uint64_t now = schema_of(n, &err);
     if (err.rc == SQLITE_OK && now != n->schema_was) {
         n->schema_to_store = n->schema_was != 0 ? now : 0;
+        if (n->schema_was == 0) {
+            remember_schema(n, now);
+        }
         n->schema_was = now;
     }
     n->schema_look = err.rc != SQLITE_OK;
@@ -149,7 +177,10 @@ void mm_node_kept(struct mm_node *n, const struct mm_err *err)
         if (m->id[0] != '\0') { /* this node's, or the one that made its own unnecessary */
             n->snap_known = true;
             n->snap_tables = m->tables;
-            n->schema_to_store = m->schema == n->schema_to_store ? 0 : n->schema_to_store;
+            if (n->schema_to_store != 0 && m->schema == n->schema_to_store) {
+                remember_schema(n, n->schema_to_store);
+                n->schema_to_store = 0;
+            }
             n->snap_at_ms = m->at_ms;
             for (int k = 0; k < m->nshard && k < n->r.nshard; k++) {
                 n->snap_seq[k] = m->shard[k].seq;

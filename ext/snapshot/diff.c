@@ -258,11 +258,15 @@ static void one_table(struct mm_diff *d, int number, const struct mm_diff_option
     out->captured = mm_watch_captures(ours->state);
     out->unknown = ours->state == MM_WATCH_NONE;
     if (theirs->def == NULL || theirs->state != MM_WATCHED) {
-        out->waits = theirs->state != MM_STALE || theirs->joined_seq == 0;
-        char *why = mm_watch_why(s->r.db, out->name, err);
+        /* What the log tells of one that was altered since fits no older copy, and this node has nothing to alter. */
+        out->altered = theirs->state == MM_STALE && theirs->def != NULL && ours->def == NULL;
+        out->waits = out->altered || theirs->state != MM_STALE || theirs->joined_seq == 0;
+        char *why = out->altered ? NULL : mm_watch_why(s->r.db, out->name, err);
         out->mode = MM_DIFF_ABSENT;
         (void)snprintf(out->why, sizeof out->why, "%s",
-                       why != NULL ? why : "no snapshot holds its rows yet: it joins with the next one");
+                       why != NULL    ? why
+                       : out->altered ? "it was altered since the newest snapshot: create it as on the other nodes"
+                                      : "no snapshot holds its rows yet: it joins with the next one");
         sqlite3_free(why);
     } else if (o->visible && ours->state != MM_WATCHED) {
         out->mode = MM_DIFF_ABSENT;

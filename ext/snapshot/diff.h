@@ -33,6 +33,7 @@ struct mm_diff_table {
     bool captured;             /* it is watched here */
     bool unknown;              /* nobody has said here whether to watch it */
     bool waits;                /* of ABSENT: its rows come with the next snapshot */
+    bool altered;              /* of those: it was altered since, and is not here */
     bool pending;              /* some of its changes are not in the log yet: its base is another than what is seen */
     bool joins, before, empty; /* `tables`: it waits for a copy; it had joined before; its base was empty then */
     char why[300];

@@ -242,9 +242,10 @@ static int nothing_waits(struct mm_task *t, const struct mm_err *first, struct m
         if (d->mode == MM_DIFF_ABSENT && d->waits && (d->captured || (d->unknown && t->o.watch_all))) {
             mm_err_set(
                 err, SQLITE_EMPTY,
-                "no snapshot of the cluster holds table %.80s yet: the first node that has its rows stores one by "
-                "itself, see marmot_status() there%s%.200s",
-                d->name, first->rc != SQLITE_OK ? "; here: " : "", first->rc != SQLITE_OK ? first->msg : "");
+                "no snapshot of the cluster holds table %.80s%s yet: a node that has its rows stores one by itself, "
+                "or by marmot_snapshot(); see marmot_status() there%s%.200s",
+                d->name, d->altered ? " as it was altered" : "", first->rc != SQLITE_OK ? "; here: " : "",
+                first->rc != SQLITE_OK ? first->msg : "");
         }
     }
     return err->rc;

@@ -45,6 +45,7 @@ int mm_meta_set_text(sqlite3 *db, const char *key, const char *v, struct mm_err 
 #define MM_META_MODE "watch_mode"         /* of tables that are watched because all are, when not the database's */
 #define MM_META_STRAYS "strays"           /* commits that nothing captured, until they are mended (stray.h) */
 #define MM_META_STRAYS_EVER "strays_ever" /* and all there ever were */
+#define MM_META_SCHEMA "schema_stored"    /* the watched tables' definitions that a snapshot has (node_keep.c) */
 #define MM_META_CLAIM "id_claim"          /* what the cluster's bucket has for that slot */
 #define MM_META_SLOT "id_slot"    /* of the ids that SQLite makes, and the file that has it (repl/partition.h) */
 #define MM_META_STOPPED "stopped" /* 1: among them what triggers left out when their log was full */

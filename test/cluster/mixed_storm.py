@@ -2,13 +2,14 @@
 marmot_restore, marmot_snapshot, marmot_reconcile, marmot_verify, marmot_stop; logs are small and are purged;
 newcomers come, empty, with a copy of a file, or with rows of their own and marmot_rejoin. One danger more a storm:
 files set back to a backup, a server that comes back without the end of its log, a log that is gone and a new
-epoch, tables that are left and watched again. When all is healed every node is live and holds the same, and what
-was reported as committed is there, once.
+epoch, tables that are left and watched again, columns that come at each node in its own time. When all is healed
+every node is live and holds the same, and what was reported as committed is there, once.
 marmot-test: parallel limit=300
 
-    mixed_storm.py [--seconds N] [--seed S] [--danger D]
+    mixed_storm.py [--seconds N] [--seed S] [--danger D] [--blow B]
 
-Without a seed: one storm with a new seed; with N as many as fit in N seconds. After a failure the folder stays.
+Without a seed: one storm with a new seed; with N as many as fit in N seconds. Each blows for B seconds (5). After a
+failure the folder stays.
 """
 import argparse
 import json
@@ -19,7 +20,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
-from mix_load import FOUNDERS, POLICIES, SCHEMAS, judge  # noqa: E402
+from mix_load import FOUNDERS, GROWTH, POLICIES, SCHEMAS, judge  # noqa: E402
 from mix_node import One, copy_alive  # noqa: E402
 from rejoining import named, rejoin  # noqa: E402
 from storm_check import FOLDED, bookkeeping, states  # noqa: E402
@@ -28,7 +29,7 @@ from storm_trouble import MORE, harm  # noqa: E402
 STORM_SECONDS = 5 if PLAIN else 10
 SETTLE_SECONDS = 60
 ADMIN = ["kill"] * 3 + ["quit", "away", "stop"] + ["restore"] * 2 + ["snapshot"] * 2 + ["reconcile", "verify"]
-DANGERS = ["none", "set_back", "set_back", "tail", "epoch", "unwatch"]
+DANGERS = ["none", "set_back", "set_back", "tail", "epoch", "unwatch", "alter"]
 totals = {}
 
 
@@ -48,15 +49,14 @@ def planned(ws, rng, danger):
     plan = {"danger": danger, "shards": shards,
             "capture": rng.choice(["auto", "auto", "trigger", "hook"]),
             "autoincrement": rng.choice(["shared", "partition"]), "admin": list(ADMIN), "admin_chance": 0.04,
-            "trouble": MORE + (["tail"] if danger == "tail" else []), "nodes": rng.choice([2, 3, 3, 4]),
-            "join": "adopt" if danger == "unwatch" else None}
+            "nodes": rng.choice([2, 3, 3, 4]), "join": "adopt" if danger == "unwatch" else None}
     plan["pause"] = 0.008 * plan["nodes"]
     plan["config"] = {"replication_log": {"shards": shards, "max_entries": most, "compress": rng.random() < 0.5,
                                           "part_size": rng.choice([65536, 524288])},
                       "autoincrement": plan["autoincrement"], "capture": plan["capture"], "snapshot": store}
     # README, mode 'hook': a copy of the content that is brought in takes away what was written past it.
     plan["past_hook"] = plan["capture"] == "hook" and most == 1000 and danger in ("none", "set_back", "unwatch")
-    if danger in ("set_back", "unwatch"):
+    if danger in ("set_back", "unwatch", "alter"):
         plan["admin"] += [danger] * 3
     return plan
 
@@ -65,7 +65,7 @@ class Storm:
     def __init__(self, ws, seed, danger):
         self.ws, self.rng = ws, random.Random(seed)
         self.plan = planned(ws, self.rng, danger)
-        shown = {k: v for k, v in self.plan.items() if k not in ("admin", "trouble", "config", "pause", "admin_chance")}
+        shown = {k: v for k, v in self.plan.items() if k not in ("admin", "config", "pause", "admin_chance")}
         note("seed %d: %s, %s" % (seed, json.dumps(shown), json.dumps(self.plan["config"]["replication_log"])))
         self.server = NatsServer(ws).start()
         self.ones = []
@@ -93,10 +93,12 @@ class Storm:
         events = [self.newcomer] * self.rng.choice([0, 1, 1, 2])
         if self.plan["danger"] == "epoch":
             events.append(self.new_epoch)
+        elif self.plan["danger"] == "tail":
+            events += [self.tail] * self.rng.choice([1, 2, 3])
         start = time.monotonic()
         due = sorted([(start + seconds * self.rng.uniform(0.2, 0.9), k, e) for k, e in enumerate(events)])
         while time.monotonic() < start + seconds or due:
-            count("misfortunes: " + harm(self.rng, self.server, self.ones, self.plan["trouble"]))
+            count("misfortunes: " + harm(self.rng, self.server, self.ones, MORE))
             self.look()
             if due and due[0][0] < time.monotonic():
                 due.pop(0)[2]()
@@ -105,6 +107,9 @@ class Storm:
             o.stop()
         wait_until(lambda: self.look() or all(o.ended.is_set() for o in self.ones), 120, "all have ended")
         self.look()
+
+    def tail(self):
+        count("misfortunes: " + harm(self.rng, self.server, self.ones, ["tail"]))
 
     def heal(self):
         for o in self.ones:
@@ -119,8 +124,8 @@ class Storm:
                 raise Timeout("%s hangs in %s" % (o.name, o.doing))
 
     def newcomer(self):
-        kinds = ["empty", "empty", "merge", "adopt"]
-        if self.plan["danger"] == "none":
+        kinds = ["empty"] * 2 + (["merge", "adopt"] if self.plan["danger"] != "alter" else [])
+        if self.plan["danger"] in ("none", "alter"):
             kinds += ["copy"] * 2  # README: not of a file that was set back
         kind = self.rng.choice(kinds)
         count("newcomers: " + kind)
@@ -158,6 +163,8 @@ class Storm:
         return o
 
     def waits(self, ones):
+        for o in ones if self.plan["danger"] == "alter" else []:
+            o.do_alter(len(GROWTH))
         lines = [o.name + " is not live" for o in ones if not o.live()]
         return lines + [line for line in states(ones) if "outbox" not in line or "is live" not in line]
 
@@ -315,11 +322,12 @@ def main():
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int, default=os.environ.get("MARMOT_TEST_SEED"))
     parser.add_argument("--danger", choices=DANGERS)
+    parser.add_argument("--blow", type=float, default=STORM_SECONDS)
     options = parser.parse_args()
     end = time.monotonic() + (options.seconds or 0)
     while True:
         seed = int(options.seed) if options.seed is not None else random.SystemRandom().randrange(1, 1 << 31)
-        one(seed, STORM_SECONDS, options.danger)
+        one(seed, options.blow, options.danger)
         if options.seed is not None or time.monotonic() > end:
             break
     note(", ".join("%s %d" % x for x in sorted(totals.items())))

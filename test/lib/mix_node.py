@@ -20,7 +20,7 @@ import time
 import traceback
 
 from marmot_test import SLOW, Died, Node, SqlError, Timeout, wait_until
-from mix_load import Writes
+from mix_load import GROWTH, Writes
 from storm_proxy import Proxy
 
 COPY_ENDS = ("-wal", "-shm")
@@ -104,9 +104,16 @@ class One:
         """With a file that was locked meanwhile by a copy that is brought in."""
         self.node.start()
 
+    def count(self, what):
+        self.done[what] = self.done.get(what, 0) + 1
+
+    def kill(self, at):
+        self.count("kill at " + at)
+        self.node.kill()
+
     def kill_soon(self):
         time.sleep(self.rng.random() * 0.01)
-        self.node.kill()
+        self.kill("a transaction")
         self.start()
 
     def steps(self, n):
@@ -131,7 +138,7 @@ class One:
         self.node.send_sql("SELECT marmot_%s(%s)" % (what, args))
         if self.rng.random() < 0.25:
             time.sleep(self.rng.random() * self.rng.choice([0.02, 0.2, 0.5]))
-            self.node.kill()
+            self.kill(what)
             self.start()
             return None
         try:
@@ -139,7 +146,7 @@ class One:
         except SqlError as e:
             self.refused.setdefault(what, []).append(str(e))
             return None
-        self.done[what] = self.done.get(what, 0) + 1
+        self.count(what)
         return answer
 
     # What administrators do.
@@ -149,16 +156,17 @@ class One:
         getattr(self, "do_" + what)()
 
     def do_kill(self):
-        self.node.kill()
+        self.kill("rest")
         self.start()
 
     def do_quit(self):
+        self.count("quit")
         self.node.quit()
         self.start()
 
     def do_away(self):
         """Long enough for the log to move on; shells write the file meanwhile."""
-        self.node.kill()
+        self.kill("leave")
         for _ in range(self.rng.randrange(4)):
             time.sleep(self.rng.random())
             if self.plan["capture"] != "hook":
@@ -166,6 +174,7 @@ class One:
         self.start()
 
     def do_stop(self):
+        self.count("stop")
         self.node.sql("SELECT marmot_stop()")
         self.steps(2)
         self.node.init()
@@ -179,7 +188,7 @@ class One:
     def do_verify(self):
         answer = self.call("verify", "2000")
         # What a shell wrote past the hook is seen there alone until it is reconciled.
-        past = ("own", "loose") if self.plan["past_hook"] else ()
+        past = ("own", "loose") if self.plan["past_hook"] else ("grown",) if self.plan["danger"] == "alter" else ()
         unequal = [g for g in answer or [] if g.get("equal") is False and g.get("table") not in past]
         # Where the server has just lost its tail the nodes are apart until each has seen that.
         if unequal and self.plan["danger"] != "tail":
@@ -227,7 +236,7 @@ class One:
                 os.unlink(keep + end)
 
     def put_back(self, keep):
-        self.node.quit() if self.rng.random() < 0.5 else self.node.kill()
+        self.node.quit() if self.rng.random() < 0.5 else self.kill("set_back")
         for end in COPY_ENDS:
             if os.path.exists(self.db + end):
                 os.unlink(self.db + end)
@@ -240,7 +249,7 @@ class One:
         if os.path.exists(keep + "-wal"):
             os.replace(keep + "-wal", self.db + "-wal")
         self.start()
-        self.done["set_back"] = self.done.get("set_back", 0) + 1
+        self.count("set_back")
         # The numbers of the ids that SQLite makes are set back too, until the file has seen the log.
         self.writes.ids = False
         self.until_synced()
@@ -257,7 +266,18 @@ class One:
 
     def do_unwatch(self):
         """With `join` adopt the table takes the cluster's rows when it is watched again."""
+        self.count("unwatch")
         table = self.rng.choice(["shared", "plain", "uniq", "bag"])
         self.node.sql("SELECT marmot_unwatch(?)", table)
         self.steps(3)
         self.node.sql("SELECT marmot_watch(?)", table)
+
+    def do_alter(self, at_once=1):
+        """README: on all nodes alike; here each in its own time."""
+        columns = self.node.one("SELECT count(*) FROM pragma_table_info('grown')")
+        for text in GROWTH[columns - 2:][:at_once] if columns else []:
+            self.node.sql(text)
+            self.count("alter")
+            # README, mode 'hook': it counts as not captured.
+            while self.plan["capture"] == "hook" and self.reconciled() is None:
+                pass
