@@ -71,6 +71,7 @@ static void take_back(struct mm_repl *r)
 static int end(struct mm_repl *r, const struct mm_commit_trim *trim, bool *more, struct mm_err *err)
 {
     bool moved = false;
+    mm_commit_stands(r, err);
     mm_repl_settle_move(r, &moved, err);
     int64_t echoed = mm_repl_echoed(r);
     write_all(r, echoed, err);

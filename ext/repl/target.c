@@ -317,7 +317,7 @@ static sqlite3_stmt *make_update(const struct mm_table *def, sqlite3 *db, struct
     struct mm_buf b;
     int keys = key_columns(def);
     mm_buf_init(&b, MM_TARGET_SQL_MAX);
-    mm_target_name(&b, "UPDATE main.", def->name);
+    mm_target_name(&b, "UPDATE OR ABORT main.", def->name);
     for (int k = 0; k < def->ncol; k++) {
         mm_target_name(&b, k == 0 ? " SET " : ", ", def->col[k].name);
         mm_buf_printf(&b, " = ?%d", keys + 1 + k);
@@ -326,9 +326,11 @@ static sqlite3_stmt *make_update(const struct mm_table *def, sqlite3 *db, struct
     return mm_target_prepare(db, &b, SQLITE_PREPARE_PERSISTENT, err);
 }
 
+/* OR ABORT is above what the table says (ON CONFLICT ROLLBACK, IGNORE, ..), which is for its own
+** application: a row that it does not take must be told, and must not end the transaction. */
 void mm_target_insert(struct mm_buf *b, const struct mm_table *def, const struct mm_value *image)
 {
-    mm_target_name(b, "INSERT INTO main.", def->name);
+    mm_target_name(b, "INSERT OR ABORT INTO main.", def->name);
     const char *sep = "(";
     for (int k = 0; k < def->ncol; k++) {
         if (image == NULL || image[k].type != MM_UNDEF) {

@@ -44,10 +44,10 @@ static void write_all(struct mm_repl *r, const struct mm_table *def, const char 
                                                " EXCEPT SELECT cid, name FROM pragma_table_info(%Q, 'copy'))",
                                                def->name, def->name) != 0;
     if (whole) {
-        mm_db_exec(r->db, err, "INSERT INTO main.\"%w\" SELECT * FROM copy.\"%w\"", def->name, def->name);
+        mm_db_exec(r->db, err, "INSERT OR ABORT INTO main.\"%w\" SELECT * FROM copy.\"%w\"", def->name, def->name);
     } else {
-        mm_db_exec(r->db, err, "INSERT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\"", def->name, columns, columns,
-                   def->name);
+        mm_db_exec(r->db, err, "INSERT OR ABORT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\"", def->name, columns,
+                   columns, def->name);
     }
 }
 
@@ -81,7 +81,7 @@ static void write_rows(struct mm_repl *r, const struct mm_diff_table *d, int num
                    "DELETE FROM main.\"%w\" WHERE (%s) IN (SELECT %s FROM copy.__marmot__diff_%d WHERE here)",
                    def->name, k, marks.data, number);
         mm_db_exec(r->db, err,
-                   "INSERT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\" WHERE (%s) IN"
+                   "INSERT OR ABORT INTO main.\"%w\"(%s) SELECT %s FROM copy.\"%w\" WHERE (%s) IN"
                    " (SELECT %s FROM copy.__marmot__diff_%d WHERE there)",
                    def->name, c, c, def->name, k, marks.data, number);
     } else {

@@ -248,6 +248,63 @@ static void quiet(void)
     world_close(&w);
 }
 
+/* A transaction that SQLite has rolled back by itself: positions would go alone. */
+static void ended_by_itself(void)
+{
+    struct world w;
+    struct mm_err err;
+    const char *wrong = NULL;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    struct before b = look(&w.node[1]);
+    mm_commit_begin(r, &err);
+    b.pos = r->shard[0].pos;
+    mm_commit_stands(r, &err);
+    bool stood = err.rc == SQLITE_OK;
+    r->shard[0].pos.seq += 1000;
+    r->shard[0].dirty = true;
+    sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    bool ended = mm_commit_end(r, &err) == SQLITE_ABORT;
+    bool good = stands(&w, &w.node[1], &b, &wrong);
+    case_check("a transaction that has ended before stores nothing", stood && ended && good, wrong);
+    sqlite3_free(b.text);
+    world_close(&w);
+}
+
+/* What is echoed stays for a time, and goes before when there is too much of it. */
+static void too_much(void)
+{
+    const struct mm_commit_trim any = { .look = false, .keep_ms = 0, .keep_bytes = 0, .rows = 100 };
+    const struct mm_commit_trim much = { .look = false, .keep_ms = 0, .keep_bytes = 1 << 20, .rows = 100 };
+    struct world w;
+    struct mm_err err;
+    bool more = false;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    rest(&w);
+    echoes(&w, 1);
+    struct mm_repl *r = &w.node[1].r;
+    bool good = mm_commit_store(r, &much, &more, &err) == MM_STORED;
+    int64_t gone = mm_outbox_gone(r->db, &err);
+    int64_t echoed = mm_repl_echoed(r);
+    good = good && mm_commit_store(r, &much, &more, &err) == MM_STORED_NOTHING && gone < echoed;
+    case_check("what is echoed stays while it is not too much", good && mm_outbox_gone(r->db, &err) == gone, err.msg);
+    good = mm_commit_store(r, &any, &more, &err) == MM_STORED && !more;
+    case_check("and goes then, whatever its age", good && mm_outbox_gone(r->db, &err) == echoed, err.msg);
+    /* Another's message moves the position, and no echo. */
+    static const char written[] = "SELECT count(*) FROM main.__marmot__echo";
+    int64_t before = case_answer(&w, 1, "%s", written);
+    case_run(&w, 0, "UPDATE plain SET a = 'theirs' WHERE id = 1");
+    case_publish(&w, 0);
+    net_now_us += 900000;
+    case_fold(&w, 1);
+    case_check("how far it is echoed is written when it has moved alone",
+               case_shard(&w, 1)->pos.seq == net_end(w.net, 1) && case_answer(&w, 1, "%s", written) == before, w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -263,5 +320,7 @@ int main(void)
     sweep(FAULT_MEMORY, WORLD_FLUSH, echoes, OFTEN);
     blocked();
     quiet();
+    ended_by_itself();
+    too_much();
     return case_end();
 }

@@ -210,6 +210,30 @@ static void another_table(const char *what, int node, const char *definition, co
     world_close(&w);
 }
 
+/* What a table says shall become of a row that it does not take is for its own application:
+** done to what is folded it would lose that row, or all that the batch has folded before. */
+static void answer_of_its_own(const char *answer)
+{
+    struct world w;
+    char name[120];
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1,
+             "DROP TABLE plain;"
+             "CREATE TABLE plain(id INTEGER PRIMARY KEY, a, b TEXT NOT NULL ON CONFLICT %s DEFAULT 'x')",
+             answer);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('before', 1)");
+    case_run(&w, 0, "INSERT INTO plain VALUES (50, 1, NULL)");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    snprintf(name, sizeof name, "so does one that answers such a row with %s, and nothing else is lost", answer);
+    case_check(name,
+               !w.failed && stale_from(&w, MM_SEQ_BEFORE) && case_shard(&w, 1)->pos.seq == net_end(w.net, 1) &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'before'") == 1,
+               w.why);
+    world_close(&w);
+}
+
 /* A before-image with the key and one column alone. */
 static void image_of_part(const char *table, const char *column, const char *other)
 {
@@ -418,6 +442,9 @@ int main(void)
                   "INSERT INTO plain VALUES (50, 1, NULL)");
     another_table("that takes no text", 0, "id NOT NULL PRIMARY KEY, a, b TEXT",
                   "INSERT INTO plain VALUES ('text', 1, NULL)");
+    answer_of_its_own("ROLLBACK");
+    answer_of_its_own("IGNORE");
+    answer_of_its_own("REPLACE");
     in_another_shard();
     dangling();
     rule_of_another_table();
