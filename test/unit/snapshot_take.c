@@ -1,0 +1,102 @@
+/* A snapshot holds all that the cluster agrees on beside the rows (rules, the list of
+** tables, what belongs to a table), and nothing of the node that takes it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/log.h"
+#include "snapshot/take.h"
+#include "store/meta.h"
+#include "store/policy.h"
+#include "store/watch.h"
+#include "test/model/cases.h"
+#include "test/model/memory_vfs.h"
+
+static const char copy_path[] = "/taken.db";
+
+static int take(struct world *w, int node, struct mm_manifest *m, struct mm_err *err)
+{
+    struct mm_work work = { 0 };
+    struct mm_take t = { .path = w->node[node].path,
+                         .to = copy_path,
+                         .repl = { .node = w->node[node].id,
+                                   .nshard = w->shards,
+                                   .stream_prefix = "log",
+                                   .subject_prefix = "subject",
+                                   .part_size = w->part_size },
+                         .work = &work };
+    memory_remove(copy_path);
+    return mm_take_copy(&t, m, err);
+}
+
+static int64_t answer(sqlite3 *db, const char *sql)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    return mm_db_int(db, &err, -1, "%s", sql);
+}
+
+static void holds_what_all_agree_on(void)
+{
+    static const char left[] = "SELECT (SELECT count(*) FROM __marmot__outbox) + (SELECT count(*) FROM __marmot__inbox "
+                               "WHERE log <> zeroblob(32768))"
+                               " + (SELECT count(*) FROM __marmot__undo) + (SELECT count(*) FROM __marmot__echo)"
+                               " + (SELECT count(*) FROM __marmot__head)";
+    struct world w;
+    struct mm_err err;
+    struct mm_manifest m;
+    struct mm_take_statement *list = NULL;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_run(&w, 0,
+             "CREATE TRIGGER z AFTER INSERT ON plain BEGIN SELECT 1; END; CREATE INDEX y ON plain(b);"
+             "CREATE TRIGGER b AFTER INSERT ON plain BEGIN SELECT 2; END; CREATE INDEX a ON plain(a)");
+    case_run(&w, 0, "BEGIN IMMEDIATE");
+    mm_policy_request(w.node[0].app, "plain", "a", MM_POLICY_DELTA, &err);
+    case_run(&w, 0, "COMMIT; UPDATE plain SET b = 'all' WHERE id = 1");
+    case_rest(&w);
+    case_rest(&w);
+    case_run(&w, 0, "UPDATE plain SET b = 'pending' WHERE id = 1");
+    take(&w, 0, &m, &err);
+    case_check("a snapshot is taken", err.rc == SQLITE_OK && !w.failed && m.shard[0].seq == net_end(w.net, 1), err.msg);
+    sqlite3 *db = mm_repl_connect(copy_path, NULL, 0, &err);
+    case_check("with the rules that all nodes have", mm_policy_get(db, "plain", "a", &err) == MM_POLICY_DELTA, err.msg);
+    case_check("without what is pending here", answer(db, "SELECT b = 'all' FROM plain WHERE id = 1") == 1, err.msg);
+    case_check("nor anything else of this node", answer(db, left) == 0, err.msg);
+    int n = mm_take_statements(db, "main", "plain", &list, &err);
+    case_check("indexes come first, and each kind as it was made",
+               n == 4 && strcmp(list[0].name, "y") == 0 && strcmp(list[1].name, "a") == 0 &&
+                   strcmp(list[2].name, "z") == 0 && strcmp(list[3].name, "b") == 0,
+               err.msg);
+    mm_take_statements_free(list, n);
+    sqlite3_close(db);
+    world_close(&w);
+}
+
+/* Its rows may be of no place of the log: the numbers of what it wrote went to others. */
+static void set_back(void)
+{
+    struct world w;
+    struct mm_err err;
+    struct mm_manifest m;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    mm_meta_set_int(w.node[0].app, MM_META_MOVE_DUE, 7, &err);
+    case_check("none of a database that is being brought up to the log",
+               take(&w, 0, &m, &err) == SQLITE_BUSY && strstr(err.msg, "set back") != NULL, err.msg);
+    mm_err_init(&err);
+    mm_meta_set_text(w.node[0].app, MM_META_MOVE_DUE, NULL, &err);
+    case_check("one as soon as it is", take(&w, 0, &m, &err) == SQLITE_OK, err.msg);
+    case_finish(&w, "and all end equal");
+}
+
+int main(void)
+{
+    mm_log_silence();
+    world_prepare();
+    holds_what_all_agree_on();
+    set_back();
+    memory_remove(copy_path);
+    return case_end();
+}
