@@ -139,7 +139,7 @@ class Storm:
         else:
             o = self.add()
         # Before that it has no ids of its own; and no tables, if it is empty.
-        wait_until(lambda: not self.waits([o]), SETTLE_SECONDS, "%s has joined: %s" % (o.name, self.waits([o])))
+        self.patiently([o], lambda: not self.waits([o]), "%s has not joined" % o.name)
         o.begin()
 
     def with_rows(self, how):
@@ -199,13 +199,25 @@ class Storm:
 
     # When it is over.
 
+    def patiently(self, ones, ready, what):
+        """As long as what waits becomes less: a log of 60 messages is emptied by one snapshot after another."""
+        last = time.monotonic() + 3 * SETTLE_SECONDS * SLOW
+        least, end = None, last
+        while not ready():
+            left = sum(o.node.status()["outbox"]["rows"] for o in ones)
+            if least is None or left < least:
+                least, end = left, time.monotonic() + SETTLE_SECONDS * SLOW
+            if time.monotonic() > min(end, last):
+                raise Timeout("%s: %s" % (what, self.waits(ones)))
+            time.sleep(0.05)
+
     def settle(self):
-        end = time.monotonic() + SETTLE_SECONDS * SLOW
-        rounds = 0
-        while rounds < 2:
-            rounds = rounds + 1 if all([o.live() and o.synced(5000) for o in self.ones]) else 0
-            if time.monotonic() > end:
-                raise Timeout("not in sync: %s" % states(self.ones))
+        rounds = [0]
+
+        def twice():
+            rounds[0] = rounds[0] + 1 if all([o.live() and o.synced(5000) for o in self.ones]) else 0
+            return rounds[0] == 2
+        self.patiently(self.ones, twice, "not in sync")
 
     def all_call(self, what):
         """On all at once; one that a busy server did not answer in time says so, and is called again."""
@@ -232,11 +244,11 @@ class Storm:
 
     def judge(self):
         """Lines that say what is wrong."""
-        wait_until(lambda: not self.waits(self.ones), SETTLE_SECONDS, "all have joined")
+        self.patiently(self.ones, lambda: not self.waits(self.ones), "not all have joined")
         for o in self.ones:
             o.writes.step(o)
         self.add()  # empty
-        wait_until(lambda: not self.waits(self.ones), SETTLE_SECONDS, "the last newcomer has joined")
+        self.patiently(self.ones, lambda: not self.waits(self.ones), "the last newcomer has not joined")
         self.settle()
         nodes = [o.node for o in self.ones]
         try:

@@ -130,13 +130,13 @@ class One:
         """True when it is. A log is full for two minutes where who took a snapshot was killed at it: the lease."""
         state = self.node.status()["state"]
         if state == "log_full":
-            self.call("snapshot")
+            self.call("snapshot", killed=0)
         return state == "live"
 
-    def call(self, what, args=""):
+    def call(self, what, args="", killed=0.25):
         """The parsed answer; None where it was refused, or killed at it."""
         self.node.send_sql("SELECT marmot_%s(%s)" % (what, args))
-        if self.rng.random() < 0.25:
+        if self.rng.random() < killed:
             time.sleep(self.rng.random() * self.rng.choice([0.02, 0.2, 0.5]))
             self.kill(what)
             self.start()
