@@ -25,7 +25,7 @@ def altered_since(ws, nats):
     store = os.path.join(ws.dir, "altered")
     more = config(nats, cluster="altered", capture="hook", snapshot={"store": "file", "file": {"path": store}})
     a = Node(ws, "altered-a", config=more, schema=SCHEMA + "INSERT INTO t VALUES (1, 'before');")
-    wait_until(lambda: os.path.isdir(store) and len(os.listdir(store)) > 0, 20, "the first snapshot is stored")
+    wait_until(lambda: glob.glob(os.path.join(store, "*.json")), 20, "the first snapshot is stored")
     a.wait_state("live")
     a.sync()
     a.kill()
