@@ -260,6 +260,7 @@ soak:
 	@$(MAKE) -s -j$(JOBS) libmarmot.so build/release/test/unit/replay_random build/release/test/unit/replay_faults
 	@PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/cluster/storm.py --seconds $(SECONDS)
 	@PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/cluster/mixed_storm.py --seconds $(SECONDS)
+	@PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/cluster/values_twin.py --seconds $(SECONDS)
 	@./build/release/test/unit/replay_random --seconds $(SECONDS)
 	@./build/release/test/unit/replay_faults --full --seconds $(SECONDS)
 
