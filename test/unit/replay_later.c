@@ -1,0 +1,137 @@
+/* Tables that wait: which of them the log may bring, read a second time, and which it may
+** not, since it holds too little of them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/db.h"
+#include "base/log.h"
+#include "repl/join.h"
+#include "store/watch.h"
+#include "test/model/cases.h"
+
+enum { PLACE = 5 };
+
+static void set(struct world *w, enum mm_watch_state state, int64_t seq, struct mm_err *err)
+{
+    struct mm_repl *r = &w->node[1].r;
+    mm_watch_set(r->db, "plain", state, NULL, err);
+    mm_watch_set_joined_seq(r->db, "plain", seq, err);
+    mm_targets_forget(r->targets);
+    r->copy_due = false;
+}
+
+static bool is(struct world *w, enum mm_watch_state state, int64_t seq)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    enum mm_watch_state now = mm_watch_get(w->node[1].app, "plain", NULL, &err);
+    int64_t at = mm_watch_joined_seq(w->node[1].app, "plain", &err);
+    if (!w->failed) {
+        snprintf(w->why, sizeof w->why, "state %d at %lld %.400s", (int)now, (long long)at, err.msg);
+    }
+    return err.rc == SQLITE_OK && now == state && at == seq && !w->failed;
+}
+
+/* A message that this library cannot read is passed over. It lies behind what each table has:
+** the log would be read past it once more. */
+static void passed_over(void)
+{
+    static const uint8_t newer[] = { 0x08, 0x7f }; /* a format version */
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    set(&w, MM_WATCHED, PLACE, &err);
+    struct mm_repl *r = &w.node[1].r;
+    struct mm_shard *s = case_shard(&w, 1);
+    net_store(w.net, 1, newer, sizeof newer, false);
+    s->skip_seq = net_end(w.net, 1);
+    for (int k = 0; k < 8 && s->pos.seq < net_end(w.net, 1); k++) {
+        case_act(&w, WORLD_TURN, 1);
+    }
+    case_check("a table that a message passed over may have named is stale, and had joined",
+               s->pos.seq == net_end(w.net, 1) && is(&w, MM_STALE, MM_SEQ_BEFORE), w.why);
+    r->schema_moved = true;
+    mm_join_again(r, &err);
+    case_check("and a change of the schema does not have the log read again for it",
+               err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_BEFORE) && r->copy_due, w.why);
+    world_close(&w);
+}
+
+/* It would come back with other rows than those behind which it was stale. */
+static void gone(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    set(&w, MM_STALE, PLACE, &err);
+    case_run(&w, 1, "DROP TABLE plain");
+    r->schema_moved = true;
+    mm_join_again(r, &err);
+    case_check("a stale table that is gone is to be compared", err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_COPY),
+               w.why);
+    set(&w, MM_JOINING, PLACE, &err);
+    r->schema_moved = true;
+    mm_join_again(r, &err);
+    case_check("so is one that was being read", err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_COPY), w.why);
+    case_run(&w, 1, "CREATE TABLE plain(id INTEGER PRIMARY KEY, a, b TEXT)");
+    mm_targets_forget(r->targets);
+    r->copy_due = false;
+    r->schema_moved = true;
+    mm_join_again(r, &err);
+    case_check("and waits for a copy once it is there again",
+               err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_COPY) && r->copy_due, w.why);
+    world_close(&w);
+}
+
+/* What the cluster began with is named by a message: NULL, none comes; else its first column's
+** sum is off by `other`. */
+static void began_with(const int *other, int64_t seq, enum mm_watch_state then, int64_t joined, const char *name)
+{
+    struct world w;
+    struct mm_err err;
+    struct mm_msg m;
+    struct mm_msg_table theirs;
+    mm_err_init(&err);
+    memset(&m, 0, sizeof m);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    struct mm_shard *s = case_shard(&w, 1);
+    mm_watchlist_add(r->db, "plain", 1, 1, &err);
+    set(&w, MM_JOINING, 0, &err);
+    mm_join_replay_begin(r, s, &err);
+    bool good = s->replay != NULL && s->replay_tables == 1;
+    struct mm_target *t = mm_targets_get(r->targets, "plain", &err);
+    mm_db_exec(r->db, &err, "BEGIN IMMEDIATE");
+    if (other != NULL && mm_join_base(r, t, &theirs, &err) == SQLITE_OK) {
+        theirs.rows += *other;
+        m.control.table = &theirs;
+        m.control.ntable = 1;
+        mm_join_replayed(r, s, &m, seq, &err);
+    }
+    mm_join_replay_done(r, s, &err);
+    mm_db_exec(r->db, &err, "COMMIT");
+    snprintf(w.why, sizeof w.why, "%.400s", err.msg);
+    good = good && err.rc == SQLITE_OK && is(&w, then, joined) && r->copy_due == (then == MM_JOINING);
+    case_check(name, good, w.why);
+    world_close(&w);
+}
+
+int main(void)
+{
+    static const int equal = 0;
+    static const int more = 1;
+    mm_log_silence();
+    world_prepare();
+    passed_over();
+    gone();
+    began_with(&equal, 3, MM_WATCHED, 4, "a table with what the cluster began with is read from there on");
+    began_with(&more, 3, MM_JOINING, MM_SEQ_COPY, "one with other content waits for a copy, to be compared");
+    began_with(NULL, 0, MM_JOINING, MM_SEQ_COPY, "and one of which the log does not say it");
+    return case_end();
+}
