@@ -305,6 +305,50 @@ static void too_much(void)
     world_close(&w);
 }
 
+/* Messages of one shard are followed again: those of the other stay. */
+static void dropped(void)
+{
+    struct world w;
+    case_open(&w, 2, 2, false);
+    case_rest(&w);
+    case_run(&w, 0, "INSERT INTO bag VALUES ('one shard', 1); INSERT INTO ubag VALUES ('the other', 1)");
+    case_publish(&w, 0);
+    for (int k = 0; k < 4; k++) {
+        case_act(&w, WORLD_DELIVER, 1);
+    }
+    struct mm_applier *a = w.node[1].applier;
+    bool all = mm_applier_due(a);
+    mm_applier_drop(a, 1);
+    bool other = mm_applier_due(a);
+    mm_applier_drop(a, 2);
+    case_check("messages of a shard are dropped, those of the other stay", all && other && !mm_applier_due(a), w.why);
+    world_close(&w);
+}
+
+/* What a failed batch left of the place in the log, and of what is sent, is of no place. */
+static void reloaded(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    struct mm_shard *s = &r->shard[0];
+    int64_t seq = s->pos.seq;
+    s->pos.seq += 10;
+    s->verify_seq = s->pos.seq;
+    s->window_bytes = 100;
+    s->dirty = s->following = s->checked = true;
+    r->tables_changed = false;
+    mm_repl_reload(r, &err);
+    case_check("a reload takes the place from the database, and has it checked again",
+               err.rc == SQLITE_OK && s->pos.seq == seq && !s->dirty && !s->following && !s->checked, err.msg);
+    case_check("nothing is under way or asked for, and the tables are looked at",
+               s->window_bytes == 0 && s->verify_seq == 0 && r->tables_changed, err.msg);
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -322,5 +366,7 @@ int main(void)
     quiet();
     ended_by_itself();
     too_much();
+    dropped();
+    reloaded();
     return case_end();
 }

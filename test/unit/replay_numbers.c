@@ -61,12 +61,23 @@ static void half_accepted(void)
     }
     case_act(&w, WORLD_FLUSH, 0);
     case_act(&w, WORLD_RESTART, 0);
-    const struct mm_repl *r = &w.node[0].r;
+    struct mm_repl *r = &w.node[0].r;
     case_check("the half that has its number is not pending any more, the other has a new one",
                good && !w.failed && mm_pending_count(r->shard[FIRST - 1].pending) == 0 &&
                    mm_pending_count(r->shard[SECOND - 1].pending) == 1 &&
                    mm_pending_at(r->shard[SECOND - 1].pending, 0)->incarnation != old,
                w.why);
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_repl_rekey(r, &err);
+    case_check("nor when the schema has changed",
+               err.rc == SQLITE_OK && mm_pending_count(r->shard[FIRST - 1].pending) == 0 &&
+                   mm_pending_count(r->shard[SECOND - 1].pending) == 1,
+               err.msg);
+    int64_t id = mm_pending_at(r->shard[SECOND - 1].pending, 0)->id;
+    case_check("it is one up to its own place in the outbox",
+               mm_repl_pending_transactions(r, id - 1, &err) == 0 && mm_repl_pending_transactions(r, id, &err) == 1,
+               err.msg);
     world_settle(&w);
     case_check("and counts once", once(&w, 0, "since") && once(&w, 1, "since"), w.why);
     case_finish(&w, "with all nodes equal");
