@@ -38,8 +38,9 @@ def full_log(ws, nats):
     rows = [[os.urandom(3000)] for _ in range(60)]
     for row in rows:
         a.sql("INSERT INTO t(v) VALUES (?)", row[0])
-    a.wait_state("log_full")
-    ok("the log is full")
+    remedy = "raise replication_log.max_bytes with replication_log.update_existing"
+    wait_until(lambda: a.status()["state"] == "log_full" and remedy in a.status()["remedy"], 20, "the log is full")
+    ok("the log is full, and the status says what helps")
     again(a, max_bytes=10000000)
     wait_until(lambda: "set replication_log.update_existing" in log_of(a), 10, "the difference is told")
     check("and nothing changed", limit(nats) == 100000, limit(nats))
