@@ -146,6 +146,9 @@ class Table:
 class Tables:
     def __init__(self, rng, invalid):
         self.rng, self.invalid = rng, invalid
+        # Bytes that are no text become one by CAST, || and upper(), too.
+        self.values = [v for v in VALUES if invalid or v != b"\xff\xfe\x00"]
+        self.twists = [t for t in TWISTS if invalid or "BLOB" not in t]
         self.tables = []
         while len(self.tables) < 8:
             t = Table(rng, len(self.tables))
@@ -160,7 +163,7 @@ class Tables:
         rng = self.rng
         if self.invalid and c not in t.key and rng.random() < 0.05:
             return Sql("CAST(%s AS TEXT)" % rng.choice(INVALID))
-        v = rng.choice(KEYS if c in t.key or rng.random() < 0.3 else VALUES)
+        v = rng.choice(KEYS if c in t.key or rng.random() < 0.3 else self.values)
         # Behind the highest rowid SQLite takes one by chance.
         return 7 if t.kind == "integer" and c in t.key and v in (MOST, 2.0**63, "9223372036854775808") else v
 
@@ -217,7 +220,7 @@ class Tables:
                 rng.choice(["REPLACE", "IGNORE", "ABORT"]), name, q(c), marks(value), where), bound(value) + [wanted])
         if dice < 0.79:
             return ("UPDATE OR %s %s SET %s = %s WHERE typeof(%s) <> 'null'" % (
-                rng.choice(["REPLACE", "IGNORE"]), name, q(c), rng.choice(TWISTS) % q(c), q(c)), [])
+                rng.choice(["REPLACE", "IGNORE"]), name, q(c), rng.choice(self.twists) % q(c), q(c)), [])
         if dice < 0.82:
             return ("UPDATE OR %s %s SET %s = %s" % (rng.choice(["REPLACE", "IGNORE"]), name, q(c), marks(value)), bound(value))
         if dice < 0.86 and t.kind != "integer":
