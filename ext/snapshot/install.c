@@ -189,6 +189,27 @@ static void make_belongings(struct mm_repl *r, const char *name, struct mm_err *
     mm_take_statements_free(list, n);
 }
 
+/* Rows of its own in a table that has not joined, while the node had: nobody has given them up.
+** It is compared for itself, and does as `join` says. */
+static bool keeps_rows(struct mm_repl *r, const struct mm_install *in, const struct mm_diff_table *d,
+                       enum mm_watch_state state, struct mm_err *err)
+{
+    int64_t seq = mm_watch_joined_seq(r->db, d->name, err);
+    bool apart = (state == MM_STALE || state == MM_JOINING) && (seq == MM_SEQ_NEVER || seq == MM_SEQ_COPY);
+    bool differs = d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL;
+    return apart && differs && d->rows > 0 && r->joined && in->take == NULL && !in->give_up && !in->merge;
+}
+
+static void keep_rows(struct mm_repl *r, const struct mm_diff_table *d, enum mm_watch_state state, struct mm_err *err)
+{
+    if (state == MM_JOINING) {
+        mm_watch_set_joined_seq(r->db, d->name, MM_SEQ_COPY, err);
+        r->copy_due = true;
+    }
+    r->tables_changed = true;
+    mm_log(MM_LOG_WARN, "table %s has not joined the cluster, and its rows differ: it is left as it is", d->name);
+}
+
 static void one_table(struct mm_repl *r, const struct mm_install *in, int number, struct mm_err *err)
 {
     const struct mm_diff_table *d = &in->diff->table[number];
@@ -213,6 +234,10 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     if (d->mode == MM_DIFF_OTHER || d->mode == MM_DIFF_ABSENT) {
         mm_watch_set(r->db, d->name, MM_STALE, d->why, err);
         mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
+        return;
+    }
+    if (keeps_rows(r, in, d, state, err)) {
+        keep_rows(r, d, state, err);
         return;
     }
     if (!d->captured && d->mode != MM_DIFF_CREATE) { /* it is watched since: what was written before is not known */

@@ -168,6 +168,32 @@ static void with_the_state(bool fresh)
     world_close(&w);
 }
 
+/* A table that was watched when the node had joined long ago, and has not joined: it holds rows of
+** its own, which only `join` may give away. Then the node has to take all of a copy. */
+static void not_joined(enum mm_watch_state state, int64_t seq, int64_t then)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    copy_of(&w, 0);
+    sqlite3 *app = w.node[1].app;
+    mm_watch_set(app, "bag", MM_UNWATCHED, NULL, &err);
+    case_run(&w, 1, "CREATE TABLE touch(x); DROP TABLE touch; INSERT INTO bag VALUES ('mine', 1)");
+    mm_watch_set(app, "bag", state, NULL, &err);
+    mm_watch_set_joined_seq(app, "bag", seq, &err);
+    mm_targets_forget(w.node[1].r.targets);
+    case_check("a whole copy is taken", take_all(&w, false, NULL), w.why);
+    case_check("without the rows of a table that has not joined",
+               case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'mine'") == 1, "they are gone");
+    case_check("which goes on as it was",
+               mm_watch_get(app, "bag", NULL, &err) == state && mm_watch_joined_seq(app, "bag", &err) == then,
+               mm_watch_state_name(mm_watch_get(app, "bag", NULL, &err)));
+    case_check("the others are the copy's", mm_watch_get(app, "plain", NULL, &err) == MM_WATCHED, err.msg);
+    world_close(&w);
+}
+
 /* The copy lacks what this node had sent, and its outbox has it no more; or what another node
 ** had: in a new epoch nobody would send that again. */
 static void lacking(bool own)
@@ -201,6 +227,9 @@ int main(void)
     beside_what_stays_out();
     with_the_state(false);
     with_the_state(true);
+    not_joined(MM_STALE, MM_SEQ_NEVER, MM_SEQ_NEVER);
+    not_joined(MM_STALE, MM_SEQ_COPY, MM_SEQ_COPY);
+    not_joined(MM_JOINING, MM_SEQ_NEVER, MM_SEQ_COPY);
     lacking(true);
     lacking(false);
     case_open(&w, 1, 2, false);
