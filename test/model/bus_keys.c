@@ -57,7 +57,7 @@ int mm_bus_kv_create(struct mm_bus *b, const char *bucket, const char *key, cons
                      int timeout_ms, struct mm_err *err)
 {
     (void)b, (void)timeout_ms;
-    if (err->rc != SQLITE_OK || find(bucket, key) != NULL) {
+    if (err->rc != SQLITE_OK || fault_dead() || find(bucket, key) != NULL) {
         return 0;
     }
     fault_pause(true);

@@ -60,10 +60,12 @@ int64_t world_incarnation(struct world *w)
 void world_node_begin(struct world *w, struct world_node *n, int64_t id)
 {
     n->id = id;
+    fault_pause(true);
     for (int s = 0; s < w->shards; s++) {
         world_begin_base(w, s, &n->base[s]);
     }
     world_node_open(w, n);
+    fault_pause(false);
 }
 
 /* Opens the file at n->path as a node of its own incarnation. */
@@ -145,6 +147,7 @@ void world_close(struct world *w)
     }
     world_snapshots_close(w);
     net_close(w->net);
+    net_forget_keys();
     free(w->commit);
 }
 
@@ -333,7 +336,7 @@ void world_act(struct world *w, const struct world_step *step)
         world_lack(w, n, seed);
         break;
     case WORLD_NEW:
-        world_new(w, seed);
+        world_new(w, (enum world_newcomer)(world_random(&seed) % NEW_KINDS), seed);
         break;
     case WORLD_SEED:
         world_seed_epoch(w, n, seed);
@@ -401,6 +404,9 @@ void world_settle(struct world *w)
         }
         for (int k = 0; k < w->nnode && !w->failed; k++) {
             turn(w, &w->node[k]);
+            if (w->seeder == &w->node[k] && w->epoch == 1) { /* its call is made once more */
+                world_seed_epoch(w, &w->node[k], 1);
+            }
             if (!w->node[k].r.joined && w->kept[0] == NULL && round > 1) {
                 world_snapshot(w, &w->node[0]); /* it waits for one */
             }

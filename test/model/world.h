@@ -58,7 +58,8 @@ struct world_node {
     bool past, past_again; /* something was written past the capture; since it was last compared */
     bool backup_past;
     enum world_rejoin rejoin; /* into an epoch that lacks what is here */
-    bool newcomer, bare;      /* it began without a row; without a table */
+    bool newcomer, bare;      /* it came later; without a table */
+    enum world_rejoin join;   /* what becomes of the rows that it came with, NOT = it came without */
     struct world_bring bring;
     int64_t astray[WORLD_SHARDS]; /* from here on the log has lost what it has folded, 0 = no such place */
 };
@@ -82,12 +83,13 @@ struct world {
     size_t ncommit;
     int64_t part_size;
     bool compress;
-    bool copied, alone; /* a file was copied; none is any more */
-    bool again;         /* some table began anew, or waited for a copy */
-    bool lost;          /* the log has lost its end: nothing leaves an outbox any more */
-    bool jumped;        /* some node took content from a copy, in which no conflicts are */
-    int64_t epoch;      /* 1, or the one that a node has seeded: */
-    struct {            /* of each shard where it begins, and with what */
+    bool copied, alone;              /* a file was copied; none is any more */
+    bool again;                      /* some table began anew, or waited for a copy */
+    bool lost;                       /* the log has lost its end: nothing leaves an outbox any more */
+    bool jumped;                     /* some node took content from a copy, in which no conflicts are */
+    const struct world_node *seeder; /* who has begun a new epoch, NULL = nobody; it counts when epoch is above 1 */
+    int64_t epoch;                   /* 1, or the one that a node has seeded: */
+    struct {                         /* of each shard where it begins, and with what */
         int64_t at;
         struct naive base;
     } seed[WORLD_SHARDS];
@@ -124,7 +126,7 @@ enum world_act {
     WORLD_BRING, /* one step of a node's taking the cluster's content from a snapshot and the log */
     WORLD_LOSE,  /* the server loses the end of a stream, behind some snapshot */
     WORLD_LACK,  /* a table has lost its content and waits for a copy */
-    WORLD_NEW,   /* a node begins with an empty file, or empty tables */
+    WORLD_NEW,   /* a node begins with an empty file, empty tables, or rows of its own */
     WORLD_SEED,  /* a node begins a new epoch with what it holds */
     WORLD_PAST,  /* somebody writes to a node's file past the capture */
     WORLD_ACTS

@@ -109,9 +109,11 @@ static int64_t dropped(const struct world *w)
 
 static void failed(struct world *w, struct world_node *n, const char *what, const struct mm_err *err)
 {
-    /* Its log ended, or forgot what the copy or the node is of, meanwhile. */
+    /* Its log ended, or forgot what the copy or the node is of, meanwhile; or an epoch is begun that does not
+    ** count yet. */
+    bool begun = w->seeder != NULL && w->epoch == 1;
     bool left = err->rc == SQLITE_NOTFOUND &&
-                (w->epoch > n->bring.epoch || dropped(w) != n->bring.dropped || world_astray(w, n));
+                (begun || w->epoch > n->bring.epoch || dropped(w) != n->bring.dropped || world_astray(w, n));
     /* A row was written past the capture, behind the comparison: that is made anew. */
     bool passed = (err->rc & 0xff) == SQLITE_CONSTRAINT && n->bring.passed;
     if (!fault_came() && !left && !passed) {
@@ -268,7 +270,7 @@ static int judge(struct world *w, struct world_node *n, bool *take, struct mm_er
         take[k] =
             d->joins && (d->mode == MM_DIFF_SAME || differs) && (d->before || d->empty || d->rows == 0 || !differs);
         count += take[k];
-        if (!n->r.joined && d->captured && differs && d->rows > 0) {
+        if (!n->r.joined && d->captured && differs && d->rows > 0 && n->join == REJOIN_NOT) {
             world_fail(w, "node %lld: rows of table %s that it never had", (long long)n->id, d->name);
         }
         if (!b->tables && lacks && mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED) {
@@ -287,6 +289,7 @@ static void install(struct world *w, struct world_node *n)
     struct mm_err err;
     copy_path(n, path);
     bool fresh = n->r.joined && b->epoch > n->r.epoch && !b->tables && !b->mend;
+    bool merges = n->r.joined ? fresh && n->rejoin == REJOIN_MERGE : n->join == REJOIN_MERGE;
     struct mm_install in = {
         .copy = path,
         .diff = &b->diff,
@@ -295,7 +298,7 @@ static void install(struct world *w, struct world_node *n)
         .watch_all = n->newcomer,
         .fresh = fresh,
         .give_up = fresh && n->rejoin == REJOIN_ADOPT,
-        .merge = fresh && n->rejoin == REJOIN_MERGE,
+        .merge = merges,
         .upto = b->upto,
         .take = b->tables ? take : NULL,
     };
@@ -330,6 +333,8 @@ static void install(struct world *w, struct world_node *n)
         w->jumped = true;
         if (in.fresh && n->rejoin != REJOIN_NOT) {
             world_epoch_rejoined(w, n);
+        }
+        if (in.merge) {
             world_remember(w, n, before); /* the rows that existed only here */
         }
         if (!b->tables && !fault_dead()) {

@@ -88,9 +88,13 @@ void world_advance(struct world *w, int shard, struct naive *base, int64_t to)
     }
     while (base->seq < to) {
         const struct net_message *m = net_get(w->net, shard + 1, base->seq + 1);
-        if (base->seq + 1 == seeded) { /* from here on it is what the seeder held */
+        bool over = base->over && seeded > 0 && to >= seeded; /* a beginning that was broken off lies before */
+        if (base->seq + 1 == seeded || over) {                /* from here on it is what the seeder held */
             naive_free(base);
             naive_clone(base, &w->seed[shard].base);
+        } else if (base->over) {
+            world_fail(w, "%d:%lld is folded, behind the end of its epoch", shard + 1, (long long)to);
+            return;
         } else {
             naive_message(base, base->seq + 1, m->data, m->len, m->zstd);
         }

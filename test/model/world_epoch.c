@@ -7,11 +7,30 @@
 #include "test/model/memory_vfs.h"
 #include "test/model/world_int.h"
 
-/* Not where the harness could not tell what counts: copies of files, a log that lost its end. Once. */
+static const struct mm_epoch *mine(const struct world_node *n)
+{
+    static struct mm_epoch e;
+    e = (struct mm_epoch){ .n = 2, .node = n->id, .token = 1 };
+    return &e;
+}
+
+/* Not where the harness could not tell what counts: copies of files, a log that lost its end. Once;
+** who was broken off in it goes on with it. */
 static bool may(const struct world *w, const struct world_node *n)
 {
     return w->epoch == 1 && !w->copied && !w->lost && !n->open && !n->past && n->r.joined && !n->r.reload_needed &&
-           n->r.move_due == 0 && !n->bring.held && n->bring.stage == BRING_NOT;
+           n->r.move_due == 0 && !n->bring.held && n->bring.stage == BRING_NOT && (w->seeder == NULL || w->seeder == n);
+}
+
+static void claim(struct world *w, struct world_node *n, struct mm_bus *bus, struct mm_err *err)
+{
+    struct mm_epochs seen;
+    if (mm_epoch_look(bus, "sim", 1, &seen, err) != SQLITE_OK) {
+        return;
+    }
+    if (seen.newest.n != 0 ? seen.newest.node != n->id : !mm_epoch_begin(bus, "sim", mine(n), err) && !fault_came()) {
+        world_fail(w, "epoch 2 is there already");
+    }
 }
 
 /* The message with which it begins, in each stream, behind what is there. */
@@ -21,7 +40,6 @@ static void append_all(struct world *w, struct world_node *n, const struct mm_ma
     static const struct mm_bus_options options = { 0 };
     struct mm_msg_place place[WORLD_SHARDS];
     struct mm_msg msg = { .kind = MM_MSG_SEEDED, .epoch = 2, .node = n->id, .at_ms = mm_clock_wall_ms() };
-    const struct mm_epoch mine = { .n = 2, .node = n->id, .token = 1 };
     for (int k = 0; k < w->shards; k++) {
         place[k].seq = m->shard[k].seq;
         memcpy(place[k].digest, m->shard[k].digest, sizeof place[k].digest);
@@ -32,20 +50,52 @@ static void append_all(struct world *w, struct world_node *n, const struct mm_ma
     msg.control.place = place;
     msg.control.nplace = (size_t)w->shards;
     struct mm_bus *bus = mm_bus_open(&options, err);
-    if (!mm_epoch_begin(bus, "sim", &mine, err) && err->rc == SQLITE_OK) {
-        world_fail(w, "epoch 2 is there already");
-    }
+    claim(w, n, bus, err);
     for (int k = 0; k < w->shards && err->rc == SQLITE_OK; k++) {
         mm_epoch_append(bus, &n->r.shard[k], &msg, &pos[k], err);
     }
     mm_bus_close(bus);
 }
 
-void world_seed_epoch(struct world *w, struct world_node *n, uint64_t seed)
+/* The others cannot fold on from the first of its messages, whether it counts or not. */
+static void begun(struct world *w, struct world_node *n)
+{
+    w->seeder = n;
+    w->alone = w->jumped = true;
+    for (int k = 0; k < w->nnode; k++) {
+        w->node[k].has_backup = false;
+    }
+}
+
+/* It counts. */
+static void settled(struct world *w, struct world_node *n, const struct mm_manifest *m, const struct mm_position *pos,
+                    uint64_t seed)
 {
     static const enum world_rejoin asked[] = { REJOIN_NOT, REJOIN_NOT,   REJOIN_NOT,
                                                REJOIN_NOT, REJOIN_ADOPT, REJOIN_MERGE };
-    const struct mm_epoch mine = { .n = 2, .node = n->id, .token = 1 };
+    for (int k = 0; k < w->shards; k++) {
+        world_advance(w, k, &n->base[k], n->r.shard[k].pos.seq);
+        naive_clone(&w->seed[k].base, &n->base[k]);
+        w->seed[k].base.epoch = 2;
+        w->seed[k].at = w->seed[k].base.seq = pos[k].seq;
+    }
+    world_keep(w, m);
+    w->epoch = 2;
+    for (int k = 0; k < w->nnode; k++) {
+        w->node[k].rejoin = asked[k == (int)(n - w->node) ? 0 : world_random(&seed) % 6];
+    }
+}
+
+static bool counts(struct world_node *n)
+{
+    struct mm_epochs seen;
+    struct mm_err err;
+    mm_err_init(&err);
+    return mm_epoch_look(n->r.bus, "sim", 1, &seen, &err) == SQLITE_OK && seen.done.n == 2;
+}
+
+void world_seed_epoch(struct world *w, struct world_node *n, uint64_t seed)
+{
     struct mm_manifest m;
     struct mm_position pos[WORLD_SHARDS];
     struct mm_work work = { 0 };
@@ -61,27 +111,25 @@ void world_seed_epoch(struct world *w, struct world_node *n, uint64_t seed)
         memory_remove(world_fresh_path);
         return; /* whoever may take no snapshot may not seed */
     }
+    begun(w, n);
     append_all(w, n, &m, pos, &err);
     mm_take_to_epoch(&t, pos, &m, &err);
-    mm_epoch_finish(n->r.bus, "sim", &mine, "snapshot", &err);
-    for (int k = 0; k < w->shards && err.rc == SQLITE_OK; k++) {
-        world_advance(w, k, &n->base[k], n->r.shard[k].pos.seq);
-        naive_clone(&w->seed[k].base, &n->base[k]);
-        w->seed[k].base.epoch = 2;
-        w->seed[k].at = w->seed[k].base.seq = pos[k].seq;
+    mm_epoch_finish(n->r.bus, "sim", mine(n), "snapshot", &err);
+    fault_pause(true);
+    bool done = counts(n) && !w->failed;
+    if (done) {
+        settled(w, n, &m, pos, seed);
     }
-    world_keep(w, &m);
-    w->epoch = 2;
-    w->alone = w->jumped = true;
-    mm_repl_enter_epoch(&n->r, pos, &err);
-    if (err.rc != SQLITE_OK) {
+    fault_pause(false);
+    if (done) {
+        mm_repl_enter_epoch(&n->r, pos, &err);
+        world_node_ends(w, n);
+    }
+    if (err.rc != SQLITE_OK && !fault_came()) {
         world_fail(w, "epoch 2 of node %lld: %d %s", (long long)n->id, err.rc, err.msg);
+    } else if (err.rc != SQLITE_OK && done && n->r.epoch < 2) { /* it follows like the others */
+        world_bring_due(n, true);
     }
-    for (int k = 0; k < w->nnode; k++) {
-        w->node[k].has_backup = false;
-        w->node[k].rejoin = asked[k == (int)(n - w->node) ? 0 : world_random(&seed) % 6];
-    }
-    world_node_ends(w, n);
     world_node_follow_again(n);
     memory_remove(world_fresh_path);
 }

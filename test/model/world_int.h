@@ -91,7 +91,8 @@ bool world_brings(const struct world *w, struct world_node *n);
 /* world_new.c */
 struct mm_join_options world_join_options(const struct world_node *n);
 void world_record(struct world *w); /* the cluster's, before anybody asks for it */
-void world_new(struct world *w, uint64_t seed);
+enum world_newcomer { NEW_BARE, NEW_EMPTY, NEW_ADOPTS, NEW_MERGES, NEW_KINDS };
+void world_new(struct world *w, enum world_newcomer kind, uint64_t seed);
 /* One that has not joined tries to: true when it needs a copy for that. */
 bool world_join(struct world *w, struct world_node *n);
 

@@ -1,6 +1,7 @@
-/* Newcomers: a file without a table, or with tables that have no row yet. They join as
-** ext/node_link.c has it: by the log from its first message on where the cluster began
-** with the same, else by a copy. */
+/* Newcomers: a file without a table, with tables that have no row yet, or with rows of its
+** own. They join as ext/node_link.c has it: by the log from its first message on where the
+** cluster began with the same, else by a copy, which those with rows of their own give way to
+** or merge with (join is 'adopt' or 'merge' there). */
 #include <stdio.h>
 #include <string.h>
 
@@ -29,7 +30,18 @@ void world_record(struct world *w)
     world_need(err.rc == SQLITE_OK, err.msg);
 }
 
-void world_new(struct world *w, uint64_t seed)
+/* Rows that were there before anybody knew of a cluster: those that some clusters began
+** with, and what was done to them since, or not. */
+static void write_own(struct world *w, struct world_node *n, sqlite3 *db, uint64_t seed, struct mm_err *err)
+{
+    unsigned count = (unsigned)(world_random(&seed) % 8);
+    mm_db_exec(db, err, "%s", world_rows);
+    for (unsigned k = 0; k < count && err->rc == SQLITE_OK; k++) {
+        world_statement(w, n, db, &seed);
+    }
+}
+
+void world_new(struct world *w, enum world_newcomer kind, uint64_t seed)
 {
     if (w->nnode == WORLD_NODES) {
         return;
@@ -41,8 +53,13 @@ void world_new(struct world *w, uint64_t seed)
     snprintf(n->path, sizeof n->path, "/%d.db", w->nnode - 1);
     memory_remove(n->path);
     sqlite3 *db = world_connect(n->path);
-    bool tables = world_random(&seed) % 2 == 0;
-    mm_db_exec(db, &err, "BEGIN; %s", tables ? world_schema : "");
+    bool tables = kind != NEW_BARE;
+    mm_db_exec(db, &err, "%s", tables ? world_schema : "");
+    if (kind == NEW_ADOPTS || kind == NEW_MERGES) {
+        n->join = kind == NEW_ADOPTS ? REJOIN_ADOPT : REJOIN_MERGE;
+        write_own(w, n, db, seed, &err);
+    }
+    mm_db_exec(db, &err, "BEGIN");
     mm_meta_migrate(db, &err);
     mm_head_set_incarnation(db, world_incarnation(w), &err);
     mm_head_set_watch_all(db, true, &err);

@@ -207,7 +207,11 @@ void world_node_apply(struct world *w, struct world_node *n)
         world_fail(w, "node %lld is lost: %s", (long long)n->id, err.msg);
         break;
     case MM_APPLY_EPOCH:
-        world_bring_due(n, true);
+        if (w->epoch > 1) {
+            world_bring_due(n, true);
+        } else { /* it does not count yet: the node waits */
+            world_node_follow_again(n);
+        }
         break;
     case MM_APPLY_BLOCKED:
         world_fail(w, "node %lld is blocked: %s", (long long)n->id, err.msg);

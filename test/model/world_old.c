@@ -22,7 +22,7 @@ static void store(struct world *w, int shard, struct mm_msg *m)
 
 void world_old_message(struct world *w, uint64_t seed)
 {
-    if (w->epoch > 1) {
+    if (w->seeder != NULL) {
         return; /* 2 is no other one */
     }
     struct mm_arena a;

@@ -4,10 +4,12 @@
 ** transaction, no block of memory too many, the schedule goes on, all nodes
 ** end equal.
 **
-**   replay_faults [--first SEED] [--count N] [--seconds N] [--full] [--nth N]
+**   replay_faults [--first SEED] [--count N] [--seconds N] [--full] [--nth N] [--coming]
 **
 ** One of four is about the steps of a snapshot, of content that is taken, and of what was
-** not captured. Without --full a sweep leaves out most of its places, by the seed. */
+** not captured; one about who joins (an empty file, one with rows of its own, a copy of a
+** node's), who begins a new epoch, and who follows into it, giving up or merging
+** (--coming: those alone). Without --full a sweep leaves out most of its places, by the seed. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,8 @@ static const enum world_act acts[] = { WORLD_PUMP, WORLD_TURN, WORLD_WRITE, WORL
                                        /* one of four trials: */
                                        WORLD_BRING, WORLD_BRING, WORLD_SNAPSHOT };
 
+enum coming { COMING_NEW, COMING_COPY, COMING_SEED, COMING_FOLLOW, COMINGS };
+
 struct trial {
     struct schedule s;
     struct world_step faulty;
@@ -34,6 +38,8 @@ struct trial {
     long nth;
     bool task;  /* it is a step of one, */
     int stages; /* after so many */
+    bool comes; /* it is of a node that comes, or of an epoch that does */
+    enum coming coming;
     /* What came of it: shared. */
     bool came, failed;
     char why[600];
@@ -44,8 +50,10 @@ static void make(struct trial *t, uint64_t seed)
 {
     uint64_t state = seed ^ 0xfa17;
     uint64_t tasks = seed ^ 0x7a5c;
-    t->task = world_random(&tasks) % 4 == 0;
-    schedule_rich = t->task;
+    unsigned family = (unsigned)(world_random(&tasks) % 4);
+    t->task = family == 0;
+    t->comes = family == 1;
+    schedule_rich = t->task || t->comes;
     schedule_make(&t->s, seed);
     t->s.n = t->s.n > 24 ? 24 : t->s.n;
     t->at = t->s.n / 2 + world_random(&state) % (t->s.n / 2);
@@ -58,6 +66,16 @@ static void make(struct trial *t, uint64_t seed)
         t->kind = t->kind == FAULT_PUBLISH ? FAULT_STEP : t->kind; /* nothing is sent by them */
         t->faulty.act = acts[FIRST_TASK + at];
         t->stages = (int)(world_random(&tasks) % 4);
+    }
+    if (t->comes) {
+        static const enum world_act of_new[] = { WORLD_BRING, WORLD_BRING, WORLD_BRING, WORLD_TURN, WORLD_RESTART };
+        static const enum world_act of_copy[] = { WORLD_RESTART, WORLD_TURN, WORLD_APPLY, WORLD_PUMP };
+        t->coming = (enum coming)(world_random(&tasks) % COMINGS);
+        t->stages = (int)(world_random(&tasks) % 4);
+        t->at = t->s.n / 2;
+        t->faulty.act = t->coming == COMING_SEED   ? WORLD_SEED
+                        : t->coming == COMING_COPY ? of_copy[world_random(&tasks) % 4]
+                                                   : of_new[world_random(&tasks) % 5];
     }
 }
 
@@ -74,6 +92,44 @@ static void before_task(struct world *w, const struct trial *t)
             world_act(w, &s);
             world_check_now(w, &s);
         }
+    }
+}
+
+static void act(struct world *w, enum world_act a, unsigned node, uint64_t seed)
+{
+    const struct world_step s = { a, node, seed };
+    world_act(w, &s);
+    world_check_now(w, &s);
+}
+
+/* Up to the step: somebody has come, or an epoch has begun that somebody is to follow into. */
+static void before_coming(struct world *w, struct trial *t)
+{
+    uint64_t seed = t->faulty.seed ^ 0xc0;
+    unsigned node = t->faulty.node % (unsigned)w->nnode;
+    unsigned other = (node + 1) % (unsigned)w->nnode;
+    act(w, WORLD_TURN, node, seed);
+    if (world_random(&seed) % 4 != 0) {
+        act(w, WORLD_SNAPSHOT, node, seed);
+    }
+    act(w, WORLD_WRITE, node, world_random(&seed));
+    if (t->coming == COMING_NEW || t->coming == COMING_COPY) {
+        act(w, t->coming == COMING_NEW ? WORLD_NEW : WORLD_COPY, node, world_random(&seed));
+        node = (unsigned)w->nnode - 1;
+        act(w, WORLD_WRITE, node, world_random(&seed));
+        act(w, WORLD_DELIVER, node, 3);
+    } else if (t->coming == COMING_FOLLOW) {
+        act(w, WORLD_WRITE, other, world_random(&seed));
+        act(w, WORLD_TURN, node, seed);
+        act(w, WORLD_SEED, other, seed);
+        w->node[node].rejoin = (enum world_rejoin)(REJOIN_NOT + world_random(&seed) % 3);
+        act(w, WORLD_WRITE, other, world_random(&seed));
+        act(w, WORLD_TURN, other, seed);
+        act(w, WORLD_CUT, node, seed);
+    }
+    t->faulty.node = node;
+    for (int k = 0; k < t->stages && (t->coming == COMING_NEW || t->coming == COMING_FOLLOW); k++) {
+        act(w, WORLD_BRING, node, world_random(&seed));
     }
 }
 
@@ -94,6 +150,9 @@ static void run(void *arg)
     }
     if (t->task) {
         before_task(&w, t);
+    }
+    if (t->comes && !w.failed) {
+        before_coming(&w, t);
     }
     if (!w.failed) {
         struct world_step flush = t->faulty; /* nothing of what failed is stored */
@@ -136,14 +195,19 @@ static bool once(struct trial *t, long nth, long live)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = { { "first", 1, NULL, 'f' },   { "count", 1, NULL, 'c' },
-                                             { "seconds", 1, NULL, 's' }, { "full", 0, NULL, 'a' },
-                                             { "nth", 1, NULL, 'n' },     { 0 } };
+    static const struct option options[] = { { "first", 1, NULL, 'f' },
+                                             { "count", 1, NULL, 'c' },
+                                             { "seconds", 1, NULL, 's' },
+                                             { "full", 0, NULL, 'a' },
+                                             { "nth", 1, NULL, 'n' },
+                                             { "coming", 0, NULL, 'o' },
+                                             { 0 } };
     uint64_t first = FIRST; /* fixed in `make check`, as in replay_random.c */
     bool given = false;
     uint64_t count = UINT64_C(1) << 40;
     time_t until = time(NULL) + SECONDS;
     bool full = false;
+    bool coming = false;
     long only = 0;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         first = c == 'f' ? strtoull(optarg, NULL, 10) : c == 's' && !given ? (uint64_t)time(NULL) * 100000 : first;
@@ -151,6 +215,7 @@ int main(int argc, char **argv)
         count = c == 'c' ? strtoull(optarg, NULL, 10) : count;
         until = c == 's' ? time(NULL) + atoi(optarg) : c == 'c' ? 0 : until;
         full = full || c == 'a';
+        coming = coming || c == 'o';
         only = c == 'n' ? atol(optarg) : only;
     }
     if (getenv("SHOW_LOG") == NULL) {
@@ -163,6 +228,9 @@ int main(int argc, char **argv)
     for (; k < count && (until == 0 || time(NULL) < until); k++) {
         uint64_t state = first + k;
         make(t, first + k);
+        if (coming && !t->comes) {
+            continue;
+        }
         if (!once(t, 0, 0) || (only > 0 && !once(t, only, t->live))) {
             return 1;
         }
