@@ -57,9 +57,10 @@ void world_node_open(struct world *w, struct world_node *n)
     }
     r->bus = net_connect(w->net);
     n->applier = mm_applier_open(r, &err);
-    world_node_ends(w, n);
-    world_bring_look(w, n);
-    if (err.rc != SQLITE_OK && !fault_came()) {
+    if (err.rc == SQLITE_OK) {
+        world_node_ends(w, n);
+        world_bring_look(w, n);
+    } else if (!fault_came()) {
         world_fail(w, "opening node %lld: %s", (long long)n->id, err.msg);
     }
 }
