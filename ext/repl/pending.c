@@ -25,6 +25,12 @@ void mm_pending_reset(struct mm_pending *p)
     for (size_t k = 0; k < p->count; k++) {
         free(mm_pending_at(p, k)->key);
     }
+    for (size_t k = 0; k < p->nleft; k++) {
+        free(p->left[k].table);
+    }
+    free(p->left);
+    p->left = NULL;
+    p->nleft = 0;
     free(p->entry);
     free(p->node);
     free(p->bucket);
@@ -341,6 +347,35 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
     return err->rc;
 }
 
+int mm_pending_left(struct mm_pending *p, const char *table, struct mm_err *err)
+{
+    struct mm_pend_left *list = realloc(p->left, (p->nleft + 1) * sizeof *list);
+    char *name = strdup(table);
+    if (list != NULL) {
+        p->left = list;
+    }
+    if (list == NULL || name == NULL) {
+        free(name);
+        return mm_err_nomem(err);
+    }
+    list[p->nleft++] = (struct mm_pend_left){ mm_pending_at(p, p->count - 1)->id, name };
+    for (size_t k = 0; k + 1 < p->count; k++) { /* an echo may have to be folded into it after all */
+        mm_pending_at(p, k)->clean = false;
+    }
+    return err->rc;
+}
+
+static void forget_left(struct mm_pending *p, int64_t id)
+{
+    for (size_t k = 0; k < p->nleft; k++) {
+        if (p->left[k].id == id) {
+            free(p->left[k].table);
+            p->left[k] = p->left[--p->nleft];
+            return;
+        }
+    }
+}
+
 struct overlap {
     struct mm_pending *p;
     uint64_t first; /* smallest number found */
@@ -378,6 +413,7 @@ void mm_pending_pop(struct mm_pending *p)
     }
     free(e->key);
     e->key = NULL;
+    forget_left(p, e->id);
     p->bytes -= e->bytes;
     p->head = (p->head + 1) % p->cap;
     p->count--;

@@ -41,6 +41,11 @@ void mm_pending_reset(struct mm_pending *p); /* forgets all; nothing is written 
 int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const struct mm_txn *txn, int64_t bytes,
                     struct mm_err *err);
 
+/* The control row that was pushed last watches a table again that was left. What the older
+** ones have in it (or in one that is left now) is not undone and not done again: somebody may
+** have written there since, uncaptured. It counts as the table's own content. */
+int mm_pending_left(struct mm_pending *p, const char *table, struct mm_err *err);
+
 size_t mm_pending_count(const struct mm_pending *p);
 int64_t mm_pending_bytes(const struct mm_pending *p);                 /* of their outbox rows */
 struct mm_pend *mm_pending_at(struct mm_pending *p, size_t index);    /* 0 = oldest */

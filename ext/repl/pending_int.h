@@ -13,6 +13,11 @@ struct mm_pend_node {
     uint32_t next;   /* node + 1 in the same bucket, oldest first; 0 = end */
 };
 
+struct mm_pend_left {
+    int64_t id; /* of the control row */
+    char *table;
+};
+
 struct mm_pending {
     sqlite3 *db;
     struct mm_outbox *outbox;
@@ -30,6 +35,8 @@ struct mm_pending {
     uint32_t nbucket;
     size_t live;
     int64_t bytes;
+    struct mm_pend_left *left;
+    size_t nleft;
 };
 
 #endif

@@ -22,6 +22,31 @@ int mm_pending_read(struct mm_pending *p, const struct mm_pend *e, struct mm_txn
     return err->rc;
 }
 
+/* See mm_pending_left. */
+static bool left(struct mm_pending *p, int64_t id, const char *table, struct mm_err *err)
+{
+    const struct mm_target *t = mm_targets_get(p->targets, table, err);
+    bool found = t != NULL && (t->state == MM_UNWATCHED || t->state == MM_UNSUPPORTED);
+    for (size_t k = 0; k < p->nleft; k++) {
+        found = found || (p->left[k].id > id && sqlite3_stricmp(p->left[k].table, table) == 0);
+    }
+    return found;
+}
+
+/* True when something was left out. */
+static bool leave_out(struct mm_pending *p, int64_t id, struct mm_txn *txn, struct mm_err *err)
+{
+    size_t kept = 0;
+    size_t all = txn->ntab;
+    for (size_t k = 0; k < all && err->rc == SQLITE_OK; k++) {
+        if (!left(p, id, txn->tab[k].name, err)) {
+            txn->tab[kept++] = txn->tab[k];
+        }
+    }
+    txn->ntab = kept;
+    return kept < all;
+}
+
 void mm_pend_scratch_init(struct mm_pend_scratch *s)
 {
     mm_arena_init(&s->arena, ARENA_MAX);
@@ -49,6 +74,7 @@ int mm_pending_images(struct mm_pending *p, const struct mm_pend *e, struct mm_p
         mm_pending_read(p, e, &s->txn, &s->names, &s->data, err);
         mm_image_of_captured(&s->txn);
     }
+    leave_out(p, e->id, &s->txn, err);
     return mm_err_prefix(err, "pending transaction %lld", (long long)e->id);
 }
 
@@ -87,10 +113,11 @@ static int redo_one(struct mm_pending *p, struct mm_pend *e, struct mm_err *err)
     mm_pend_scratch_init(&s);
     mm_image_init(&images, IMAGES_MAX);
     mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
+    bool whole = !leave_out(p, e->id, &s.txn, err);
     mm_apply_txn(p->db, p->targets, &s.txn, &how, err);
     mm_image_pack(&images, &s.images, err);
     if (err->rc == SQLITE_OK) {
-        e->clean = !how.conflict;
+        e->clean = whole && !how.conflict;
         mm_outbox_undo_put(p->outbox, e->id, p->shard, e->clean, s.images.data, s.images.len, err);
     }
     mm_image_free(&images);
@@ -119,6 +146,7 @@ int mm_pending_stay(struct mm_pending *p, int64_t id, bool all, struct mm_err *e
     mm_pend_scratch_init(&s);
     if (err->rc == SQLITE_OK) {
         mm_pending_read(p, &e, &s.txn, &s.names, &s.data, err);
+        leave_out(p, id, &s.txn, err);
     }
     for (size_t k = 0; k < s.txn.ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(p->targets, s.txn.tab[k].name, err);

@@ -37,6 +37,13 @@ static bool accepted_everywhere(struct mm_repl *r, const struct mm_outbox_row *r
     return true;
 }
 
+static void watch_again(struct mm_shard *s, const struct mm_buf *data, struct mm_err *err)
+{
+    if (err->rc == SQLITE_OK && data->data[0] == MM_CONTROL_WATCH && data->data[data->len - 1] == 0) {
+        mm_pending_left(s->pending, (const char *)data->data + 1, err);
+    }
+}
+
 /* A row becomes pending in each shard that it touches and that has not
 ** accepted it; or, when `only` is given, in those that it names (bit n - 1). */
 static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, const uint64_t *only, struct mm_buf *names,
@@ -64,6 +71,7 @@ static int push_row(struct mm_repl *r, const struct mm_outbox_row *row, const ui
             mm_pending_push(s->pending, row, &txn, bytes, err);
         } else if (control_shard == s->n) {
             mm_pending_push(s->pending, row, NULL, bytes, err);
+            watch_again(s, data, err);
         }
     }
     mm_arena_free(&a);

@@ -333,6 +333,7 @@ int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_sc
         mm_work_watch(o->work, live.db);
         mm_moment_begin(live.db, o->work, err);
         mm_repl_open(&live, &o->repl, err);
+        d->last = err->rc == SQLITE_OK ? mm_outbox_last(live.outbox, err) : 0;
         mm_db_exec(s->r.db, err, "BEGIN");
         if (o->visible || o->tables) {
             check_same_place(&s->r, &live, err);

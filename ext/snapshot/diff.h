@@ -43,6 +43,7 @@ struct mm_diff {
     struct mm_diff_table *table; /* every table of the cluster's list; number i is its place here */
     int n;
     int64_t upto[MM_SNAPSHOT_SHARDS]; /* visible: outbox id up to which the copy has what is pending */
+    int64_t last;                     /* highest outbox id then */
 };
 
 struct mm_diff_options {

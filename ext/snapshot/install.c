@@ -210,6 +210,30 @@ static void keep_rows(struct mm_repl *r, const struct mm_diff_table *d, enum mm_
     mm_log(MM_LOG_WARN, "table %s has not joined the cluster, and its rows differ: it is left as it is", d->name);
 }
 
+/* It was left and is watched again behind the comparison: what was written between is not known. */
+static bool watched_since(struct mm_repl *r, const struct mm_install *in, const char *table, struct mm_err *err)
+{
+    bool found = false;
+    struct mm_buf data;
+    mm_buf_init(&data, 1 << 30);
+    for (int k = 0; k < r->nshard; k++) {
+        struct mm_pending *p = r->shard[k].pending;
+        for (size_t j = mm_pending_count(p); j-- > 0 && mm_pending_at(p, j)->id > in->diff->last && !found;) {
+            struct mm_outbox_row row;
+            mm_buf_clear(&data);
+            if (mm_pending_at(p, j)->kind == MM_OUTBOX_CONTROL &&
+                mm_outbox_get(r->outbox, mm_pending_at(p, j)->id, &row, NULL, &data, err) && data.len > 1 &&
+                data.data[0] == MM_CONTROL_WATCH) {
+                mm_buf_byte(&data, 0);
+                found = sqlite3_stricmp((const char *)data.data + 1, table) == 0;
+            }
+        }
+    }
+    mm_buf_check(&data, err, "a control message");
+    mm_buf_free(&data);
+    return found && err->rc == SQLITE_OK;
+}
+
 static void one_table(struct mm_repl *r, const struct mm_install *in, int number, struct mm_err *err)
 {
     const struct mm_diff_table *d = &in->diff->table[number];
@@ -236,12 +260,12 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
         mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
         return;
     }
-    if (keeps_rows(r, in, d, state, err)) {
-        keep_rows(r, d, state, err);
+    if ((!d->captured && d->mode != MM_DIFF_CREATE) || watched_since(r, in, d->name, err)) {
+        r->tables_changed = true;
         return;
     }
-    if (!d->captured && d->mode != MM_DIFF_CREATE) { /* it is watched since: what was written before is not known */
-        r->tables_changed = true;
+    if (keeps_rows(r, in, d, state, err)) {
+        keep_rows(r, d, state, err);
         return;
     }
     if (d->mode == MM_DIFF_CREATE) {

@@ -74,12 +74,15 @@ bool mm_watch_any_needs_copy(sqlite3 *db, struct mm_err *err)
                      " LIMIT 1") != 0;
 }
 
-static int put_watch(sqlite3 *db, const char *table, struct mm_err *err)
+static int put_watch(sqlite3 *db, const char *table, bool left, struct mm_err *err)
 {
     struct mm_buf b;
     mm_buf_init(&b, 1 << 20);
     mm_buf_byte(&b, MM_CONTROL_WATCH);
     mm_buf_str(&b, table);
+    if (left) {
+        mm_buf_byte(&b, 0);
+    }
     if (mm_buf_check(&b, err, "a table name") == SQLITE_OK) {
         mm_outbox_put_control(db, b.data, b.len, err);
     }
@@ -100,7 +103,7 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
         mm_watch_set_capture(db, table, mode, err);
     }
     sqlite3_free(mode);
-    return put_watch(db, table, err);
+    return put_watch(db, table, s != MM_WATCH_NONE, err);
 }
 
 char *mm_watch_capture(sqlite3 *db, const char *table, struct mm_err *err)
@@ -122,7 +125,7 @@ int mm_watch_again(sqlite3 *db, struct mm_err *err)
         if (waits && mm_watchlist_seq(db, list[k].name, err) == 0) {
             mm_watch_set(db, list[k].name, MM_JOINING, NULL, err);
             mm_watch_set_joined_seq(db, list[k].name, 0, err);
-            put_watch(db, list[k].name, err);
+            put_watch(db, list[k].name, false, err);
         }
     }
     mm_watch_list_free(list, n);

@@ -98,7 +98,8 @@ struct mm_watch_entry *mm_watchlist_all(sqlite3 *db, int *n, struct mm_err *err)
 ** plus 1. */
 int mm_watch_shard(const char *first_name, int shards);
 
-/* The control message `watch`, as it lies in the outbox: 'W' and the name. */
+/* The control message `watch`, as it lies in the outbox: 'W' and the name; with a zero behind it
+** when the table had been left: what was captured before is its own business now (repl/pending.h). */
 #define MM_CONTROL_WATCH 'W'
 
 #endif
