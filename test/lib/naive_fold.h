@@ -44,6 +44,7 @@ struct naive_table {
     enum mm_policy policy[NAIVE_COLUMNS];
     struct naive_row *row;
     size_t n, cap;
+    bool apart; /* it is not compared */
 };
 
 struct naive_origin {

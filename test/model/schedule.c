@@ -60,6 +60,7 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_NEW] = world_random(&other) % 2 == 0 ? 3 : 0;
         here[WORLD_SEED] = world_random(&other) % 3 == 0 ? 2 : 0;
         here[WORLD_PAST] = world_random(&other) % 2 == 0 ? 5 : 0;
+        here[WORLD_WATCH] = world_random(&other) % 2 == 0 ? 8 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
@@ -172,7 +173,8 @@ static void run(void *arg)
                               .mended = w->mended,
                               .newcomers = w->newcomers,
                               .epochs = w->epoch - 1,
-                              .rejoined = w->rejoined };
+                              .rejoined = w->rejoined,
+                              .came_back = w->came_back };
     memcpy(j->o->why, w->why, sizeof w->why);
 }
 

@@ -18,7 +18,7 @@ const char *world_act_name(enum world_act a)
                                                    "break", "ack",  "flush",  "cut",      "restart", "hold",
                                                    "time",  "turn", "backup", "setback",  "copy",    "policy",
                                                    "old",   "end",  "again",  "snapshot", "purge",   "bring",
-                                                   "lose",  "lack", "new",    "seed",     "past" };
+                                                   "lose",  "lack", "new",    "seed",     "past",    "watch" };
     return names[a];
 }
 
@@ -344,6 +344,9 @@ void world_act(struct world *w, const struct world_step *step)
     case WORLD_PAST:
         world_past(w, n, seed);
         break;
+    case WORLD_WATCH:
+        world_watching(w, n, seed);
+        break;
     case WORLD_ACTS:
         break;
     }
@@ -365,7 +368,9 @@ void world_check_now(struct world *w, const struct world_step *step)
 static const char *restless(struct world *w, struct world_node *n)
 {
     const struct mm_repl *r = &n->r;
-    const char *why = world_brings(w, n) ? "it takes, or waits for, a copy" : NULL;
+    const char *why = world_brings(w, n)      ? "it takes, or waits for, a copy"
+                      : world_watch_all(w, n) ? "it has left a table"
+                                              : NULL;
     for (int s = 0; s < w->shards && why == NULL; s++) {
         why = r->reload_needed                               ? "it is to read its database anew"
               : r->shard[s].replay != NULL                   ? "it reads the log again"

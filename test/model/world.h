@@ -58,6 +58,7 @@ struct world_node {
     bool past, past_again; /* something was written past the capture; since it was last compared */
     bool backup_past;
     enum world_rejoin rejoin; /* into an epoch that lacks what is here */
+    enum world_rejoin again;  /* and with those of a table that it has left and watches again */
     bool newcomer, bare;      /* it came later; without a table */
     enum world_rejoin join;   /* what becomes of the rows that it came with, NOT = it came without */
     struct world_bring bring;
@@ -96,7 +97,7 @@ struct world {
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
     char why[512];
-    long folded, reloads, busy, conflicts, brought, mended, newcomers, rejoined; /* for the summary */
+    long folded, reloads, busy, conflicts, brought, mended, newcomers, rejoined, came_back; /* for the summary */
 };
 
 enum world_act {
@@ -129,6 +130,7 @@ enum world_act {
     WORLD_NEW,   /* a node begins with an empty file, empty tables, or rows of its own */
     WORLD_SEED,  /* a node begins a new epoch with what it holds */
     WORLD_PAST,  /* somebody writes to a node's file past the capture */
+    WORLD_WATCH, /* a node leaves a table, or watches it again */
     WORLD_ACTS
 };
 

@@ -267,8 +267,8 @@ static int judge(struct world *w, struct world_node *n, bool *take, struct mm_er
         const struct mm_diff_table *d = &b->diff.table[k];
         bool differs = d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL;
         bool lacks = d->mode == MM_DIFF_ABSENT || d->mode == MM_DIFF_OTHER;
-        take[k] =
-            d->joins && (d->mode == MM_DIFF_SAME || differs) && (d->before || d->empty || d->rows == 0 || !differs);
+        bool given = d->before || d->empty || d->rows == 0 || !differs || n->again != REJOIN_NOT;
+        take[k] = d->joins && (d->mode == MM_DIFF_SAME || differs) && given;
         count += take[k];
         if (!n->r.joined && d->captured && differs && d->rows > 0 && n->join == REJOIN_NOT) {
             world_fail(w, "node %lld: rows of table %s that it never had", (long long)n->id, d->name);
@@ -289,7 +289,9 @@ static void install(struct world *w, struct world_node *n)
     struct mm_err err;
     copy_path(n, path);
     bool fresh = n->r.joined && b->epoch > n->r.epoch && !b->tables && !b->mend;
-    bool merges = n->r.joined ? fresh && n->rejoin == REJOIN_MERGE : n->join == REJOIN_MERGE;
+    bool merges = b->tables     ? n->again == REJOIN_MERGE
+                  : n->r.joined ? fresh && n->rejoin == REJOIN_MERGE
+                                : n->join == REJOIN_MERGE;
     struct mm_install in = {
         .copy = path,
         .diff = &b->diff,

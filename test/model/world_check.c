@@ -177,17 +177,13 @@ static int put_pending(struct world *w, struct world_node *n, const struct naive
     return count;
 }
 
-/* Some table of the shard is what a second reading of the log has made of it so far, or
-** waits for a copy. */
-static bool joins(struct world *w, struct world_node *n, int shard)
+/* Tables that the node has left, that are what a second reading of the log has made of them so
+** far, or that wait for a copy. */
+static void set_apart(struct world *w, struct world_node *n, struct naive *real)
 {
-    struct mm_err err;
-    bool any = false;
-    mm_err_init(&err);
-    for (int t = 0; t < w->ndef[shard] && w->again; t++) {
-        any = any || mm_watch_get(n->r.db, w->def[shard][t].name, NULL, &err) != MM_WATCHED;
+    for (int t = 0; t < real->ntable; t++) {
+        real->table[t].apart = !world_watches(w, n, real->table[t].def->name);
     }
-    return any;
 }
 
 /* visible == what the log says at the positions + pending. */
@@ -214,7 +210,8 @@ void world_check_node(struct world *w, struct world_node *n, const char *when)
         read_tables(w, n, s, &real);
         /* What a policy makes of a pending change shows at its echo, or at a
         ** redo before that. */
-        bool exact = (pending == 0 || !naive_policies(&n->base[s])) && !joins(w, n, s);
+        bool exact = pending == 0 || !naive_policies(&n->base[s]);
+        set_apart(w, n, &real);
         if (exact && !naive_same(&expected, &real, why, sizeof why)) {
             world_fail(w, "%s, node %d (id %lld) at %d:%lld with %zu pending: %s", when, (int)(n - w->node),
                        (long long)n->id, s + 1, (long long)n->r.shard[s].pos.seq,

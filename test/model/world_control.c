@@ -69,7 +69,7 @@ bool world_again(struct world *w, struct world_node *n, int table)
     mm_err_init(&err);
     int shard = mm_watch_shard(t->def->name, w->shards);
     if (w->epoch > 1 || n->open || n->past || !n->r.joined || n->bring.held || n->r.reload_needed ||
-        !world_usable[table]) {
+        !world_usable[table] || mm_watch_get(n->r.db, t->def->name, NULL, &err) == MM_UNWATCHED) {
         return false;
     }
     /* What memory alone knows may be lost again: then something would be pending below the new rows. */

@@ -1,6 +1,6 @@
 /* What the files of the world share: world.c steps, world_faulty.c those that go wrong,
 ** world_node.c a node's loop, world_snapshot.c, world_bring.c and world_mend.c its tasks, world_check.c
-** compares, world_undo.c what is undone, world_write.c the application, world_sql.c its statements.
+** compares, world_undo.c what is undone, world_write.c the application, world_watch.c its tables, world_sql.c its statements.
 ** Nobody else includes this. */
 #ifndef MM_TEST_WORLD_INT_H
 #define MM_TEST_WORLD_INT_H
@@ -107,6 +107,12 @@ void world_epoch_rejoined(struct world *w, struct world_node *n);
 void world_past(struct world *w, struct world_node *n, uint64_t seed);
 /* True when all is done; false with SQLITE_BUSY: once more. */
 bool world_mend_step(struct world *w, struct world_node *n, const char *copy, struct mm_err *err);
+
+/* world_watch.c */
+void world_watching(struct world *w, struct world_node *n, uint64_t seed); /* leaves a table, or comes back to one */
+bool world_watch_all(struct world *w, struct world_node *n);               /* it comes back to all; false: to none */
+bool world_watches(struct world *w, struct world_node *n, const char *table);
+void world_watch_look(struct world *w, struct world_node *n); /* what ext/node_look.c does about tables */
 
 /* world_control.c */
 void world_policy(struct world *w, struct world_node *n, uint64_t seed);

@@ -247,6 +247,7 @@ void world_node_deliver(struct world *w, struct world_node *n, int count)
         return;
     }
     if (w->again) {
+        world_watch_look(w, n);
         begin_replays(w, n);
     }
     follow(n);

@@ -33,7 +33,7 @@ struct task {
 };
 
 struct total {
-    long done, folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined;
+    long done, folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back;
 };
 
 static bool late(const struct task *t)
@@ -86,6 +86,7 @@ static bool work(const struct task *t, int worker, int workers, struct total *su
             sum->newcomers += o.newcomers;
             sum->epochs += o.epochs;
             sum->rejoined += o.rejoined;
+            sum->came_back += o.came_back;
         }
         schedule_close(&w);
     }
@@ -120,6 +121,7 @@ static bool share(const struct task *t, struct total *sum)
         sum->newcomers += sum[k].newcomers;
         sum->epochs += sum[k].epochs;
         sum->rejoined += sum[k].rejoined;
+        sum->came_back += sum[k].came_back;
     }
     return good;
 }
@@ -165,9 +167,9 @@ int main(int argc, char **argv)
     if (good) {
         printf("ok replay_random: %ld schedules from seed %llu on, %ld transactions, %ld messages folded, %ld reloads, "
                "%ld times busy, %ld copies taken, %ld rows that were not captured, %ld newcomers, %ld epochs, %ld "
-               "nodes that gave up or merged\n",
+               "nodes that gave up or merged, %ld tables watched again\n",
                sum->done, (unsigned long long)t.first, sum->commits, sum->folded, sum->reloads, sum->busy, sum->brought,
-               sum->mended, sum->newcomers, sum->epochs, sum->rejoined);
+               sum->mended, sum->newcomers, sum->epochs, sum->rejoined, sum->came_back);
     }
     return good ? 0 : 1;
 }

@@ -1,0 +1,112 @@
+/* A table that a node leaves while something of it has not come back from the log yet, and that
+** it watches again: what its application has there is its own. */
+#include <stdio.h>
+
+#include "base/log.h"
+#include "store/watch.h"
+#include "test/model/cases.h"
+#include "watching.h"
+
+static bool leave(struct world *w, const char *table)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    if (mm_watching_remove(w->node[1].app, table, &err) != SQLITE_OK) {
+        snprintf(w->why, sizeof w->why, "%.400s", err.msg);
+    }
+    w->again = w->jumped = true;
+    return err.rc == SQLITE_OK;
+}
+
+static bool come_back(struct world *w, const char *table)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    w->node[1].again = REJOIN_ADOPT;
+    if (mm_watching_add(w->node[1].app, table, NULL, &err) != SQLITE_OK) {
+        snprintf(w->why, sizeof w->why, "%.400s", err.msg);
+    }
+    return err.rc == SQLITE_OK;
+}
+
+static bool row_is(struct world *w, const char *value)
+{
+    return case_answer(w, 1, "SELECT count(*) FROM plain WHERE id = 1 AND a IS %Q", value) == 1;
+}
+
+/* Others change the rows of what is pending: it is undone and done again around that. */
+static void left_while_pending(bool writes)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "BEGIN; UPDATE plain SET a = 'mine' WHERE id = 1; INSERT INTO bag VALUES ('mine', 1); COMMIT");
+    case_run(&w, 0, "BEGIN; UPDATE plain SET a = 'theirs' WHERE id = 1; INSERT INTO bag VALUES ('theirs', 1); COMMIT");
+    bool good = leave(&w, "plain");
+    if (writes) {
+        case_run(&w, 1, "UPDATE plain SET a = 'later' WHERE id = 1");
+    }
+    case_turns(&w, 0);
+    case_fold(&w, 1);
+    const char *mine = writes ? "later" : "mine";
+    case_check("a table is left while its change is under way", good && case_pending(&w, 1) == 1, w.why);
+    case_check("others' messages leave its row alone", row_is(&w, mine), "another one stands there");
+    case_rest(&w);
+    case_rest(&w);
+    case_check("so does its own echo", row_is(&w, mine) && case_pending(&w, 1) == 0, "another one stands there");
+    case_check("the others have it", case_answer(&w, 0, "SELECT a = 'mine' FROM plain WHERE id = 1") == 1, w.why);
+    case_check("and what is watched is equal",
+               case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a IN ('mine', 'theirs')") == 2 &&
+                   case_answer(&w, 0, "SELECT count(*) FROM bag WHERE a IN ('mine', 'theirs')") == 2,
+               w.why);
+    world_close(&w);
+}
+
+/* It is watched again before the echo of what was written before; by arithmetic with that its content would be
+** the founding's. */
+static void back_before_the_echo(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    case_run(&w, 1, "UPDATE plain SET a = 'mine'");
+    bool good = leave(&w, "plain");
+    case_run(&w, 1, "DELETE FROM plain");
+    good = come_back(&w, "plain") && good;
+    case_check("an emptied table is watched again while a change of before is under way", good, w.why);
+    case_finish(&w, "it has the cluster's rows at the end");
+}
+
+/* Left, written to and watched again between a comparison and what comes of it. */
+static void back_behind_a_comparison(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    case_act(&w, WORLD_BRING, 1);
+    case_act(&w, WORLD_BRING, 1);
+    bool good = w.node[1].bring.stage == BRING_READY && leave(&w, "plain");
+    case_run(&w, 1, "DELETE FROM plain");
+    good = come_back(&w, "plain") && good;
+    case_act(&w, WORLD_BRING, 1);
+    struct mm_err err;
+    mm_err_init(&err);
+    case_check("what was compared before a table was left says nothing of it",
+               good && w.node[1].bring.stage == BRING_NOT &&
+                   mm_watch_get(w.node[1].app, "plain", NULL, &err) == MM_JOINING,
+               mm_watch_state_name(mm_watch_get(w.node[1].app, "plain", NULL, &err)));
+    case_finish(&w, "it is compared anew");
+}
+
+int main(void)
+{
+    mm_log_silence();
+    world_prepare();
+    left_while_pending(false);
+    left_while_pending(true);
+    back_before_the_echo();
+    back_behind_a_comparison();
+    return case_end();
+}
