@@ -25,6 +25,9 @@ int mm_applier_again(struct mm_applier *a, struct mm_shard *s, struct mm_item *i
     if (it->bad.rc == SQLITE_OK && m->kind == MM_MSG_FOUNDED) {
         return mm_join_replayed(a->r, s, m, it->d.seq, err);
     }
+    if (it->bad.rc == SQLITE_OK && m->kind == MM_MSG_SEEDED && m->epoch > 1 && m->epoch == a->r->epoch) {
+        return mm_join_replay_epoch(a->r, s, it->d.seq, err);
+    }
     if (it->bad.rc != SQLITE_OK) {
         return err->rc;
     }

@@ -82,6 +82,9 @@ bool mm_join_takes_part(const struct mm_shard *s, const char *table);
 int mm_join_replay_failed(struct mm_repl *r, struct mm_shard *s, struct mm_err *err);
 /* A founded or watch message: tables whose base equals it take part. */
 int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, struct mm_err *err);
+/* The message with which this epoch began: what was read before it is of another one, whose
+** content is in no message; tables that got it from there wait for a copy. */
+int mm_join_replay_epoch(struct mm_repl *r, struct mm_shard *s, int64_t seq, struct mm_err *err);
 void mm_join_replay_forget(struct mm_shard *s); /* frees what a replay remembers */
 /* A policy, or the end of parts. */
 int mm_join_replay_control(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, struct mm_err *err);

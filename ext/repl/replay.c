@@ -246,6 +246,23 @@ int mm_join_replay_failed(struct mm_repl *r, struct mm_shard *s, struct mm_err *
     return err->rc;
 }
 
+static int leave_epoch(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    if (t->shard == l->s->n && t->state == MM_JOINING && t->joined_seq > 0 && t->joined_seq <= l->s->replay_seq &&
+        mm_join_takes_part(l->s, t->name)) {
+        wait_for_copy(l->r, t, MM_SEQ_BEFORE, "the cluster has begun a new epoch since it was like this", err);
+    }
+    return err->rc;
+}
+
+int mm_join_replay_epoch(struct mm_repl *r, struct mm_shard *s, int64_t seq, struct mm_err *err)
+{
+    struct look l = { r, s, 0 };
+    s->replay_seq = seq;
+    return mm_targets_each(r->targets, leave_epoch, &l, err);
+}
+
 int mm_join_replayed(struct mm_repl *r, struct mm_shard *s, const struct mm_msg *m, int64_t seq, struct mm_err *err)
 {
     for (size_t k = 0; k < m->control.ntable && err->rc == SQLITE_OK; k++) {

@@ -256,7 +256,11 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
         return;
     }
     if (d->mode == MM_DIFF_OTHER || d->mode == MM_DIFF_ABSENT) {
+        int64_t seq = mm_watch_joined_seq(r->db, d->name, err);
         mm_watch_set(r->db, d->name, MM_STALE, d->why, err);
+        if (seq > 0) { /* the node goes on at another place, maybe of another log: no reading from there */
+            mm_watch_set_joined_seq(r->db, d->name, MM_SEQ_BEFORE, err);
+        }
         mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
         return;
     }
