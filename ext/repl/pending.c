@@ -347,7 +347,7 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
     return err->rc;
 }
 
-int mm_pending_left(struct mm_pending *p, const char *table, struct mm_err *err)
+int mm_pending_left(struct mm_pending *p, const char *table, bool joined, struct mm_err *err)
 {
     struct mm_pend_left *list = realloc(p->left, (p->nleft + 1) * sizeof *list);
     char *name = strdup(table);
@@ -358,11 +358,21 @@ int mm_pending_left(struct mm_pending *p, const char *table, struct mm_err *err)
         free(name);
         return mm_err_nomem(err);
     }
-    list[p->nleft++] = (struct mm_pend_left){ mm_pending_at(p, p->count - 1)->id, name };
+    list[p->nleft++] = (struct mm_pend_left){ mm_pending_at(p, p->count - 1)->id, name, joined };
     for (size_t k = 0; k + 1 < p->count; k++) { /* an echo may have to be folded into it after all */
         mm_pending_at(p, k)->clean = false;
     }
     return err->rc;
+}
+
+bool mm_pending_joined(const struct mm_pending *p, int64_t id, const char *table)
+{
+    const struct mm_pend_left *first = NULL; /* that came behind it */
+    for (size_t k = 0; k < p->nleft; k++) {
+        bool behind = p->left[k].id > id && sqlite3_stricmp(p->left[k].table, table) == 0;
+        first = behind && (first == NULL || p->left[k].id < first->id) ? &p->left[k] : first;
+    }
+    return first != NULL && first->joined;
 }
 
 static void forget_left(struct mm_pending *p, int64_t id)

@@ -44,7 +44,10 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
 /* The control row that was pushed last watches a table again that was left. What the older
 ** ones have in it (or in one that is left now) is not undone and not done again: somebody may
 ** have written there since, uncaptured. It counts as the table's own content. */
-int mm_pending_left(struct mm_pending *p, const char *table, struct mm_err *err);
+int mm_pending_left(struct mm_pending *p, const char *table, bool joined, struct mm_err *err);
+/* The transaction was captured in the table when that had joined, before it was left: it is the
+** cluster's, whatever becomes of the table here. */
+bool mm_pending_joined(const struct mm_pending *p, int64_t id, const char *table);
 
 size_t mm_pending_count(const struct mm_pending *p);
 int64_t mm_pending_bytes(const struct mm_pending *p);                 /* of their outbox rows */

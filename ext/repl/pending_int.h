@@ -16,6 +16,7 @@ struct mm_pend_node {
 struct mm_pend_left {
     int64_t id; /* of the control row */
     char *table;
+    bool joined;
 };
 
 struct mm_pending {

@@ -108,14 +108,14 @@ static int send(struct mm_repl *r, struct mm_shard *s, size_t index, const struc
 }
 
 /* Tables that never joined stay out of the log: their rows are this node's own. */
-static void leave_out(struct mm_repl *r, struct mm_txn *txn, struct mm_err *err)
+static void leave_out(struct mm_repl *r, const struct mm_shard *s, int64_t id, struct mm_txn *txn, struct mm_err *err)
 {
     size_t kept = 0;
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
         bool never = t != NULL && ((t->state == MM_STALE && t->joined_seq == MM_SEQ_NEVER) ||
                                    (mm_watch_needs_copy(t->state, t->joined_seq) && t->joined_seq <= MM_SEQ_COPY));
-        if (t != NULL && !never) {
+        if (t != NULL && (!never || mm_pending_joined(s->pending, id, t->name))) {
             txn->tab[kept++] = txn->tab[k];
         }
     }
@@ -177,7 +177,7 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
     mm_buf_init(&data, BODY_MAX);
     m->txn.arena = &a;
     mm_pending_read(s->pending, e, &m->txn, &names, &data, err);
-    leave_out(r, &m->txn, err);
+    leave_out(r, s, e->id, &m->txn, err);
     if (err->rc == SQLITE_OK && (e->bytes <= r->part_size - MESSAGE_SLACK || m->txn.ntab == 0)) {
         m->kind = MM_MSG_TXN;
         if (send(r, s, s->next, m, err) == SQLITE_OK) {

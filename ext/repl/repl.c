@@ -39,8 +39,9 @@ static bool accepted_everywhere(struct mm_repl *r, const struct mm_outbox_row *r
 
 static void watch_again(struct mm_shard *s, const struct mm_buf *data, struct mm_err *err)
 {
-    if (err->rc == SQLITE_OK && data->data[0] == MM_CONTROL_WATCH && data->data[data->len - 1] == 0) {
-        mm_pending_left(s->pending, (const char *)data->data + 1, err);
+    bool joined;
+    if (err->rc == SQLITE_OK && mm_watch_left(data->data, data->len, &joined)) {
+        mm_pending_left(s->pending, (const char *)data->data + 1, joined, err);
     }
 }
 

@@ -74,7 +74,8 @@ bool mm_watch_any_needs_copy(sqlite3 *db, struct mm_err *err)
                      " LIMIT 1") != 0;
 }
 
-static int put_watch(sqlite3 *db, const char *table, bool left, struct mm_err *err)
+/* `left`: it was watched before, and then not; `joined`: it was part of the cluster then. */
+static int put_watch(sqlite3 *db, const char *table, bool left, bool joined, struct mm_err *err)
 {
     struct mm_buf b;
     mm_buf_init(&b, 1 << 20);
@@ -82,6 +83,7 @@ static int put_watch(sqlite3 *db, const char *table, bool left, struct mm_err *e
     mm_buf_str(&b, table);
     if (left) {
         mm_buf_byte(&b, 0);
+        mm_buf_byte(&b, joined);
     }
     if (mm_buf_check(&b, err, "a table name") == SQLITE_OK) {
         mm_outbox_put_control(db, b.data, b.len, err);
@@ -97,13 +99,22 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
         return err->rc;
     }
     char *mode = mm_meta_text(db, MM_META_MODE, err);
+    int64_t seq = mm_watch_joined_seq(db, table, err);
     mm_watch_set(db, table, MM_JOINING, NULL, err);
     mm_watch_set_joined_seq(db, table, 0, err);
     if (s == MM_WATCH_NONE && mode != NULL) {
         mm_watch_set_capture(db, table, mode, err);
     }
     sqlite3_free(mode);
-    return put_watch(db, table, s != MM_WATCH_NONE, err);
+    return put_watch(db, table, s != MM_WATCH_NONE, seq > 0 || seq == MM_SEQ_BEFORE, err);
+}
+
+bool mm_watch_left(const void *data, size_t len, bool *joined)
+{
+    const char *p = data;
+    size_t name = len > 0 && p[0] == MM_CONTROL_WATCH ? strnlen(p, len) : len;
+    *joined = name + 1 < len && p[name + 1] != 0;
+    return name < len;
 }
 
 char *mm_watch_capture(sqlite3 *db, const char *table, struct mm_err *err)
@@ -125,7 +136,7 @@ int mm_watch_again(sqlite3 *db, struct mm_err *err)
         if (waits && mm_watchlist_seq(db, list[k].name, err) == 0) {
             mm_watch_set(db, list[k].name, MM_JOINING, NULL, err);
             mm_watch_set_joined_seq(db, list[k].name, 0, err);
-            put_watch(db, list[k].name, false, err);
+            put_watch(db, list[k].name, false, false, err);
         }
     }
     mm_watch_list_free(list, n);

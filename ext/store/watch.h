@@ -6,6 +6,7 @@
 #define MM_STORE_WATCH_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -98,8 +99,10 @@ struct mm_watch_entry *mm_watchlist_all(sqlite3 *db, int *n, struct mm_err *err)
 ** plus 1. */
 int mm_watch_shard(const char *first_name, int shards);
 
-/* The control message `watch`, as it lies in the outbox: 'W' and the name; with a zero behind it
-** when the table had been left: what was captured before is its own business now (repl/pending.h). */
+/* The control message `watch`, as it lies in the outbox: 'W' and the name; behind a zero, when
+** the table had been left, whether it had joined before that. */
 #define MM_CONTROL_WATCH 'W'
+/* True for one that had been left. */
+bool mm_watch_left(const void *data, size_t len, bool *joined);
 
 #endif

@@ -230,6 +230,7 @@ static void copy_node(struct world *w, struct world_node *n)
     memory_copy(path, twin->path);
     memcpy(twin->astray, n->astray, sizeof twin->astray);
     twin->past = twin->past_again = n->past;
+    twin->again = n->again;
     start_node(w, twin, n->id);
 }
 

@@ -140,6 +140,16 @@ static bool touches(const struct naive *base, const struct mm_txn *txn)
     return false;
 }
 
+/* It watches again what it had left: what was pending then shows at its echo alone. */
+static void came_back(struct naive *visible, const struct mm_buf *data)
+{
+    bool joined;
+    for (int t = 0; t < visible->ntable && mm_watch_left(data->data, data->len, &joined); t++) {
+        bool it = strcmp(visible->table[t].def->name, (const char *)data->data + 1) == 0;
+        visible->table[t].apart = visible->table[t].apart || it;
+    }
+}
+
 /* Puts on top what the outbox holds and the log had not yet accepted: so many. */
 static int put_pending(struct world *w, struct world_node *n, const struct naive *base, struct naive *visible)
 {
@@ -164,6 +174,9 @@ static int put_pending(struct world *w, struct world_node *n, const struct naive
                 world_fail(w, "node %d (id %lld) takes outbox row %lld for echoed, and it is not", (int)(n - w->node),
                            (long long)n->id, (long long)row.id);
             }
+        }
+        if (row.kind == MM_OUTBOX_CONTROL && naive_accepted(base, row.txid) == 0) {
+            came_back(visible, &data);
         }
         mm_arena_free(&a);
         mm_buf_clear(&names);

@@ -78,6 +78,27 @@ static void back_before_the_echo(void)
     case_finish(&w, "it has the cluster's rows at the end");
 }
 
+/* What was captured while the table was part of the cluster is sent, though it may wait for a copy by then. */
+static void sent_after_all(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    case_run(&w, 1, "INSERT INTO plain VALUES (9, 'mine', NULL)");
+    bool good = leave(&w, "plain") && case_run(&w, 1, "INSERT INTO plain VALUES (8, 'nobody knows', NULL)");
+    good = come_back(&w, "plain") && good;
+    struct mm_err err;
+    mm_err_init(&err);
+    mm_watch_set_joined_seq(w.node[1].r.db, "plain", MM_SEQ_COPY, &err);
+    mm_targets_forget(w.node[1].r.targets);
+    case_check("a table is left with a change that was not sent, and watched again", good, w.why);
+    world_settle(&w);
+    case_check("the others have it", case_answer(&w, 0, "SELECT count(*) FROM plain WHERE id = 9") == 1, w.why);
+    case_check("and so has it", case_answer(&w, 1, "SELECT count(*) FROM plain WHERE id = 9") == 1, w.why);
+    case_finish(&w, "all is equal");
+}
+
 /* Left, written to and watched again between a comparison and what comes of it. */
 static void back_behind_a_comparison(void)
 {
@@ -100,6 +121,33 @@ static void back_behind_a_comparison(void)
     case_finish(&w, "it is compared anew");
 }
 
+/* The log still begins with the founding, of an epoch that is over: that and what it folded then says
+** nothing of the table now. */
+static void back_in_another_epoch(void)
+{
+    struct world w;
+    uint64_t seed = 0;
+    world_open(&w, seed);
+    while (w.kind != 1 || w.shards != 1 || w.nnode != 2) {
+        world_close(&w);
+        world_open(&w, ++seed);
+    }
+    case_run(&w, 0, "INSERT INTO plain VALUES (1, 'of the first epoch', NULL)");
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    case_act(&w, WORLD_SEED, 0);
+    case_act(&w, WORLD_CUT, 1);
+    case_rest(&w);
+    case_rest(&w);
+    case_run(&w, 0, "INSERT INTO plain VALUES (2, 'of the second', NULL)");
+    case_rest(&w);
+    bool good = w.node[1].r.epoch == 2 && leave(&w, "plain");
+    case_run(&w, 1, "DELETE FROM plain");
+    good = come_back(&w, "plain") && good;
+    case_check("a table that began empty is watched again in another epoch", good, w.why);
+    case_finish(&w, "and has the rows of both");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -107,6 +155,8 @@ int main(void)
     left_while_pending(false);
     left_while_pending(true);
     back_before_the_echo();
+    sent_after_all();
     back_behind_a_comparison();
+    back_in_another_epoch();
     return case_end();
 }
