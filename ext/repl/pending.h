@@ -45,6 +45,8 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
 ** ones have in it (or in one that is left now) is not undone and not done again: somebody may
 ** have written there since, uncaptured. It counts as the table's own content. */
 int mm_pending_left(struct mm_pending *p, const char *table, bool joined, struct mm_err *err);
+/* Takes the rows in such tables out of what mm_pending_read gave; true when there were any. */
+bool mm_pending_leave_out(struct mm_pending *p, int64_t id, struct mm_txn *txn, struct mm_err *err);
 /* The transaction was captured in the table when that had joined, before it was left: it is the
 ** cluster's, whatever becomes of the table here. */
 bool mm_pending_joined(const struct mm_pending *p, int64_t id, const char *table);

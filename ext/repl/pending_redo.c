@@ -33,8 +33,7 @@ static bool left(struct mm_pending *p, int64_t id, const char *table, struct mm_
     return found;
 }
 
-/* True when something was left out. */
-static bool leave_out(struct mm_pending *p, int64_t id, struct mm_txn *txn, struct mm_err *err)
+bool mm_pending_leave_out(struct mm_pending *p, int64_t id, struct mm_txn *txn, struct mm_err *err)
 {
     size_t kept = 0;
     size_t all = txn->ntab;
@@ -74,7 +73,7 @@ int mm_pending_images(struct mm_pending *p, const struct mm_pend *e, struct mm_p
         mm_pending_read(p, e, &s->txn, &s->names, &s->data, err);
         mm_image_of_captured(&s->txn);
     }
-    leave_out(p, e->id, &s->txn, err);
+    mm_pending_leave_out(p, e->id, &s->txn, err);
     return mm_err_prefix(err, "pending transaction %lld", (long long)e->id);
 }
 
@@ -113,7 +112,7 @@ static int redo_one(struct mm_pending *p, struct mm_pend *e, struct mm_err *err)
     mm_pend_scratch_init(&s);
     mm_image_init(&images, IMAGES_MAX);
     mm_pending_read(p, e, &s.txn, &s.names, &s.data, err);
-    bool whole = !leave_out(p, e->id, &s.txn, err);
+    bool whole = !mm_pending_leave_out(p, e->id, &s.txn, err);
     mm_apply_txn(p->db, p->targets, &s.txn, &how, err);
     mm_image_pack(&images, &s.images, err);
     if (err->rc == SQLITE_OK) {
@@ -146,7 +145,7 @@ int mm_pending_stay(struct mm_pending *p, int64_t id, bool all, struct mm_err *e
     mm_pend_scratch_init(&s);
     if (err->rc == SQLITE_OK) {
         mm_pending_read(p, &e, &s.txn, &s.names, &s.data, err);
-        leave_out(p, id, &s.txn, err);
+        mm_pending_leave_out(p, id, &s.txn, err);
     }
     for (size_t k = 0; k < s.txn.ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(p->targets, s.txn.tab[k].name, err);

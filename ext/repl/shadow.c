@@ -20,6 +20,7 @@ static int do_one(struct mm_repl *copy, struct mm_repl *live, int shard, struct 
     mm_pend_scratch_init(&s);
     mm_image_init(&images, IMAGES_MAX);
     mm_pending_read(live->shard[shard - 1].pending, e, &s.txn, &s.names, &s.data, err);
+    mm_pending_leave_out(live->shard[shard - 1].pending, e->id, &s.txn, err);
     mm_apply_txn(copy->db, copy->targets, &s.txn, &how, err);
     if (mm_image_pack(&images, &s.images, err) == SQLITE_OK) {
         mm_outbox_undo_put(copy->outbox, e->id, shard, !how.conflict, s.images.data, s.images.len, err);
