@@ -166,6 +166,10 @@ int mm_join_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table *ou
     if (err->rc == SQLITE_OK) {
         sum_base(r, t, out, err);
     }
+    if (out->rows < 0) { /* more pending rows are gone, uncaptured, than there were others: it began with none */
+        out->rows = 0;
+        memset(out->content, 0, sizeof out->content);
+    }
     if (own && !sqlite3_get_autocommit(r->db)) {
         struct mm_err end;
         mm_err_init(&end);

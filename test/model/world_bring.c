@@ -181,6 +181,9 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
         return;
     }
     world_node_flush(w, n);
+    if (w->failed || (exact && mm_repl_dirty(&n->r))) { /* it would wait for what the file does not say yet */
+        return;
+    }
     copy_path(n, path);
     struct mm_scratch_options o = { path, NULL, world_options(w, n), &bus, &b->work, exact };
     b->stage = BRING_OPEN;
