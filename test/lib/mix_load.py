@@ -122,9 +122,9 @@ class Writes:
         """Columns as far as this node has them; a row that another writes keeps the others' default."""
         columns = [c for c, in o.node.sql("SELECT name FROM pragma_table_info('grown') ORDER BY cid")][1:]
         x, row = self.fresh(), {}
-        if self.grown and self.rng.random() < 0.5:
-            x = self.rng.choice(list(self.grown))
-            row = self.grown.pop(x)
+        known = self.rng.choice(list(self.grown)) if self.grown and self.rng.random() < 0.5 else 0
+        if o.node.one("SELECT count(*) FROM grown WHERE id = ?", known):  # a file that was set back may lack it yet
+            x, row = known, self.grown.pop(known)
             columns = [self.rng.choice(columns)]
             text = "UPDATE grown SET %s = ?2 WHERE id = ?1" % columns[0]
         else:
