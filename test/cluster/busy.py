@@ -1,8 +1,8 @@
 """The application writes while the node's thread applies at full speed: with a
 busy_timeout, BEGIN IMMEDIATE never fails; without one, only for moments. One
 process writes at a time: two that never rest starve each other in plain SQLite
-too (whose waiting polls, at last every 100 ms; measured: one of two is refused
-after 5 s in every second run of 12 s), which would say nothing of the thread.
+too (whose waiting polls, at last every 100 ms; measured without libmarmot: of two
+or three one was refused after 5 s in 3 of 6 runs), which would say nothing of the thread.
 marmot-test: parallel
 """
 import json

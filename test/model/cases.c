@@ -84,6 +84,16 @@ void case_rest(struct world *w)
     }
 }
 
+bool case_lose(struct world *w, int64_t end, int unaware)
+{
+    struct world_bring *b = &w->node[unaware].bring;
+    for (struct world_step lose = { WORLD_LOSE, 0, 0 }; net_end(w->net, 1) > end && lose.seed < 100; lose.seed++) {
+        world_act(w, &lose);
+    }
+    b->held = b->due = b->lost = false;
+    return net_end(w->net, 1) == end;
+}
+
 int case_met(struct world *w, int node, int most, enum net_fate fate)
 {
     int n = 0;

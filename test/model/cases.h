@@ -24,6 +24,8 @@ void case_turns(struct world *w, unsigned node);                   /* whole turn
 void case_rest(struct world *w);                                   /* those of all nodes */
 /* So many messages of a node at most meet this fate; returns how many. */
 int case_met(struct world *w, int node, int most, enum net_fate fate);
+/* The first stream loses what it has behind `end`, and `unaware` has not asked yet; whether it was lost. */
+bool case_lose(struct world *w, int64_t end, int unaware);
 /* What the node has to send is stored and acknowledged; it has not read any of it. */
 void case_publish(struct world *w, unsigned node);
 

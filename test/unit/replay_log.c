@@ -126,12 +126,7 @@ static void same_end(void)
     case_turns(&w, 1);
     case_turns(&w, 0);
     struct mm_position known = case_shard(&w, 0)->pos;
-    struct world_step lose = { WORLD_LOSE, 0, 0 };
-    for (; net_end(w.net, 1) > end && lose.seed < 100; lose.seed++) {
-        world_act(&w, &lose);
-    }
-    bool good = known.seq == end + 2 && net_end(w.net, 1) == end;
-    w.node[0].bring.held = w.node[0].bring.due = w.node[0].bring.lost = false; /* it is away */
+    bool good = known.seq == end + 2 && case_lose(&w, end, 0); /* it is away */
     case_run(&w, 2, "INSERT INTO bag VALUES ('case', 2)");
     for (int k = 0; k < 20 && net_end(w.net, 1) < end + 2; k++) {
         net_now_us += 300000;

@@ -57,10 +57,7 @@ static void refilled(void)
     case_run(&w, 0, "INSERT INTO bag VALUES ('case', 0)");
     case_turns(&w, 0);
     bool good = case_shard(&w, 0)->pos.seq == end + 1;
-    for (struct world_step lose = { WORLD_LOSE, 0, 0 }; net_end(w.net, 1) > end && lose.seed < 100; lose.seed++) {
-        world_act(&w, &lose);
-    }
-    w.node[0].bring.held = w.node[0].bring.due = w.node[0].bring.lost = false; /* it has not asked */
+    good = case_lose(&w, end, 0) && good;
     case_run(&w, 1, "INSERT INTO plain VALUES (60, 'other', 1)");
     for (int k = 0; k < 20 && net_end(w.net, 1) < end + 1; k++) {
         net_now_us += 300000;
