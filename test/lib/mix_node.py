@@ -199,17 +199,16 @@ class One:
         written = self.plan["past_hook"]
         if written:
             self.writes.shell(self, count=False)
-        answer, tries = self.call("reconcile"), 1
-        while answer is None and written:
-            answer, tries = self.reconciled(), tries + 1
+        answer = first = self.call("reconcile")
+        if answer is None and written:
+            answer = self.until_reconciled()
         # One that was killed may have sent them.
-        if answer and answer["rows"] not in ([0, 2] if written and tries > 1 else [2] if written else [0]):
+        if answer and answer["rows"] not in ([0, 2] if written and first is None else [2] if written else [0]):
             raise ValueError("marmot_reconcile found %s" % [t for t in answer["tables"] if t["rows"]])
 
-    def reconciled(self):
+    def until_reconciled(self):
         self.say("reconcile, until it is done")
-        time.sleep(0.1)
-        return self.call("reconcile")
+        return wait_until(lambda: self.call("reconcile"), 120, "%s: marmot_reconcile" % self.name, every=0.1)
 
     def do_set_back(self):
         """A backup is put back; what was written after it is in the log, or it would be lost with the file."""
@@ -254,8 +253,8 @@ class One:
         self.writes.ids = False
         self.until_synced()
         # There a file that was written past us counts as not captured, and its node takes no snapshot.
-        while self.plan["capture"] == "hook" and self.reconciled() is None:
-            pass
+        if self.plan["capture"] == "hook":
+            self.until_reconciled()
 
     def until_synced(self):
         def ready():
@@ -281,5 +280,5 @@ class One:
             self.node.sql(text)
             self.count("alter")
             # README, mode 'hook': it counts as not captured.
-            while self.plan["capture"] == "hook" and self.reconciled() is None:
-                pass
+            if self.plan["capture"] == "hook":
+                self.until_reconciled()
