@@ -365,14 +365,15 @@ int mm_pending_left(struct mm_pending *p, const char *table, bool joined, struct
     return err->rc;
 }
 
-bool mm_pending_joined(const struct mm_pending *p, int64_t id, const char *table)
+bool mm_pending_before(const struct mm_pending *p, int64_t id, const char *table, bool *joined)
 {
     const struct mm_pend_left *first = NULL; /* that came behind it */
     for (size_t k = 0; k < p->nleft; k++) {
         bool behind = p->left[k].id > id && sqlite3_stricmp(p->left[k].table, table) == 0;
         first = behind && (first == NULL || p->left[k].id < first->id) ? &p->left[k] : first;
     }
-    return first != NULL && first->joined;
+    *joined = first != NULL && first->joined;
+    return first != NULL;
 }
 
 static void forget_left(struct mm_pending *p, int64_t id)

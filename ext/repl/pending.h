@@ -47,9 +47,9 @@ int mm_pending_push(struct mm_pending *p, const struct mm_outbox_row *row, const
 int mm_pending_left(struct mm_pending *p, const char *table, bool joined, struct mm_err *err);
 /* Takes the rows in such tables out of what mm_pending_read gave; true when there were any. */
 bool mm_pending_leave_out(struct mm_pending *p, int64_t id, struct mm_txn *txn, struct mm_err *err);
-/* The transaction was captured in the table when that had joined, before it was left: it is the
-** cluster's, whatever becomes of the table here. */
-bool mm_pending_joined(const struct mm_pending *p, int64_t id, const char *table);
+/* True when the table was left and watched again behind the transaction; `joined`: it was part
+** of the cluster when it was left, so that what was captured in it is the cluster's. */
+bool mm_pending_before(const struct mm_pending *p, int64_t id, const char *table, bool *joined);
 
 size_t mm_pending_count(const struct mm_pending *p);
 int64_t mm_pending_bytes(const struct mm_pending *p);                 /* of their outbox rows */

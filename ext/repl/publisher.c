@@ -107,15 +107,26 @@ static int send(struct mm_repl *r, struct mm_shard *s, size_t index, const struc
     return err->rc;
 }
 
-/* Tables that never joined stay out of the log: their rows are this node's own. */
+/* It is no part of the cluster, and was none before it waits, is stale or was left. */
+static bool never_joined(const struct mm_target *t)
+{
+    bool left = t->state == MM_UNWATCHED || t->state == MM_UNSUPPORTED;
+    bool waits = mm_watch_needs_copy(t->state, t->joined_seq) || left;
+    return ((t->state == MM_STALE || left) && t->joined_seq == MM_SEQ_NEVER) || (waits && t->joined_seq <= MM_SEQ_COPY);
+}
+
+/* Tables that had not joined stay out of the log: their rows are this node's own, and others may have
+** rows of the same keys. */
 static void leave_out(struct mm_repl *r, const struct mm_shard *s, int64_t id, struct mm_txn *txn, struct mm_err *err)
 {
     size_t kept = 0;
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
-        bool never = t != NULL && ((t->state == MM_STALE && t->joined_seq == MM_SEQ_NEVER) ||
-                                   (mm_watch_needs_copy(t->state, t->joined_seq) && t->joined_seq <= MM_SEQ_COPY));
-        if (t != NULL && (!never || mm_pending_joined(s->pending, id, t->name))) {
+        bool joined = false;
+        if (t != NULL && !mm_pending_before(s->pending, id, t->name, &joined)) {
+            joined = !never_joined(t);
+        }
+        if (joined) {
             txn->tab[kept++] = txn->tab[k];
         }
     }

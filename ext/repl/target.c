@@ -168,7 +168,7 @@ struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct
     if (!mm_table_internal(table)) {
         t->def = mm_table_load(s->db, table, err);
     }
-    if (mm_watch_captures(t->state) && t->state != MM_WATCHED) {
+    if (t->state != MM_WATCHED && t->state != MM_WATCH_NONE) {
         t->joined_seq = mm_watch_joined_seq(s->db, table, err);
     }
     load_policies(s->db, t, err);

@@ -148,6 +148,38 @@ static void back_in_another_epoch(void)
     case_finish(&w, "and has the rows of both");
 }
 
+/* It has not joined when rows of it are written, nor when it is left: they are nobody's but its own. `back`:
+** it is watched once more before anything could be sent. */
+static void never_sent(bool back)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    bool good = leave(&w, "plain") && come_back(&w, "plain");
+    case_run(&w, 1, "DELETE FROM plain WHERE id = 1");
+    case_run(&w, 1, "INSERT INTO plain VALUES (8, 'its own', NULL)");
+    good = leave(&w, "plain") && good;
+    if (back) {
+        case_run(&w, 1, "INSERT INTO plain SELECT 1, a, b FROM (SELECT NULL AS a, NULL AS b)");
+        case_run(&w, 1, "DELETE FROM plain WHERE id = 8");
+        good = come_back(&w, "plain") && good;
+    }
+    case_check("rows of a table that waits to join are written, and it is left", good, w.why);
+    world_settle(&w);
+    case_check("what was deleted there stays with the others",
+               case_answer(&w, 0, "SELECT count(*) FROM plain WHERE id = 1") == 1, "the row is gone");
+    case_check("and what was inserted does not come to them",
+               case_answer(&w, 0, "SELECT count(*) FROM plain WHERE id = 8") == 0, "it stands there");
+    if (back) {
+        case_check("watched again it has the cluster's rows",
+                   case_answer(&w, 1, "SELECT count(*) FROM plain WHERE id = 1") == 1, "the row is gone");
+        case_finish(&w, "all is equal");
+    } else {
+        world_close(&w);
+    }
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -158,5 +190,7 @@ int main(void)
     sent_after_all();
     back_behind_a_comparison();
     back_in_another_epoch();
+    never_sent(false);
+    never_sent(true);
     return case_end();
 }
