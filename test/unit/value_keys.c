@@ -145,7 +145,7 @@ static void tell(const char *what, const struct mm_value *a, const struct mm_val
     mm_buf_free(&x);
 }
 
-/* Keys: SQLite's =, the canonical bytes, the comparison and the naive one. */
+/* Keys: SQLite's = and <, the canonical bytes, the comparison, the order and the naive ones. */
 static void keys(sqlite3 *db)
 {
     static const char *const sql[] = { "SELECT ?1 = ?2 COLLATE BINARY, (?1 < ?2 COLLATE BINARY)",
@@ -154,6 +154,7 @@ static void keys(sqlite3 *db)
     sqlite3_stmt *st[3];
     int wrong_bytes = 0;
     int wrong_equal = 0;
+    int wrong_order = 0;
     int wrong_naive = 0;
     int equal = 0;
     for (int c = 0; c < 3; c++) {
@@ -181,6 +182,10 @@ static void keys(sqlite3 *db)
         if (mm_value_key_equal(&a, &b, (enum mm_coll)c) != same && wrong_equal++ < 5) {
             tell("mm_value_key_equal", &a, &b, c, same);
         }
+        int order = mm_value_compare(&a, &b, (enum mm_coll)c);
+        if (!null && ((order == 0) != same || (order < 0) != less) && wrong_order++ < 5) {
+            tell("mm_value_compare", &a, &b, c, same);
+        }
         if (!null &&
             (naive_key_equal(&a, &b, (enum mm_coll)c) != same ||
              (naive_value_order(&a, &b, (enum mm_coll)c) < 0) != less) &&
@@ -193,6 +198,7 @@ static void keys(sqlite3 *db)
     }
     check("canonical key bytes are the same exactly for keys that SQLite holds equal", wrong_bytes == 0);
     check("mm_value_key_equal says what SQLite says", wrong_equal == 0);
+    check("mm_value_compare puts them in SQLite's order", wrong_order == 0);
     check("the naive order is SQLite's", wrong_naive == 0);
     check("enough equal keys were met", equal > PAIRS / 20);
 }
