@@ -60,6 +60,19 @@ static void copy_of(struct world *w, int from)
     }
 }
 
+static void all_but_bag(const struct world *w, struct mm_diff *diff)
+{
+    for (int s = 0; s < w->shards; s++) {
+        for (int k = 0; k < w->ndef[s]; k++) {
+            bool out = strcmp(w->def[s][k].name, "bag") == 0;
+            diff->table[diff->n++] = (struct mm_diff_table){ .name = (char *)w->def[s][k].name,
+                                                             .mode = out ? MM_DIFF_ABSENT : MM_DIFF_ALL,
+                                                             .captured = true,
+                                                             .why = "the copy lacks it" };
+        }
+    }
+}
+
 /* A node takes a copy that has accepted what is pending here. With a row of a table that
 ** stays out, which was not sent. */
 static void beside_what_stays_out(void)
@@ -83,13 +96,7 @@ static void beside_what_stays_out(void)
     case_act(&w, WORLD_PUMP, 1);
     case_turns(&w, 0);
     copy_of(&w, 0);
-    for (int k = 0; k < w.ndef[0]; k++) {
-        bool out = strcmp(w.def[0][k].name, "bag") == 0;
-        table[diff.n++] = (struct mm_diff_table){ .name = (char *)w.def[0][k].name,
-                                                  .mode = out ? MM_DIFF_ABSENT : MM_DIFF_ALL,
-                                                  .captured = true,
-                                                  .why = "the copy lacks it" };
-    }
+    all_but_bag(&w, &diff);
     struct mm_install in = {
         .copy = copy_path, .diff = &diff, .cluster_id = "00000000000000000000000000000001", .work = &work
     };
@@ -101,6 +108,46 @@ static void beside_what_stays_out(void)
                case_answer(&w, 1, "SELECT a = 'mine' AND b = 'later' FROM plain WHERE id = 1") == 1, w.why);
     case_check("and takes nothing from a table that stays out",
                case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 2, w.why);
+    world_close(&w);
+}
+
+/* What is still pending in one shard says nothing of another's: of none of it the copy has anything,
+** so nothing of it is the base's. */
+static void each_shard_for_itself(void)
+{
+    struct world w;
+    struct mm_diff_table table[WORLD_TABLES];
+    struct mm_diff diff = { .table = table };
+    struct mm_work work = { 0 };
+    struct mm_err err;
+    int64_t given_up;
+    mm_err_init(&err);
+    case_open(&w, 2, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    copy_of(&w, 0);
+    mm_watch_set(r->db, "bag", MM_STALE, "not here yet", &err);
+    mm_watch_set_joined_seq(r->db, "bag", MM_SEQ_NEVER, &err);
+    mm_targets_forget(r->targets);
+    for (int k = 0; k < 2; k++) {
+        case_run(&w, 1, "INSERT INTO ubag VALUES ('first shard', NULL)");
+    }
+    for (int k = 0; k < 2; k++) {
+        case_run(&w, 1, "INSERT INTO bag VALUES ('second shard', %d)", k);
+    }
+    all_but_bag(&w, &diff);
+    struct mm_install in = {
+        .copy = copy_path, .diff = &diff, .cluster_id = "00000000000000000000000000000001", .work = &work
+    };
+    mm_install_run(r, &in, &given_up, &err);
+    case_check("what no shard has accepted is pending in both",
+               err.rc == SQLITE_OK && mm_pending_count(r->shard[0].pending) == 2 &&
+                   mm_pending_count(r->shard[1].pending) == 2,
+               err.msg);
+    case_check("and stands once in either",
+               case_answer(&w, 1, "SELECT count(*) FROM ubag WHERE a = 'first shard'") == 2 &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'second shard'") == 2,
+               "it does not");
     world_close(&w);
 }
 
@@ -225,6 +272,7 @@ int main(void)
     mm_log_silence();
     world_prepare();
     beside_what_stays_out();
+    each_shard_for_itself();
     with_the_state(false);
     with_the_state(true);
     not_joined(MM_STALE, MM_SEQ_NEVER, MM_SEQ_NEVER);

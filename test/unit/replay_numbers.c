@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "store/meta.h"
 #include "store/outbox.h"
 #include "test/model/cases.h"
 
@@ -245,6 +246,37 @@ static void copies_keep_theirs(void)
     case_finish(&w, "and end equal");
 }
 
+/* Who has begun an epoch goes on in it: under new numbers, since what was under way in the old
+** one may still be stored under the others, and without the token, which would be this epoch's
+** for whatever it begins later. */
+static void enters_an_epoch(void)
+{
+    struct world w;
+    struct mm_err err;
+    struct mm_position pos[WORLD_SHARDS];
+    mm_err_init(&err);
+    case_open(&w, 2, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[0].r;
+    int64_t old = incarnation(&w, 0);
+    mm_meta_set_int(w.node[0].app, MM_META_SEED, 7, &err);
+    for (int k = 0; k < w.shards; k++) {
+        pos[k] = r->shard[k].pos;
+        pos[k].epoch = 2;
+        pos[k].seq++;
+    }
+    mm_repl_enter_epoch(r, pos, &err);
+    case_check("a node goes on at the beginning of its epoch",
+               err.rc == SQLITE_OK && r->epoch == 2 && r->shard[0].pos.seq == pos[0].seq &&
+                   r->shard[1].pos.seq == pos[1].seq && !r->reload_needed && sqlite3_get_autocommit(r->db),
+               err.msg);
+    case_check("under numbers that nobody has met", incarnation(&w, 0) != old, "they are the old ones");
+    case_check("and a later one is not taken for this one",
+               mm_meta_int(w.node[0].app, MM_META_SEED, 0, &err) == 0 && err.rc == SQLITE_OK,
+               "its token is still there");
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -256,5 +288,6 @@ int main(void)
     moved_twice();
     same_number_elsewhere();
     copies_keep_theirs();
+    enters_an_epoch();
     return case_end();
 }
