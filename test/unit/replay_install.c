@@ -39,7 +39,8 @@ static void lacks(struct world *w, const char *name, enum mm_watch_state state, 
     struct mm_err err;
     mm_err_init(&err);
     const struct mm_repl *r = &w->node[0].r;
-    bool good = install(w, state, seq) && mm_watch_get(w->node[0].app, "bag", NULL, &err) == state &&
+    enum mm_watch_state after = state == MM_WATCHED ? MM_STALE : state;
+    bool good = install(w, state, seq) && mm_watch_get(w->node[0].app, "bag", NULL, &err) == after &&
                 mm_watch_joined_seq(w->node[0].app, "bag", &err) == then && r->copy_due == (state == MM_JOINING) &&
                 !r->reload_needed;
     case_check(name, good && err.rc == SQLITE_OK, w->why);
@@ -151,18 +152,17 @@ static void each_shard_for_itself(void)
     world_close(&w);
 }
 
-/* Node 1 takes all of the copy; `why` (may be NULL) is what it says when it does not. */
-static bool take_all(struct world *w, bool fresh, const char *why)
+/* Node 1 takes all of the copy; of table `keyed` (may be NULL) by what the copy lists of it. */
+static void take(struct world *w, bool fresh, const char *keyed, struct mm_err *err)
 {
     struct mm_diff_table table[WORLD_TABLES];
     struct mm_diff diff = { .table = table };
     struct mm_work work = { 0 };
-    struct mm_err err;
     int64_t given_up;
-    mm_err_init(&err);
     for (int k = 0; k < w->ndef[0]; k++) {
+        bool keys = keyed != NULL && strcmp(w->def[0][k].name, keyed) == 0;
         table[diff.n++] = (struct mm_diff_table){
-            .name = (char *)w->def[0][k].name, .mode = MM_DIFF_ALL, .captured = true, .rows = 1
+            .name = (char *)w->def[0][k].name, .mode = keys ? MM_DIFF_KEYS : MM_DIFF_ALL, .captured = true, .rows = 1
         };
     }
     struct mm_install in = { .copy = copy_path,
@@ -170,12 +170,69 @@ static bool take_all(struct world *w, bool fresh, const char *why)
                              .fresh = fresh,
                              .cluster_id = "00000000000000000000000000000001",
                              .work = &work };
-    mm_install_run(&w->node[1].r, &in, &given_up, &err);
+    mm_install_run(&w->node[1].r, &in, &given_up, err);
+}
+
+/* `why` (may be NULL) is what it says when it does not. */
+static bool take_all(struct world *w, bool fresh, const char *why)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    take(w, fresh, NULL, &err);
     if (why == NULL ? err.rc != SQLITE_OK : err.rc != SQLITE_MISMATCH || strstr(err.msg, why) == NULL) {
         snprintf(w->why, sizeof w->why, "it says %d %.400s", err.rc, err.msg);
         return false;
     }
     return true;
+}
+
+/* What a table says shall become of a row that it does not take is for its own application: a copy's
+** row that it obeyed would be lost, or another, unsaid. */
+static void answer_of_its_own(const char *answer, const char *columns, bool keyed)
+{
+    struct world w;
+    struct mm_err err;
+    char name[160];
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "DROP TABLE plain; CREATE TABLE plain(id INTEGER PRIMARY KEY, %s)", columns);
+    case_run(&w, 1, "INSERT INTO plain(id, a, b) VALUES (7, 'mine', 'x')");
+    copy_of(&w, 0);
+    sqlite3 *db = NULL;
+    char *sql = NULL;
+    for (int k = 0; k < w.ndef[0] && keyed; k++) {
+        if (strcmp(w.def[0][k].name, "plain") == 0) {
+            sql = sqlite3_mprintf("CREATE TABLE __marmot__diff_%d(k1, here, there);"
+                                  "INSERT INTO __marmot__diff_%d VALUES (1, 0, 1), (2, 0, 1), (7, 1, 0)",
+                                  k, k);
+        }
+    }
+    bool good = sqlite3_open(copy_path, &db) == SQLITE_OK &&
+                (sql == NULL || sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_free(sql);
+    sqlite3_close(db);
+    take(&w, false, keyed ? "plain" : NULL, &err);
+    snprintf(name, sizeof name, "a table that answers a copy's row with %s%s takes none, and that is said", answer,
+             keyed ? ", by its keys," : "");
+    case_check(name,
+               good && !w.failed && (err.rc & 0xff) == SQLITE_CONSTRAINT &&
+                   case_answer(&w, 1, "SELECT count(*) = 1 AND min(a) = 'mine' FROM plain") == 1,
+               err.rc == SQLITE_OK ? "it is done" : err.msg);
+    world_close(&w);
+}
+
+static void answers_of_its_own(void)
+{
+    static const char *const answer[] = { "IGNORE", "REPLACE" };
+    for (int k = 0; k < 6; k++) {
+        char columns[80];
+        snprintf(columns, sizeof columns,
+                 k % 3 == 1 ? "b TEXT NOT NULL ON CONFLICT %s DEFAULT 'x', a"
+                            : "a, b TEXT NOT NULL ON CONFLICT %s DEFAULT 'x'",
+                 answer[k / 3]);
+        answer_of_its_own(answer[k / 3], columns, k % 3 == 2);
+    }
 }
 
 static int64_t incarnation(struct world *w)
@@ -280,6 +337,7 @@ int main(void)
     not_joined(MM_JOINING, MM_SEQ_NEVER, MM_SEQ_COPY);
     lacking(true);
     lacking(false);
+    answers_of_its_own();
     case_open(&w, 1, 2, false);
     case_rest(&w);
     memory_remove(copy_path);
@@ -295,6 +353,8 @@ int main(void)
     lacks(&w, "and stays so", MM_JOINING, MM_SEQ_COPY, MM_SEQ_COPY);
     lacks(&w, "one that began empty is to be merged", MM_JOINING, MM_SEQ_EMPTY, MM_SEQ_EMPTY);
     lacks(&w, "one that was stale is so still", MM_STALE, MM_SEQ_BEFORE, MM_SEQ_BEFORE);
+    lacks(&w, "what it read of the log says nothing at the place of the copy", MM_STALE, 5, MM_SEQ_BEFORE);
+    lacks(&w, "nor does it of one that was watched", MM_WATCHED, 1, MM_SEQ_BEFORE);
     world_close(&w);
     memory_remove(copy_path);
     return case_end();
