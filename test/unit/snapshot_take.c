@@ -1,10 +1,12 @@
 /* A snapshot holds all that the cluster agrees on beside the rows (rules, the list of
-** tables, what belongs to a table), and nothing of the node that takes it. */
+** tables, what belongs to a table), and nothing of the node that takes it. Who takes it up
+** finds out whether it is what it says, and of this log. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/db.h"
 #include "base/log.h"
+#include "snapshot/scratch.h"
 #include "snapshot/take.h"
 #include "store/meta.h"
 #include "store/policy.h"
@@ -13,6 +15,7 @@
 #include "test/model/memory_vfs.h"
 
 static const char copy_path[] = "/taken.db";
+static const char used_path[] = "/used.db";
 
 static int take(struct world *w, int node, struct mm_manifest *m, struct mm_err *err)
 {
@@ -91,12 +94,92 @@ static void set_back(void)
     case_finish(&w, "and all end equal");
 }
 
+/* What taking it up says, as far as `target` of the first shard (0: not further than it goes). */
+static int taken_up(struct world *w, const struct mm_manifest *m, int nshard, int64_t target)
+{
+    static const struct mm_bus_options bus = { 0 };
+    struct mm_work work = { 0 };
+    struct mm_scratch s;
+    struct mm_err err;
+    mm_err_init(&err);
+    memory_copy(copy_path, used_path);
+    const struct mm_scratch_options o = {
+        .path = used_path,
+        .repl = { .nshard = nshard, .stream_prefix = "log", .subject_prefix = "subject", .part_size = w->part_size },
+        .bus = &bus,
+        .work = &work,
+        .exact = true,
+    };
+    int64_t at[MM_SNAPSHOT_SHARDS] = { target > 0 ? target : m->shard[0].seq };
+    if (mm_scratch_open(&s, &o, m, &err) == SQLITE_OK) {
+        mm_scratch_replay(&s, at, &err);
+    }
+    if (err.rc == SQLITE_OK && s.r.shard[0].pos.seq != at[0]) {
+        mm_err_set(&err, SQLITE_ERROR, "it is at %lld", (long long)s.r.shard[0].pos.seq);
+    }
+    mm_scratch_close(&s);
+    snprintf(w->why, sizeof w->why, "%d %.400s", err.rc, err.msg);
+    memory_remove(used_path);
+    return err.rc;
+}
+
+/* One that is of no use must be told from one that cannot be used now: else no older one is tried. */
+static void is_what_it_says(void)
+{
+    struct world w;
+    struct mm_err err;
+    struct mm_manifest m;
+    struct mm_manifest other;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    int64_t before = net_end(w.net, 1);
+    for (int k = 0; k < 3; k++) {
+        case_run(&w, 0, "UPDATE plain SET b = 'sent' || %d WHERE id = 1", k);
+        case_rest(&w);
+    }
+    case_rest(&w);
+    take(&w, 0, &m, &err);
+    int64_t end = net_end(w.net, 1);
+    case_run(&w, 0, "UPDATE plain SET b = 'behind it' WHERE id = 1");
+    case_rest(&w);
+    case_check("one is taken up where it says",
+               err.rc == SQLITE_OK && m.shard[0].seq == end && taken_up(&w, &m, 1, 0) == SQLITE_OK, w.why);
+    case_check("and follows the log from there", taken_up(&w, &m, 1, net_end(w.net, 1)) == SQLITE_OK, w.why);
+    case_check("not with another number of shards", taken_up(&w, &m, 2, 0) == SQLITE_MISMATCH, w.why);
+    other = m;
+    other.shard[0].seq--;
+    case_check("not if its data is of another place", taken_up(&w, &other, 1, 0) == SQLITE_CORRUPT, w.why);
+    other = m;
+    other.shard[0].digest[0] ^= 1;
+    case_check("of another message", taken_up(&w, &other, 1, 0) == SQLITE_CORRUPT, w.why);
+    other = m;
+    other.shard[0].stamp++;
+    case_check("of another time", taken_up(&w, &other, 1, 0) == SQLITE_CORRUPT, w.why);
+    other = m;
+    other.epoch++;
+    case_check("of another epoch", taken_up(&w, &other, 1, 0) == SQLITE_CORRUPT, w.why);
+    other = m;
+    other.cluster_id[0] ^= 1;
+    case_check("of another cluster", taken_up(&w, &other, 1, 0) == SQLITE_CORRUPT, w.why);
+    net_lose(w.net, 1, before + 1);
+    case_check("it is of no use where the log ends before it", taken_up(&w, &m, 1, 0) == SQLITE_NOTFOUND, w.why);
+    while (net_end(w.net, 1) < end + 1) {
+        net_store(w.net, 1, "x", 1, false);
+    }
+    case_check("or holds another message there", taken_up(&w, &m, 1, 0) == SQLITE_NOTFOUND, w.why);
+    net_drop(w.net, 1, end);
+    case_check("or begins behind it", taken_up(&w, &m, 1, 0) == SQLITE_NOTFOUND, w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
     world_prepare();
     holds_what_all_agree_on();
     set_back();
+    is_what_it_says();
     memory_remove(copy_path);
     return case_end();
 }
