@@ -122,6 +122,29 @@ static void began_with(const int *other, int64_t seq, enum mm_watch_state then, 
     world_close(&w);
 }
 
+/* A message finds the table of node 1 changed by `how`: it is stale, and at this place only where all
+** that came before the message is in it. */
+static void changed(const char *how, bool again, const char *name)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "UPDATE plain SET a = 'waits' WHERE id = 1");
+    case_run(&w, 1, "%s", how);
+    case_run(&w, 0, "UPDATE plain SET b = 'lacks' WHERE id = 2");
+    case_publish(&w, 0);
+    int64_t seq = net_end(w.net, 1);
+    case_fold(&w, 1);
+    case_check(name, is(&w, MM_STALE, again ? seq : MM_SEQ_BEFORE), w.why);
+    case_run(&w, 0, "UPDATE plain SET a = 'too' WHERE id = 1");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("and it stays so, whatever waits in it", is(&w, MM_STALE, again ? seq : MM_SEQ_BEFORE), w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     static const int equal = 0;
@@ -130,6 +153,9 @@ int main(void)
     world_prepare();
     passed_over();
     gone();
+    changed("DROP TABLE plain", false, "a table that is gone when it is changed is to be compared");
+    changed("DROP TABLE plain; CREATE TABLE plain(id, a PRIMARY KEY, b)", false, "one with another key, too");
+    changed("ALTER TABLE plain DROP COLUMN b", true, "one that lacks a column is read from there on");
     began_with(&equal, 3, MM_WATCHED, 4, "a table with what the cluster began with is read from there on");
     began_with(&more, 3, MM_JOINING, MM_SEQ_COPY, "one with other content waits for a copy, to be compared");
     began_with(NULL, 0, MM_JOINING, MM_SEQ_COPY, "and one of which the log does not say it");

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "store/meta.h"
 #include "store/outbox.h"
+#include "store/policy.h"
 #include "test/model/cases.h"
 
 enum { FIRST = 1, SECOND = 2 };
@@ -277,6 +278,63 @@ static void enters_an_epoch(void)
     world_close(&w);
 }
 
+/* What is remembered of one set-back is not taken for another: where a copy's numbers go, and which
+** shards have told. Else what waits would go under numbers of another history, and be lost as if seen. */
+static void another_setback(void)
+{
+    struct world w;
+    struct mm_err err;
+    const struct mm_pend strange = { .id = 1, .incarnation = 5 };
+    bool moved = false;
+    mm_err_init(&err);
+    case_open(&w, 2, 2, false);
+    case_rest(&w);
+    sqlite3 *app = w.node[0].app;
+    struct mm_repl *r = &w.node[0].r;
+    const struct mm_pend mine = { .id = 1, .incarnation = incarnation(&w, 0) };
+    mm_repl_note_moved_to(r, &strange, 77, FIRST, &err);
+    case_check("what moved elsewhere under numbers that are not in use here says nothing",
+               r->move_due == 0 && mm_meta_int(app, MM_META_MOVE_TO, 0, &err) == 0, err.msg);
+    mm_repl_note_moved_to(r, &mine, 77, FIRST, &err);
+    mm_repl_note_moved(r, mine.incarnation, SECOND, &err);
+    case_check("what waits goes where a copy's went, as both shards tell",
+               r->move_due == mine.incarnation && mm_meta_int(app, MM_META_MOVE_TO, 0, &err) == 77 &&
+                   r->move_shards == 3 && mm_meta_int(app, MM_META_MOVE_SHARDS, 0, &err) == 3,
+               err.msg);
+    mm_repl_note_moved(r, strange.incarnation, SECOND, &err);
+    case_check("another set-back knows of no copy, and of no other shard",
+               r->move_due == strange.incarnation && mm_meta_int(app, MM_META_MOVE_TO, 0, &err) == 0 &&
+                   r->move_shards == 2 && mm_meta_int(app, MM_META_MOVE_SHARDS, 0, &err) == 2,
+               err.msg);
+    mm_meta_set_int(app, MM_META_MOVE_TO, 77, &err);
+    mm_repl_settle_move(r, &moved, &err);
+    case_check("nor does the next one, once this is settled",
+               moved && err.rc == SQLITE_OK && mm_meta_int(app, MM_META_MOVE_TO, 0, &err) == 0 &&
+                   mm_meta_int(app, MM_META_MOVE_DUE, 0, &err) == 0,
+               err.msg);
+    world_close(&w);
+}
+
+/* What is told of as given up is what an application wrote. */
+static void counts_transactions(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    both(&w, 0, "mine");
+    case_run(&w, 0, "BEGIN IMMEDIATE");
+    mm_policy_request(w.node[0].app, "plain", "a", MM_POLICY_MAX, &err);
+    case_run(&w, 0, "COMMIT");
+    struct mm_repl *r = &w.node[0].r;
+    mm_repl_read_outbox(r, &err);
+    case_check("a rule that waits is no transaction",
+               case_pending(&w, 0) == 2 && mm_repl_pending_transactions(r, INT64_MAX, &err) == 1 && err.rc == SQLITE_OK,
+               err.msg);
+    case_finish(&w, "and all nodes end equal");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -289,5 +347,7 @@ int main(void)
     same_number_elsewhere();
     copies_keep_theirs();
     enters_an_epoch();
+    another_setback();
+    counts_transactions();
     return case_end();
 }
