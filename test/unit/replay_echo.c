@@ -229,6 +229,31 @@ static void before_a_second_reading(bool parts, bool empty)
     case_finish(&w, "and no node has it twice");
 }
 
+/* The same where the lock is free again before the batch, which begins with another's message. */
+static void in_a_batch_before_a_second_reading(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    bool good = world_again(&w, &w.node[1], 4);
+    case_run(&w, 1, "INSERT INTO bag VALUES ('own', 1)");
+    case_run(&w, 0, "UPDATE plain SET b = 'theirs' WHERE id = 2");
+    case_publish(&w, 0);
+    case_run(&w, 1, "BEGIN IMMEDIATE; UPDATE plain SET a = 'open' WHERE id = 1");
+    case_publish(&w, 1);
+    case_act(&w, WORLD_DELIVER, 1);
+    case_run(&w, 1, "COMMIT");
+    case_act(&w, WORLD_APPLY, 1);
+    case_act(&w, WORLD_APPLY, 1);
+    case_check("an echo waits for the second reading behind another's message, too",
+               good && !w.failed && case_answer(&w, 1, "SELECT b = 'theirs' FROM plain WHERE id = 2") == 1 &&
+                   case_shard(&w, 1)->pos.seq == net_end(w.net, 1) - 1,
+               w.why);
+    case_rest(&w);
+    case_check("and stands once after it", case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'own'") == 1, w.why);
+    case_finish(&w, "with all nodes equal");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -236,6 +261,7 @@ int main(void)
     before_a_second_reading(false, false);
     before_a_second_reading(true, false);
     before_a_second_reading(false, true);
+    in_a_batch_before_a_second_reading();
     on_another_value(false);
     on_another_value(true);
     after_a_restart();
