@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/db.h"
 #include "base/log.h"
 #include "snapshot/install.h"
 #include "store/policy.h"
@@ -149,6 +150,42 @@ static void each_shard_for_itself(void)
                case_answer(&w, 1, "SELECT count(*) FROM ubag WHERE a = 'first shard'") == 2 &&
                    case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'second shard'") == 2,
                "it does not");
+    world_close(&w);
+}
+
+/* Who merges keeps rows that only exist here, but for a table that had joined before: what is there and not
+** in the copy the cluster has deleted since. */
+static void merged(bool before)
+{
+    struct world w;
+    struct mm_diff_table table[WORLD_TABLES];
+    struct mm_diff diff = { .table = table };
+    struct mm_work work = { 0 };
+    struct mm_err err;
+    int64_t given_up;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    struct mm_repl *r = &w.node[1].r;
+    copy_of(&w, 0);
+    mm_watch_set(r->db, "plain", MM_STALE, "not here yet", &err);
+    mm_watch_set_joined_seq(r->db, "plain", before ? MM_SEQ_BEFORE : MM_SEQ_NEVER, &err);
+    mm_db_exec(r->db, &err, "INSERT INTO plain VALUES (77, 'only here', 1)"); /* nothing captures it */
+    mm_targets_forget(r->targets);
+    all_but_bag(&w, &diff);
+    for (int k = 0; k < diff.n; k++) {
+        table[k].mode = strcmp(table[k].name, "plain") == 0 ? MM_DIFF_ALL : MM_DIFF_SAME;
+        table[k].before = before;
+    }
+    struct mm_install in = {
+        .copy = copy_path, .diff = &diff, .merge = true, .cluster_id = "00000000000000000000000000000001", .work = &work
+    };
+    mm_install_run(r, &in, &given_up, &err);
+    case_check(before ? "a merge brings back nothing to a table that had joined" : "a merge keeps what is here alone",
+               err.rc == SQLITE_OK &&
+                   case_answer(&w, 1, "SELECT count(*) FROM plain WHERE a = 'only here'") == !before &&
+                   (int)case_pending(&w, 1) == !before,
+               err.rc != SQLITE_OK ? err.msg : "it does not");
     world_close(&w);
 }
 
@@ -330,6 +367,8 @@ int main(void)
     world_prepare();
     beside_what_stays_out();
     each_shard_for_itself();
+    merged(true);
+    merged(false);
     with_the_state(false);
     with_the_state(true);
     not_joined(MM_STALE, MM_SEQ_NEVER, MM_SEQ_NEVER);

@@ -136,13 +136,40 @@ static void changed(const char *how, bool again, const char *name)
     case_run(&w, 0, "UPDATE plain SET b = 'lacks' WHERE id = 2");
     case_publish(&w, 0);
     int64_t seq = net_end(w.net, 1);
+    w.node[1].r.schema_moved = false;
     case_fold(&w, 1);
     case_check(name, is(&w, MM_STALE, again ? seq : MM_SEQ_BEFORE), w.why);
+    case_check("and looked at, since the schema is another one", w.node[1].r.schema_moved, "it is not");
     case_run(&w, 0, "UPDATE plain SET a = 'too' WHERE id = 1");
     case_publish(&w, 0);
     case_fold(&w, 1);
     case_check("and it stays so, whatever waits in it", is(&w, MM_STALE, again ? seq : MM_SEQ_BEFORE), w.why);
     world_close(&w);
+}
+
+/* What the cluster began with stands in the first shard alone: also for tables of another one. */
+static void founded_in_another_shard(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 2, 2, false);
+    struct mm_repl *r = &w.node[1].r;
+    struct mm_shard *s = &r->shard[1];
+    mm_watch_set(r->db, "bag", MM_JOINING, NULL, &err);
+    mm_watch_set_joined_seq(r->db, "bag", 0, &err);
+    mm_targets_forget(r->targets);
+    r->positions_only = true;
+    case_check("no table is read again where positions alone are followed", !mm_join_replay_wanted(r, s, &err),
+               err.msg);
+    r->positions_only = false;
+    bool good = mm_join_replay_wanted(r, s, &err);
+    mm_join_replay_begin(r, s, &err);
+    case_check("a table of another shard joins by what the cluster began with",
+               good && err.rc == SQLITE_OK && mm_watch_get(w.node[1].app, "bag", NULL, &err) == MM_WATCHED &&
+                   mm_watch_joined_seq(w.node[1].app, "bag", &err) == 1 && !r->copy_due,
+               err.msg);
+    case_finish(&w, "and all nodes end equal");
 }
 
 int main(void)
@@ -156,6 +183,7 @@ int main(void)
     changed("DROP TABLE plain", false, "a table that is gone when it is changed is to be compared");
     changed("DROP TABLE plain; CREATE TABLE plain(id, a PRIMARY KEY, b)", false, "one with another key, too");
     changed("ALTER TABLE plain DROP COLUMN b", true, "one that lacks a column is read from there on");
+    founded_in_another_shard();
     began_with(&equal, 3, MM_WATCHED, 4, "a table with what the cluster began with is read from there on");
     began_with(&more, 3, MM_JOINING, MM_SEQ_COPY, "one with other content waits for a copy, to be compared");
     began_with(NULL, 0, MM_JOINING, MM_SEQ_COPY, "and one of which the log does not say it");
