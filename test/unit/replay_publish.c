@@ -428,6 +428,32 @@ static void another_body(void)
     world_close(&w);
 }
 
+/* What the server has said last counts: a log that was full, or that refused, may not be told of as such
+** once it stores again; and acknowledgements that never came are not waited for when nothing else is. */
+static void what_was_said_last(enum net_fate fate)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    const struct mm_shard *s = case_shard(&w, 0);
+    write_row(&w, 0, 50);
+    case_act(&w, WORLD_PUMP, 0);
+    bool good = case_met(&w, 0, 1, fate) == 1;
+    case_act(&w, WORLD_ACK, 0);
+    case_check("a log that stores nothing is told of",
+               good && s->full == (fate == NET_FULL) && s->refusal[0] != '\0' && s->flight == 0, w.why);
+    net_now_us += 1000000;
+    write_row(&w, 0, 51);
+    case_act(&w, WORLD_PUMP, 0);
+    good = case_met(&w, 0, 1, NET_STORED) == 1 && case_met(&w, 0, 1, NET_ACK_LOST) == 1;
+    case_act(&w, WORLD_ACK, 0);
+    case_check("and not any more when it stores", good && !s->full && s->refusal[0] == '\0' && s->flight == 1, w.why);
+    case_turns(&w, 0);
+    case_check("what was not acknowledged and has come back is not under way",
+               case_pending(&w, 0) == 0 && s->flight == 0, w.why);
+    case_finish(&w, "and all end equal after it");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -448,5 +474,7 @@ int main(void)
     what_it_says();
     so_many();
     another_body();
+    what_was_said_last(NET_FULL);
+    what_was_said_last(NET_REFUSED);
     return case_end();
 }
