@@ -243,6 +243,16 @@ static void plan_keyless(struct naive_table *t, struct plan *p, enum mm_op op, c
     p->n++;
 }
 
+/* A column that the sender lacked keeps what is here, or holds what it was given. */
+static void fill(const struct naive_table *t, long current, struct naive_row *image)
+{
+    for (int k = t->def->younger; k > 0 && k < t->def->ncol; k++) {
+        if (image->v[k].type == MM_UNDEF) {
+            image->v[k] = naive_value_copy(current >= 0 ? &t->row[current].v[k] : &t->def->given[k]);
+        }
+    }
+}
+
 /* The image of a keyed row; false: there is none afterwards. */
 static bool image_of(const struct naive_table *t, enum mm_op op, const struct naive_row *before,
                      const struct naive_row *after, bool captured, struct naive_row *image)
@@ -252,6 +262,7 @@ static bool image_of(const struct naive_table *t, enum mm_op op, const struct na
     }
     if (op == MM_OP_INSERT || op == MM_OP_REPLACE) {
         *image = copy_row(after);
+        fill(t, find_key(t, after), image);
         return true;
     }
     long at = find_key(t, before);
@@ -421,18 +432,6 @@ static void set_policy(struct naive *s, const struct mm_msg *m)
     }
 }
 
-bool naive_policies(const struct naive *s)
-{
-    for (int t = 0; t < s->ntable; t++) {
-        for (int k = 0; k < NAIVE_COLUMNS; k++) {
-            if (s->table[t].policy[k] != MM_POLICY_LAST) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 static void accept(struct naive *s, struct naive_origin *o, const struct mm_msg *m)
 {
     o->seq = m->origin_seq;
@@ -479,13 +478,4 @@ void naive_message(struct naive *s, int64_t seq, const void *data, size_t len, b
         }
     }
     mm_arena_free(&a);
-}
-
-size_t naive_accepted(const struct naive *s, const uint8_t *txid)
-{
-    size_t n = 0;
-    for (size_t k = 0; k < s->naccepted; k++) {
-        n += memcmp(s->accepted[k], txid, MM_TXID_SIZE) == 0;
-    }
-    return n;
 }

@@ -33,6 +33,8 @@ struct naive_def {
     enum mm_coll coll[NAIVE_COLUMNS];
     int unique[NAIVE_COLUMNS]; /* 1: UNIQUE of its own beyond the key */
     enum naive_rule rule;
+    int younger;                          /* first of the columns that a node may lack yet, 0 = there are none */
+    struct mm_value given[NAIVE_COLUMNS]; /* what those hold in a row of before */
 };
 
 struct naive_row {

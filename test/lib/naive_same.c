@@ -1,4 +1,4 @@
-/* Two states of the naive fold side by side. */
+/* What is asked of a state of the naive fold, and two of them side by side. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,4 +89,25 @@ void naive_clone(struct naive *to, const struct naive *from)
     to->seq = from->seq;
     to->epoch = from->epoch;
     to->over = from->over;
+}
+
+bool naive_policies(const struct naive *s)
+{
+    for (int t = 0; t < s->ntable; t++) {
+        for (int k = 0; k < NAIVE_COLUMNS; k++) {
+            if (s->table[t].policy[k] != MM_POLICY_LAST) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+size_t naive_accepted(const struct naive *s, const uint8_t *txid)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < s->naccepted; k++) {
+        n += memcmp(s->accepted[k], txid, MM_TXID_SIZE) == 0;
+    }
+    return n;
 }

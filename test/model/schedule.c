@@ -18,6 +18,7 @@ enum { APART = 1 };
 #endif
 
 bool schedule_rich;
+bool schedule_shapes;
 
 /* How often each act comes. */
 static const unsigned weight[WORLD_ACTS] = {
@@ -61,6 +62,7 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_SEED] = world_random(&other) % 3 == 0 ? 2 : 0;
         here[WORLD_PAST] = world_random(&other) % 2 == 0 ? 5 : 0;
         here[WORLD_WATCH] = world_random(&other) % 2 == 0 ? 8 : 0;
+        here[WORLD_ALTER] = schedule_shapes ? 8 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
@@ -174,7 +176,8 @@ static void run(void *arg)
                               .newcomers = w->newcomers,
                               .epochs = w->epoch - 1,
                               .rejoined = w->rejoined,
-                              .came_back = w->came_back };
+                              .came_back = w->came_back,
+                              .altered = w->altered };
     memcpy(j->o->why, w->why, sizeof w->why);
 }
 
@@ -226,5 +229,6 @@ void schedule_print(const struct schedule *s, const struct outcome *o, const cha
     for (size_t k = 0; k < s->n; k++) {
         printf("%s%d", k > 0 ? "," : "", s->number[k]);
     }
-    printf("%s\nnot ok seed %llu: %s\n", schedule_rich ? " --rich" : "", (unsigned long long)s->seed, o->why);
+    printf("%s%s\nnot ok seed %llu: %s\n", schedule_rich ? " --rich" : "", schedule_shapes ? " --shapes" : "",
+           (unsigned long long)s->seed, o->why);
 }

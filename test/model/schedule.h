@@ -24,11 +24,13 @@ struct schedule {
 struct outcome {
     bool failed;
     char why[512];
-    long folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back;
+    long folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back, altered;
 };
 
 /* Each schedule has snapshots and what belongs to them: else one of eight. */
 extern bool schedule_rich;
+/* In those, tables get columns, at each node in its own time. */
+extern bool schedule_shapes;
 
 void schedule_make(struct schedule *s, uint64_t seed);
 /* Only these steps stay: numbers from 1, with commas. */

@@ -14,11 +14,11 @@ enum { SETTLE_TURNS = 400 };
 
 const char *world_act_name(enum world_act a)
 {
-    static const char *const names[WORLD_ACTS] = { "write", "pump", "take",   "stray",    "deliver", "apply",
-                                                   "break", "ack",  "flush",  "cut",      "restart", "hold",
-                                                   "time",  "turn", "backup", "setback",  "copy",    "policy",
-                                                   "old",   "end",  "again",  "snapshot", "purge",   "bring",
-                                                   "lose",  "lack", "new",    "seed",     "past",    "watch" };
+    static const char *const names[WORLD_ACTS] = {
+        "write", "pump",  "take", "stray",  "deliver", "apply", "break",  "ack",   "flush", "cut",   "restart",
+        "hold",  "time",  "turn", "backup", "setback", "copy",  "policy", "old",   "end",   "again", "snapshot",
+        "purge", "bring", "lose", "lack",   "new",     "seed",  "past",   "watch", "alter"
+    };
     return names[a];
 }
 
@@ -348,6 +348,9 @@ void world_act(struct world *w, const struct world_step *step)
     case WORLD_WATCH:
         world_watching(w, n, seed);
         break;
+    case WORLD_ALTER:
+        world_alter(w, n, seed);
+        break;
     case WORLD_ACTS:
         break;
     }
@@ -371,6 +374,7 @@ static const char *restless(struct world *w, struct world_node *n)
     const struct mm_repl *r = &n->r;
     const char *why = world_brings(w, n)      ? "it takes, or waits for, a copy"
                       : world_watch_all(w, n) ? "it has left a table"
+                      : world_alter_all(w, n) ? "a table of it lacks a column"
                                               : NULL;
     for (int s = 0; s < w->shards && why == NULL; s++) {
         why = r->reload_needed                               ? "it is to read its database anew"
@@ -400,6 +404,9 @@ void world_settle(struct world *w)
             world_hold(w, &w->node[k], 1);
         }
     }
+    for (int k = 0; k < w->nnode; k++) {
+        (void)world_alter_all(w, &w->node[k]);
+    }
     while (net_take(w->net, NULL, 0, NET_STORED)) {
     }
     int node = 0;
@@ -415,6 +422,9 @@ void world_settle(struct world *w)
             }
             if (!w->node[k].r.joined && w->kept[0] == NULL && round > 1) {
                 world_snapshot(w, &w->node[0]); /* it waits for one */
+            }
+            if (w->shapes && round % 8 == 7) { /* a node that was altered stores the next one */
+                world_snapshot(w, &w->node[k]);
             }
         }
         net_now_us += round % 20 == 19 ? 6000000 : 300000;

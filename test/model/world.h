@@ -27,6 +27,7 @@ struct world_bring {
     int64_t epoch;   /* of the snapshot */
     int64_t dropped; /* messages that the log had let go then */
     bool passed;     /* something was written past the capture behind the comparison */
+    bool altered;    /* a table got a column since this began */
     int64_t upto;    /* outbox id at the comparison */
     bool due;        /* the log has gone on without this node: nothing else is done before */
     bool lost;       /* or the log has lost what it had folded */
@@ -86,6 +87,7 @@ struct world {
     bool compress;
     bool copied, alone;              /* a file was copied; none is any more */
     bool again;                      /* some table began anew, or waited for a copy */
+    bool shapes;                     /* tables get columns, at each node in its own time */
     bool lost;                       /* the log has lost its end: nothing leaves an outbox any more */
     bool jumped;                     /* some node took content from a copy, in which no conflicts are */
     const struct world_node *seeder; /* who has begun a new epoch, NULL = nobody; it counts when epoch is above 1 */
@@ -97,7 +99,8 @@ struct world {
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
     char why[512];
-    long folded, reloads, busy, conflicts, brought, mended, newcomers, rejoined, came_back; /* for the summary */
+    long folded, reloads, busy, conflicts, brought, mended, newcomers, rejoined, came_back,
+        altered; /* for the summary */
 };
 
 enum world_act {
@@ -131,6 +134,7 @@ enum world_act {
     WORLD_SEED,  /* a node begins a new epoch with what it holds */
     WORLD_PAST,  /* somebody writes to a node's file past the capture */
     WORLD_WATCH, /* a node leaves a table, or watches it again */
+    WORLD_ALTER, /* a table of a node gets a column */
     WORLD_ACTS
 };
 

@@ -116,7 +116,8 @@ static void failed(struct world *w, struct world_node *n, const char *what, cons
                 (begun || w->epoch > n->bring.epoch || dropped(w) != n->bring.dropped || world_astray(w, n));
     /* A row was written past the capture, behind the comparison: that is made anew. */
     bool passed = (err->rc & 0xff) == SQLITE_CONSTRAINT && n->bring.passed;
-    if (!fault_came() && !left && !passed) {
+    bool altered = (err->rc & 0xff) == SQLITE_SCHEMA && n->bring.altered;
+    if (!fault_came() && !left && !passed && !altered) {
         world_fail(w, "%s of node %lld: %d %s", what, (long long)n->id, err->rc, err->msg);
     }
     go_on(w, n);
@@ -203,6 +204,7 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
             at[k] = m->shard[k].seq;
         }
         if (mm_scratch_open(&b->scratch, &o, m, &err) == SQLITE_OK &&
+            mm_begin_columns(&b->scratch, n->path, NULL, &err) == SQLITE_OK &&
             mm_scratch_replay(&b->scratch, at, &err) == SQLITE_OK) {
             mm_begin_tables(&b->scratch, n->path, NULL, &err);
         }
@@ -261,6 +263,12 @@ static void compare(struct world *w, struct world_node *n)
     }
 }
 
+/* What becomes of rows of its own in a table that joins alone. */
+static enum world_rejoin gives(const struct world_node *n)
+{
+    return n->again != REJOIN_NOT ? n->again : n->join;
+}
+
 /* As mm_node_judge does, and for tables the choice of mm_node_tables_ready. */
 static int judge(struct world *w, struct world_node *n, bool *take, struct mm_err *err)
 {
@@ -270,11 +278,15 @@ static int judge(struct world *w, struct world_node *n, bool *take, struct mm_er
         const struct mm_diff_table *d = &b->diff.table[k];
         bool differs = d->mode == MM_DIFF_KEYS || d->mode == MM_DIFF_ALL;
         bool lacks = d->mode == MM_DIFF_ABSENT || d->mode == MM_DIFF_OTHER;
-        bool given = d->before || d->empty || d->rows == 0 || !differs || n->again != REJOIN_NOT;
+        bool whole = n->r.joined ? mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED : d->captured;
+        bool given = d->before || d->empty || d->rows == 0 || !differs || gives(n) != REJOIN_NOT;
         take[k] = d->joins && (d->mode == MM_DIFF_SAME || differs) && given;
         count += take[k];
         if (!n->r.joined && d->captured && differs && d->rows > 0 && n->join == REJOIN_NOT) {
             world_fail(w, "node %lld: rows of table %s that it never had", (long long)n->id, d->name);
+        }
+        if (!b->tables && lacks && whole && w->shapes) {
+            return -1; /* until it has the columns that others have, or a copy those that it has */
         }
         if (!b->tables && lacks && mm_watch_get(n->r.db, d->name, NULL, err) == MM_WATCHED) {
             world_fail(w, "node %lld: no copy holds table %s: %s", (long long)n->id, d->name, d->why);
@@ -292,7 +304,7 @@ static void install(struct world *w, struct world_node *n)
     struct mm_err err;
     copy_path(n, path);
     bool fresh = n->r.joined && b->epoch > n->r.epoch && !b->tables && !b->mend;
-    bool merges = b->tables     ? n->again == REJOIN_MERGE
+    bool merges = b->tables     ? gives(n) == REJOIN_MERGE
                   : n->r.joined ? fresh && n->rejoin == REJOIN_MERGE
                                 : n->join == REJOIN_MERGE;
     struct mm_install in = {
@@ -310,6 +322,15 @@ static void install(struct world *w, struct world_node *n)
     mm_err_init(&err);
     world_need(b->diff.n <= WORLD_TABLES, "tables");
     int count = judge(w, n, take, &err);
+    if (count < 0) {
+        bool due = b->due;
+        bool lost = b->lost;
+        go_on(w, n);
+        if (due) { /* also where it could not even read its database */
+            world_bring_due(n, lost);
+        }
+        return;
+    }
     if (n->r.reload_needed || w->failed) { /* the node reads its database anew before it does anything */
         if (mm_repl_reload(&n->r, &err) != SQLITE_OK && !fault_came()) {
             world_fail(w, "reload: %s", err.msg);

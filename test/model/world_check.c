@@ -13,12 +13,28 @@
 
 static struct naive first[WORLD_KINDS]; /* all tables, as the nodes of a cluster begin with them */
 
+/* Where a column stands; -1: the file does not have it yet. */
+static int place_of(sqlite3_stmt *st, const struct naive_def *d, int column)
+{
+    int at = column;
+    if (d->younger > 0 && column >= d->younger) {
+        at = sqlite3_column_count(st) - 1;
+        while (at >= d->younger && strcmp(sqlite3_column_name(st, at), d->col[column]) != 0) {
+            at--;
+        }
+    }
+    return d->younger > 0 && column >= d->younger && at < d->younger ? -1 : at;
+}
+
 static void read_table(sqlite3_stmt *st, struct naive *out, int table, struct mm_err *err)
 {
+    const struct naive_def *d = out->table[table].def;
     while (mm_db_step(st, err)) {
         struct mm_value row[NAIVE_COLUMNS];
-        for (int k = 0; k < out->table[table].def->ncol; k++) {
-            world_need(mm_value_column(&row[k], st, k), "memory");
+        for (int k = 0; k < d->ncol; k++) {
+            int at = place_of(st, d, k);
+            row[k] = d->given[k];
+            world_need(at < 0 || mm_value_column(&row[k], st, at), "memory");
         }
         naive_put(out, table, row);
     }
@@ -117,6 +133,8 @@ void world_check_content(struct world *w, sqlite3 *db, int shard, int64_t seq, c
         sqlite3_stmt *st = prepare(db, real.table[t].def->name, &err);
         read_table(st, &real, t, &err);
         mm_db_finalize(st);
+        /* One that lacks a column waits for another copy. */
+        real.table[t].apart = w->shapes && mm_watch_get(db, real.table[t].def->name, NULL, &err) != MM_WATCHED;
     }
     if (err.rc != SQLITE_OK) {
         world_fail(w, "reading %s: %s", what, err.msg);
@@ -246,8 +264,9 @@ void world_check_states(struct world *w, struct world_node *n)
     }
     for (int k = 0; k < count && !w->failed; k++) {
         if (list[k].state != MM_WATCHED) {
-            world_fail(w, "%s is not watched any more on node %d: %s", list[k].name, (int)(n - w->node),
-                       list[k].why != NULL ? list[k].why : "");
+            world_fail(w, "%s is not watched any more on node %d: %s (%s from %lld on)", list[k].name,
+                       (int)(n - w->node), list[k].why != NULL ? list[k].why : "", mm_watch_state_name(list[k].state),
+                       (long long)mm_watch_joined_seq(n->r.db, list[k].name, &err));
         }
     }
     mm_watch_list_free(list, count);

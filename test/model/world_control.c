@@ -1,4 +1,5 @@
 /* Control messages that a node writes beside what its application does. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/db.h"
@@ -47,13 +48,17 @@ void world_end_parts(struct world *w, struct world_node *n, uint64_t seed)
 static void write_first(sqlite3 *db, const struct naive_table *t, struct mm_err *err)
 {
     char marks[2 * NAIVE_COLUMNS] = "?";
-    for (int k = 1; k < t->def->ncol; k++) {
+    char names[80];
+    int ncol = t->def->younger > 0 ? t->def->younger : t->def->ncol;
+    snprintf(names, sizeof names, "%s", t->def->col[0]);
+    for (int k = 1; k < ncol; k++) {
         strcat(marks, ",?");
+        snprintf(names + strlen(names), sizeof names - strlen(names), ", %s", t->def->col[k]);
     }
     mm_db_exec(db, err, "DELETE FROM main.\"%w\"", t->def->name);
-    sqlite3_stmt *st = mm_db_prepare(db, err, 0, "INSERT INTO main.\"%w\" VALUES (%s)", t->def->name, marks);
+    sqlite3_stmt *st = mm_db_prepare(db, err, 0, "INSERT INTO main.\"%w\"(%s) VALUES (%s)", t->def->name, names, marks);
     for (size_t j = 0; j < t->n && err->rc == SQLITE_OK; j++) {
-        for (int k = 0; k < t->def->ncol; k++) {
+        for (int k = 0; k < ncol; k++) {
             world_need(mm_value_bind(st, k + 1, &t->row[j].v[k]) == SQLITE_OK, "binding a value");
         }
         (void)mm_db_step(st, err);

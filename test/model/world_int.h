@@ -1,6 +1,7 @@
 /* What the files of the world share: world.c steps, world_faulty.c those that go wrong,
 ** world_node.c a node's loop, world_snapshot.c, world_bring.c and world_mend.c its tasks, world_check.c
-** compares, world_undo.c what is undone, world_write.c the application, world_watch.c its tables, world_sql.c its statements.
+** compares, world_undo.c what is undone, world_write.c the application, world_watch.c and
+** world_shape.c its tables, world_sql.c its statements.
 ** Nobody else includes this. */
 #ifndef MM_TEST_WORLD_INT_H
 #define MM_TEST_WORLD_INT_H
@@ -16,6 +17,7 @@ void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(pri
 extern const struct naive_def world_tables[WORLD_TABLES];
 extern bool world_usable[WORLD_TABLES]; /* this library replicates such tables */
 extern const char world_schema[], world_rows[];
+extern const char *const world_younger[2]; /* what tables may get: the last two columns of their definition */
 #define WORLD_CLUSTER "00000000000000000000000000000001"
 
 /* world_first.c */
@@ -113,6 +115,12 @@ void world_watching(struct world *w, struct world_node *n, uint64_t seed); /* le
 bool world_watch_all(struct world *w, struct world_node *n);               /* it comes back to all; false: to none */
 bool world_watches(struct world *w, struct world_node *n, const char *table);
 void world_watch_look(struct world *w, struct world_node *n); /* what ext/node_look.c does about tables */
+
+/* world_shape.c */
+void world_alter(struct world *w, struct world_node *n, uint64_t seed); /* a table of it gets a column */
+bool world_alter_all(struct world *w, struct world_node *n);            /* all that any may get; false: it has them */
+bool world_younger_sql(sqlite3 *db, const struct naive_def *d, const char *value, unsigned pick, char *out,
+                       size_t size); /* false: it has none */
 
 /* world_control.c */
 void world_policy(struct world *w, struct world_node *n, uint64_t seed);

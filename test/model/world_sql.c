@@ -20,30 +20,82 @@ const char world_schema[] =
     "CREATE TABLE lower(id INTEGER PRIMARY KEY, name TEXT, v);"
     "CREATE UNIQUE INDEX lowered ON lower(lower(name));";
 
-const char world_rows[] = "INSERT INTO plain VALUES (1, 'one', 'x'), (2, 2, NULL);"
-                          "INSERT INTO pair VALUES (1, 'a', 1, 1), (2, 'b', NULL, 2.5);"
-                          "INSERT INTO reals VALUES (1.0, 'one'), (0.5, 'half');"
-                          "INSERT INTO names VALUES ('bob', 1, 1), ('Eve', 2, 2);"
+const char *const world_younger[2] = { "late INTEGER DEFAULT 7", "later TEXT NOT NULL DEFAULT ''" };
+
+const char world_rows[] = "INSERT INTO plain(id, a, b) VALUES (1, 'one', 'x'), (2, 2, NULL);"
+                          "INSERT INTO pair(x, y, v, w) VALUES (1, 'a', 1, 1), (2, 'b', NULL, 2.5);"
+                          "INSERT INTO reals(k, v) VALUES (1.0, 'one'), (0.5, 'half');"
+                          "INSERT INTO names(k, v, n) VALUES ('bob', 1, 1), ('Eve', 2, 2);"
                           "INSERT INTO bag VALUES (1, 'x'), (1, 'x'), ('a', 'A');"
                           "INSERT INTO loose VALUES ('a', 1), (NULL, 2), (NULL, 2);"
-                          "INSERT INTO uniq VALUES (1, 'a', 1), (2, 'b', 2), (3, NULL, 3);"
+                          "INSERT INTO uniq(id, u, v) VALUES (1, 'a', 1), (2, 'b', 2), (3, NULL, 3);"
                           "INSERT INTO ubag VALUES (1, 'a'), (1, NULL), (1, NULL), (2, 'b');"
                           "INSERT INTO uloose VALUES ('x', 'a', 1), (NULL, 'b', 1), (NULL, NULL, 1), ('y', NULL, 1);"
-                          "INSERT INTO partly VALUES (1, 'a', 1), (2, 'a', 0), (3, 'b', 1);"
-                          "INSERT INTO lower VALUES (1, 'Bob', 1), (2, 'eve', 2), (3, NULL, 3);";
+                          "INSERT INTO partly(id, u, live) VALUES (1, 'a', 1), (2, 'a', 0), (3, 'b', 1);"
+                          "INSERT INTO lower(id, name, v) VALUES (1, 'Bob', 1), (2, 'eve', 2), (3, NULL, 3);";
+
+#define YOUNGER "late", "later"
+#define SEVEN                            \
+    {                                    \
+        .type = SQLITE_INTEGER, .u.i = 7 \
+    }
+#define NOTHING                                         \
+    {                                                   \
+        .type = SQLITE_TEXT, .u.p = (const uint8_t *)"" \
+    }
 
 const struct naive_def world_tables[WORLD_TABLES] = {
-    { "plain", 3, { "id", "a", "b" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE },
-    { "pair", 4, { "x", "y", "v", "w" }, { 1, 2 }, { 0, MM_COLL_NOCASE }, { 0 }, NAIVE_NO_RULE },
-    { "reals", 2, { "k", "v" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE },
-    { "names", 3, { "k", "v", "n" }, { 1 }, { MM_COLL_NOCASE }, { 0 }, NAIVE_NO_RULE },
-    { "bag", 2, { "a", "b" }, { 0 }, { 0 }, { 0 }, NAIVE_NO_RULE },
-    { "loose", 2, { "k", "v" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE },
-    { "uniq", 3, { "id", "u", "v" }, { 1 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE },
-    { "ubag", 2, { "a", "u" }, { 0 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE },
-    { "uloose", 3, { "k", "u", "v" }, { 1 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE },
-    { "partly", 3, { "id", "u", "live" }, { 1 }, { 0 }, { 0 }, NAIVE_SECOND_WHERE_THIRD },
-    { "lower", 3, { "id", "name", "v" }, { 1 }, { 0 }, { 0 }, NAIVE_LOWER_SECOND },
+    { "plain", 5, { "id", "a", "b", YOUNGER }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE, 3, { [3] = SEVEN, [4] = NOTHING } },
+    { "pair",
+      6,
+      { "x", "y", "v", "w", YOUNGER },
+      { 1, 2 },
+      { 0, MM_COLL_NOCASE },
+      { 0 },
+      NAIVE_NO_RULE,
+      4,
+      { [4] = SEVEN, [5] = NOTHING } },
+    { "reals", 4, { "k", "v", YOUNGER }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE, 2, { [2] = SEVEN, [3] = NOTHING } },
+    { "names",
+      5,
+      { "k", "v", "n", YOUNGER },
+      { 1 },
+      { MM_COLL_NOCASE },
+      { 0 },
+      NAIVE_NO_RULE,
+      3,
+      { [3] = SEVEN, [4] = NOTHING } },
+    { "bag", 2, { "a", "b" }, { 0 }, { 0 }, { 0 }, NAIVE_NO_RULE, 0, { { 0 } } },
+    { "loose", 2, { "k", "v" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE, 0, { { 0 } } },
+    { "uniq",
+      5,
+      { "id", "u", "v", YOUNGER },
+      { 1 },
+      { 0 },
+      { 0, 1 },
+      NAIVE_NO_RULE,
+      3,
+      { [3] = SEVEN, [4] = NOTHING } },
+    { "ubag", 2, { "a", "u" }, { 0 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE, 0, { { 0 } } },
+    { "uloose", 3, { "k", "u", "v" }, { 1 }, { 0 }, { 0, 1 }, NAIVE_NO_RULE, 0, { { 0 } } },
+    { "partly",
+      5,
+      { "id", "u", "live", YOUNGER },
+      { 1 },
+      { 0 },
+      { 0 },
+      NAIVE_SECOND_WHERE_THIRD,
+      3,
+      { [3] = SEVEN, [4] = NOTHING } },
+    { "lower",
+      5,
+      { "id", "name", "v", YOUNGER },
+      { 1 },
+      { 0 },
+      { 0 },
+      NAIVE_LOWER_SECOND,
+      3,
+      { [3] = SEVEN, [4] = NOTHING } },
 };
 
 bool world_usable[WORLD_TABLES];
@@ -92,7 +144,7 @@ static void plain_sql(uint64_t *s, char *out, size_t n)
     switch (pick(s, 8)) {
     case 0:
     case 1:
-        snprintf(out, n, "%s INTO plain VALUES (%u, %s, %s)", verb(s), id, value(s), value(s));
+        snprintf(out, n, "%s INTO plain(id, a, b) VALUES (%u, %s, %s)", verb(s), id, value(s), value(s));
         break;
     case 2:
     case 3:
@@ -119,7 +171,7 @@ static void pair_sql(uint64_t *s, char *out, size_t n)
     unsigned x = 1 + pick(s, 2);
     switch (pick(s, 5)) {
     case 0:
-        snprintf(out, n, "%s INTO pair VALUES (%u, %s, %s, %s)", verb(s), x, name(s), value(s), value(s));
+        snprintf(out, n, "%s INTO pair(x, y, v, w) VALUES (%u, %s, %s, %s)", verb(s), x, name(s), value(s), value(s));
         break;
     case 1:
         snprintf(out, n, "UPDATE pair SET v = %s WHERE x = %u", value(s), x);
@@ -140,7 +192,7 @@ static void reals_sql(uint64_t *s, char *out, size_t n)
 {
     switch (pick(s, 4)) {
     case 0:
-        snprintf(out, n, "%s INTO reals VALUES (%s, %s)", verb(s), real(s), value(s));
+        snprintf(out, n, "%s INTO reals(k, v) VALUES (%s, %s)", verb(s), real(s), value(s));
         break;
     case 1:
         snprintf(out, n, "UPDATE reals SET v = %s WHERE k IS %s", value(s), real(s));
@@ -158,7 +210,7 @@ static void names_sql(uint64_t *s, char *out, size_t n)
 {
     switch (pick(s, 5)) {
     case 0:
-        snprintf(out, n, "%s INTO names VALUES (%s, %s, %u)", verb(s), name(s), value(s), pick(s, 5));
+        snprintf(out, n, "%s INTO names(k, v, n) VALUES (%s, %s, %u)", verb(s), name(s), value(s), pick(s, 5));
         break;
     case 1:
         snprintf(out, n, "UPDATE names SET v = %s WHERE k = %s", value(s), name(s));
@@ -269,7 +321,7 @@ static void partly_sql(uint64_t *s, char *out, size_t n)
     switch (pick(s, 5)) {
     case 0:
     case 1:
-        snprintf(out, n, "%s INTO partly VALUES (%u, %s, %s)", verb(s), id, held(s), live);
+        snprintf(out, n, "%s INTO partly(id, u, live) VALUES (%u, %s, %s)", verb(s), id, held(s), live);
         break;
     case 2:
         snprintf(out, n, "%s partly SET live = %s WHERE id = %u", update(s), live, id);
@@ -289,7 +341,7 @@ static void lower_sql(uint64_t *s, char *out, size_t n)
     switch (pick(s, 5)) {
     case 0:
     case 1:
-        snprintf(out, n, "%s INTO lower VALUES (%u, %s, %u)", verb(s), id, name(s), pick(s, 3));
+        snprintf(out, n, "%s INTO lower(id, name, v) VALUES (%u, %s, %u)", verb(s), id, name(s), pick(s, 3));
         break;
     case 2:
         snprintf(out, n, "%s lower SET name = %s WHERE id = %u", update(s), name(s), id);
@@ -310,7 +362,7 @@ static void uniq_sql(uint64_t *s, char *out, size_t n)
     switch (pick(s, 6)) {
     case 0:
     case 1:
-        snprintf(out, n, "%s INTO uniq VALUES (%u, %s, %s)", verb(s), id, u, value(s));
+        snprintf(out, n, "%s INTO uniq(id, u, v) VALUES (%u, %s, %s)", verb(s), id, u, value(s));
         break;
     case 2:
         snprintf(out, n, "%s uniq SET u = %s WHERE id = %u", update(s), u, id);
@@ -338,7 +390,10 @@ void world_statement(struct world *w, struct world_node *n, sqlite3 *db, uint64_
     while (!world_usable[table]) {
         table = (table + 1) % WORLD_TABLES;
     }
-    kinds[table](seed, sql, sizeof sql);
+    if (!w->shapes || pick(seed, 3) != 0 ||
+        !world_younger_sql(db, &world_tables[table], value(seed), pick(seed, 8), sql, sizeof sql)) {
+        kinds[table](seed, sql, sizeof sql);
+    }
     int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
     if (getenv("SHOW_SQL") != NULL) {
         printf("    node %d: %s: %d\n", (int)(n - w->node), sql, rc);

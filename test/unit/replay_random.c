@@ -4,13 +4,14 @@
 ** step: visible = naive fold of the log + pending. At rest: all nodes equal
 ** the naive fold, each transaction accepted exactly once.
 **
-**   replay_random [--first SEED] [--count N] [--seconds N] [--steps 1,4,..] [--rich]
+**   replay_random [--first SEED] [--count N] [--seconds N] [--steps 1,4,..] [--rich] [--shapes]
 **
 ** Without arguments from a fixed seed on: what fails in `make check` is of the change
 ** that is checked. With --seconds, as `make soak` has it, from new ones.
 ** Two processes share the seeds. A schedule that fails is made shorter by
 ** leaving out steps, and printed with the call that runs it again. With --rich each
-** schedule has snapshots and all that goes with them, without it one of eight. SHOW_LOG and
+** schedule has snapshots and all that goes with them, without it one of eight; with --shapes its
+** tables get columns as well, at each node in its own time. SHOW_LOG and
 ** SHOW_SQL in the environment tell more. */
 #include <getopt.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ struct task {
 };
 
 struct total {
-    long done, folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back;
+    long done, folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back, altered;
 };
 
 static bool late(const struct task *t)
@@ -87,6 +88,7 @@ static bool work(const struct task *t, int worker, int workers, struct total *su
             sum->epochs += o.epochs;
             sum->rejoined += o.rejoined;
             sum->came_back += o.came_back;
+            sum->altered += o.altered;
         }
         schedule_close(&w);
     }
@@ -122,15 +124,20 @@ static bool share(const struct task *t, struct total *sum)
         sum->epochs += sum[k].epochs;
         sum->rejoined += sum[k].rejoined;
         sum->came_back += sum[k].came_back;
+        sum->altered += sum[k].altered;
     }
     return good;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = { { "first", 1, NULL, 'f' },   { "count", 1, NULL, 'c' },
-                                             { "seconds", 1, NULL, 's' }, { "steps", 1, NULL, 'k' },
-                                             { "rich", 0, NULL, 'r' },    { 0 } };
+    static const struct option options[] = { { "first", 1, NULL, 'f' },
+                                             { "count", 1, NULL, 'c' },
+                                             { "seconds", 1, NULL, 's' },
+                                             { "steps", 1, NULL, 'k' },
+                                             { "rich", 0, NULL, 'r' },
+                                             { "shapes", 0, NULL, 'a' },
+                                             { 0 } };
     struct task t = { FIRST, COUNT, time(NULL) + SECONDS, NULL };
     bool given = false;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -154,6 +161,9 @@ int main(int argc, char **argv)
         case 'r':
             schedule_rich = true;
             break;
+        case 'a':
+            schedule_shapes = schedule_rich = true;
+            break;
         default:
             return 2;
         }
@@ -167,9 +177,9 @@ int main(int argc, char **argv)
     if (good) {
         printf("ok replay_random: %ld schedules from seed %llu on, %ld transactions, %ld messages folded, %ld reloads, "
                "%ld times busy, %ld copies taken, %ld rows that were not captured, %ld newcomers, %ld epochs, %ld "
-               "nodes that gave up or merged, %ld tables watched again\n",
+               "nodes that gave up or merged, %ld tables watched again, %ld columns that came later\n",
                sum->done, (unsigned long long)t.first, sum->commits, sum->folded, sum->reloads, sum->busy, sum->brought,
-               sum->mended, sum->newcomers, sum->epochs, sum->rejoined, sum->came_back);
+               sum->mended, sum->newcomers, sum->epochs, sum->rejoined, sum->came_back, sum->altered);
     }
     return good ? 0 : 1;
 }
