@@ -252,6 +252,7 @@ static void one_table(struct mm_diff *d, int number, const struct mm_diff_option
     out->joins = mm_watch_needs_copy(ours->state, ours->joined_seq) && ours->def != NULL;
     out->before = ours->joined_seq == MM_SEQ_BEFORE;
     out->empty = ours->joined_seq == MM_SEQ_EMPTY;
+    out->shape = ours->def != NULL ? mm_table_hash(ours->def) : 0;
     if (o->tables && !out->joins) {
         return;
     }

@@ -30,6 +30,7 @@ struct mm_diff_table {
     int64_t here, there, both; /* keys only here, only in the copy, in both with other rows */
     int64_t rows;              /* of the base here, 0 or more than 0 */
     int64_t bytes;             /* of ALL and CREATE: what the copy holds of it, about */
+    uint64_t shape;            /* mm_table_hash of the table here, 0 = there is none */
     bool captured;             /* it is watched here */
     bool unknown;              /* nobody has said here whether to watch it */
     bool waits;                /* of ABSENT: its rows come with the next snapshot */

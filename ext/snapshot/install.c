@@ -279,6 +279,10 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     if (err->rc == SQLITE_OK && def == NULL) {
         mm_err_set(err, SQLITE_SCHEMA, "table %s was dropped while it was compared: try again", d->name);
     }
+    /* Of a column that came since the copy has no value: its name would be taken for one. */
+    if (err->rc == SQLITE_OK && d->mode != MM_DIFF_CREATE && mm_table_hash(def) != d->shape) {
+        mm_err_set(err, SQLITE_SCHEMA, "table %s was altered while it was compared: try again", d->name);
+    }
     if (err->rc == SQLITE_OK && d->mode != MM_DIFF_SAME) {
         write_rows(r, d, number, def, err);
     }

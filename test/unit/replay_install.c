@@ -62,6 +62,17 @@ static void copy_of(struct world *w, int from)
     }
 }
 
+/* Of node 1, as a comparison notes it. */
+static uint64_t shape_of(const struct world *w, const char *table)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    struct mm_table *def = mm_table_load(w->node[1].r.db, table, &err);
+    uint64_t shape = def != NULL ? mm_table_hash(def) : 0;
+    mm_table_free(def);
+    return shape;
+}
+
 static void all_but_bag(const struct world *w, struct mm_diff *diff)
 {
     for (int s = 0; s < w->shards; s++) {
@@ -69,6 +80,7 @@ static void all_but_bag(const struct world *w, struct mm_diff *diff)
             bool out = strcmp(w->def[s][k].name, "bag") == 0;
             diff->table[diff->n++] = (struct mm_diff_table){ .name = (char *)w->def[s][k].name,
                                                              .mode = out ? MM_DIFF_ABSENT : MM_DIFF_ALL,
+                                                             .shape = shape_of(w, w->def[s][k].name),
                                                              .captured = true,
                                                              .why = "the copy lacks it" };
         }
@@ -198,9 +210,11 @@ static void take(struct world *w, bool fresh, const char *keyed, struct mm_err *
     int64_t given_up;
     for (int k = 0; k < w->ndef[0]; k++) {
         bool keys = keyed != NULL && strcmp(w->def[0][k].name, keyed) == 0;
-        table[diff.n++] = (struct mm_diff_table){
-            .name = (char *)w->def[0][k].name, .mode = keys ? MM_DIFF_KEYS : MM_DIFF_ALL, .captured = true, .rows = 1
-        };
+        table[diff.n++] = (struct mm_diff_table){ .name = (char *)w->def[0][k].name,
+                                                  .mode = keys ? MM_DIFF_KEYS : MM_DIFF_ALL,
+                                                  .shape = shape_of(w, w->def[0][k].name),
+                                                  .captured = true,
+                                                  .rows = 1 };
     }
     struct mm_install in = { .copy = copy_path,
                              .diff = &diff,
