@@ -331,6 +331,17 @@ static void stand(struct mm_node *n)
     if (n->r.reload_needed || mm_repl_dirty(&n->r)) {
         return; /* busy: next turn */
     }
+    enum mm_task_kind kind = mm_task_kind(n->task);
+    if (kind == MM_TASK_TABLES || kind == MM_TASK_BRING) {
+        struct mm_err err;
+        mm_err_init(&err);
+        mm_gate_enter();
+        bool busy = mm_join_compare(&n->r, &err) != SQLITE_OK;
+        mm_gate_leave();
+        if (busy) {
+            return;
+        }
+    }
     for (int k = 0; k < n->r.nshard; k++) {
         at[k] = n->r.shard[k].pos.seq;
     }

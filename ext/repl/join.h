@@ -64,6 +64,9 @@ int mm_join_all_stale(struct mm_repl *r, struct mm_shard *s, struct mm_err *err)
 ** read from the log again, from the first message that was left out on; other stale
 ** ones wait for a copy. Begins a transaction of its own. */
 int mm_join_again(struct mm_repl *r, struct mm_err *err);
+/* The node stands still, to be compared with a copy: tables that never joined are joining, so that nothing
+** of them is sent until it is over (mm_watch_compare). Begins a transaction of its own. */
+int mm_join_compare(struct mm_repl *r, struct mm_err *err);
 /* An own transaction stays in the tables and is folded: a stale table that it
 ** names is no longer what the log made of it, and cannot go on from there. */
 int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_err *err);

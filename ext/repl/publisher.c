@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "repl/control.h"
 
-enum { BACKOFF_MAX_MS = 5000, MESSAGE_SLACK = 4096 };
+enum { BACKOFF_MAX_MS = 5000, MESSAGE_SLACK = 4096, JOINING_MS = 100 };
 #define BODY_MAX ((size_t)1 << 30)
 
 /* Token of an acknowledgement: shard 8 bits, attempt 23, last part 1, number 32. */
@@ -107,30 +107,25 @@ static int send(struct mm_repl *r, struct mm_shard *s, size_t index, const struc
     return err->rc;
 }
 
-/* It is no part of the cluster, and was none before it waits, is stale or was left. */
-static bool never_joined(const struct mm_target *t)
-{
-    bool left = t->state == MM_UNWATCHED || t->state == MM_UNSUPPORTED;
-    bool waits = mm_watch_needs_copy(t->state, t->joined_seq) || left;
-    return ((t->state == MM_STALE || left) && t->joined_seq == MM_SEQ_NEVER) || (waits && t->joined_seq <= MM_SEQ_COPY);
-}
-
 /* Tables that had not joined stay out of the log: their rows are this node's own, and others may have
-** rows of the same keys. */
-static void leave_out(struct mm_repl *r, const struct mm_shard *s, int64_t id, struct mm_txn *txn, struct mm_err *err)
+** rows of the same keys. True when that is not decided yet. */
+static bool leave_out(struct mm_repl *r, const struct mm_shard *s, int64_t id, struct mm_txn *txn, struct mm_err *err)
 {
+    bool waits = false;
     size_t kept = 0;
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {
         const struct mm_target *t = mm_targets_get(r->targets, txn->tab[k].name, err);
         bool joined = false;
         if (t != NULL && !mm_pending_before(s->pending, id, t->name, &joined)) {
-            joined = !never_joined(t);
+            joined = !mm_watch_apart(t->state, t->joined_seq);
+            waits = waits || (!joined && t->state == MM_JOINING);
         }
         if (joined) {
             txn->tab[kept++] = txn->tab[k];
         }
     }
     txn->ntab = kept;
+    return waits && err->rc == SQLITE_OK;
 }
 
 static int send_part(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, struct mm_err *err)
@@ -188,8 +183,10 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
     mm_buf_init(&data, BODY_MAX);
     m->txn.arena = &a;
     mm_pending_read(s->pending, e, &m->txn, &names, &data, err);
-    leave_out(r, s, e->id, &m->txn, err);
-    if (err->rc == SQLITE_OK && (e->bytes <= r->part_size - MESSAGE_SLACK || m->txn.ntab == 0)) {
+    bool waits = leave_out(r, s, e->id, &m->txn, err);
+    if (waits) {
+        s->wait_until_ms = mm_clock_mono_ms() + JOINING_MS;
+    } else if (err->rc == SQLITE_OK && (e->bytes <= r->part_size - MESSAGE_SLACK || m->txn.ntab == 0)) {
         m->kind = MM_MSG_TXN;
         if (send(r, s, s->next, m, err) == SQLITE_OK) {
             step(s);
@@ -197,8 +194,8 @@ static int send_txn(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m, str
             mm_err_init(err); /* the wire form is larger than the captured one: in parts, then */
         }
     }
-    bool large =
-        err->rc == SQLITE_OK && s->next < mm_pending_count(s->pending) && mm_pending_at(s->pending, s->next) == e;
+    bool large = err->rc == SQLITE_OK && !waits && s->next < mm_pending_count(s->pending) &&
+                 mm_pending_at(s->pending, s->next) == e;
     if (large) {
         mm_buf_init(&s->large.body, BODY_MAX);
         mm_wire_encode_txn(&s->large.body, &m->txn, r->all_columns, false, err);
@@ -220,7 +217,7 @@ static int send_control(struct mm_repl *r, struct mm_shard *s, struct mm_msg *m,
     mm_arena_init(&a, BODY_MAX);
     if (mm_outbox_get(r->outbox, e->id, &row, NULL, &data, err)) {
         if (!mm_control_message(r, data.data, data.len, m, &a, err)) {
-            s->wait_until_ms = mm_clock_mono_ms() + 100; /* its table is still joining */
+            s->wait_until_ms = mm_clock_mono_ms() + JOINING_MS; /* its table is still joining */
         } else if (send(r, s, s->next, m, err) == SQLITE_OK) {
             step(s);
         }

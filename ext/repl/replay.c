@@ -120,8 +120,7 @@ static int look_again(void *arg, struct mm_target *t, struct mm_err *err)
     } else if (t->state == MM_STALE && t->def != NULL && t->def->supported && l->r->joined &&
                mm_watchlist_seq(l->r->db, t->name, err) > 0) {
         if (t->joined_seq == MM_SEQ_NEVER) {
-            mm_watch_set(l->r->db, t->name, MM_JOINING, NULL, err);
-            mm_watch_set_joined_seq(l->r->db, t->name, MM_SEQ_COPY, err);
+            mm_watch_compare(l->r->db, t->name, err);
             l->found++;
         }
         l->r->copy_due = true;
@@ -145,6 +144,41 @@ int mm_join_again(struct mm_repl *r, struct mm_err *err)
     mm_targets_forget(r->targets);
     r->schema_moved = err->rc != SQLITE_OK;
     r->tables_changed = r->tables_changed || l.found > 0;
+    return err->rc;
+}
+
+/* As the file has it now: its application may have left the table. */
+static bool stands_apart(struct look *l, const struct mm_target *t, struct mm_err *err)
+{
+    return mm_watch_get(l->r->db, t->name, NULL, err) == MM_STALE &&
+           mm_watch_apart(MM_STALE, mm_watch_joined_seq(l->r->db, t->name, err)) && t->def != NULL &&
+           mm_watchlist_seq(l->r->db, t->name, err) > 0 && err->rc == SQLITE_OK;
+}
+
+static int look_apart(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    struct look *l = arg;
+    l->found += stands_apart(l, t, err);
+    return err->rc;
+}
+
+static int compare_apart(void *arg, struct mm_target *t, struct mm_err *err)
+{
+    return stands_apart(arg, t, err) ? mm_watch_compare(((struct look *)arg)->r->db, t->name, err) : err->rc;
+}
+
+int mm_join_compare(struct mm_repl *r, struct mm_err *err)
+{
+    struct look l = { r, NULL, 0 };
+    mm_targets_each(r->targets, look_apart, &l, err);
+    if (l.found == 0 || err->rc != SQLITE_OK) {
+        return err->rc;
+    }
+    mm_db_exec(r->db, err, "BEGIN IMMEDIATE");
+    mm_targets_each(r->targets, compare_apart, &l, err);
+    mm_stray_end(r->db, err);
+    mm_targets_forget(r->targets);
+    r->tables_changed = true;
     return err->rc;
 }
 

@@ -109,6 +109,14 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
     return put_watch(db, table, s != MM_WATCH_NONE, seq > 0 || seq == MM_SEQ_BEFORE, err);
 }
 
+int mm_watch_compare(sqlite3 *db, const char *table, struct mm_err *err)
+{
+    int64_t seq = mm_watch_joined_seq(db, table, err);
+    mm_watch_set(db, table, MM_JOINING, NULL, err);
+    mm_watch_set_joined_seq(db, table, seq == MM_SEQ_EMPTY ? seq : MM_SEQ_COPY, err);
+    return put_watch(db, table, true, false, err);
+}
+
 bool mm_watch_left(const void *data, size_t len, bool *joined)
 {
     const char *p = data;

@@ -47,6 +47,13 @@ static inline bool mm_watch_needs_copy(enum mm_watch_state s, int64_t joined_seq
 {
     return (s == MM_STALE || s == MM_JOINING) && joined_seq < 0;
 }
+/* True when what is captured of a table is no part of the cluster's log: it stays here. Of one that is
+** joining (and needs a copy) it waits until that is decided. */
+static inline bool mm_watch_apart(enum mm_watch_state s, int64_t joined_seq)
+{
+    bool out = s == MM_STALE || s == MM_UNWATCHED || s == MM_UNSUPPORTED;
+    return (out && joined_seq == MM_SEQ_NEVER) || ((out || s == MM_JOINING) && joined_seq <= MM_SEQ_COPY);
+}
 /* What joined_seq becomes when a table begins to wait for one. */
 static inline int64_t mm_watch_copy_seq(int64_t joined_seq)
 {
@@ -58,6 +65,10 @@ bool mm_watch_any_needs_copy(sqlite3 *db, struct mm_err *err);
 ** outbox, in the current transaction of db; captured as MM_META_MODE says. Nothing
 ** when it is watched. */
 int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err);
+/* A stale table that never joined is to be compared with the cluster's content: joining from here on. What
+** the outbox holds of it so far was sent without its rows, which are its own content: as of one that was
+** left and is watched again. */
+int mm_watch_compare(sqlite3 *db, const char *table, struct mm_err *err);
 /* The outbox was given up: those messages once more whose tables are not on the cluster's list. */
 int mm_watch_again(sqlite3 *db, struct mm_err *err);
 

@@ -239,7 +239,8 @@ static void compare(struct world *w, struct world_node *n)
     mm_err_init(&err);
     hold(n);
     world_node_flush(w, n);
-    if (w->failed || n->r.reload_needed || mm_repl_dirty(&n->r)) {
+    if (w->failed || n->r.reload_needed || mm_repl_dirty(&n->r) ||
+        (!b->mend && mm_join_compare(&n->r, &err) != SQLITE_OK)) {
         return;
     }
     at_ends(w, n, at);
