@@ -89,6 +89,16 @@ def waits(a, b, link, raw):
           keys == ["both", "of a", "of b, too"], rows)
 
 
+def goes_on_writing(n, table):
+    """Without a rest until the table has joined: some of it is sent, and not back, when it does."""
+    written, end = [], time.monotonic() + 20
+    while state(n, table)[0] != "watched" and time.monotonic() < end:
+        for _ in range(20):
+            written.append("w%05d" % len(written))
+            n.sql("INSERT INTO %s VALUES (?, 'meanwhile', NULL)" % table, written[-1])
+    return written
+
+
 def tired(a, b, raw, store):
     """The log has lost where the table began, and the snapshots cannot be read for long."""
     make(a, "later", THEIRS)
@@ -115,7 +125,11 @@ def tired(a, b, raw, store):
     b.start()
     os.unlink(store)
     os.rename(store + ".away", store)
+    written = goes_on_writing(b, "later")
     rows = judge(a, b, "later")
+    check("later: what was written while it joined is in the cluster", [r[0] for r in rows if r[1] == "meanwhile"] == written,
+          "%d of %d" % (sum(r[1] == "meanwhile" for r in rows), len(written)))
+    rows = [r for r in rows if r[1] != "meanwhile"]
     check("later: then they are merged with the cluster's", rows == [("after", "x", 9), ("both", "of a", None), ("of a", "y", 1),
                                                                     ("of b, too", None, 2)], rows)
     losers = b.sql("SELECT kind, lost FROM marmot_conflicts WHERE \"table\" = 'later'")
