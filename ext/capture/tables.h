@@ -26,7 +26,7 @@ struct mm_column {
     bool not_null;
     bool mistaken;    /* SQLite 3.40 gives its old value as REAL, for a REAL column's sake */
     bool has_default; /* not NULL: a row older than the column holds it unwritten */
-    char *instead;    /* by mm_trigger_defaults: the literal that OR REPLACE puts in place of NULL; or NULL */
+    char *instead;    /* by mm_defaults_instead: the literal that OR REPLACE puts in place of NULL; or NULL */
 };
 
 /* One UNIQUE constraint or index beyond the key. */

@@ -64,8 +64,7 @@ struct mm_take {
     bool stopped;                  /* the log was full: its last entry may lack its end */
 };
 
-/* trigger_source.c: what the text needs to know of defaults. */
-int mm_trigger_defaults(sqlite3 *db, struct mm_table *t, struct mm_err *err);
+/* trigger_source.c */
 /* NULL with err set. */
 struct mm_source *mm_source_of(struct mm_take *x, int64_t id);
 void mm_source_free_all(struct mm_take *x);

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/db.h"
+#include "capture/defaults.h"
 #include "capture/index_rule.h"
 #include "capture/trigger_int.h"
 #include "store/log.h"
@@ -168,7 +169,7 @@ static bool settle(sqlite3 *db, bool look, struct mm_err *err)
         enum mm_trigger_mode mode = t != NULL ? mode_of(db, t, err) : MM_TRIGGER_NONE;
         if (mode != MM_TRIGGER_NONE) {
             mm_index_match(db, t, err);
-            mm_trigger_defaults(db, t, err);
+            mm_defaults_instead(db, t, err);
         }
         bool good = t == NULL || (mode == MM_TRIGGER_NONE
                                       ? mm_db_int(db, err, 0,

@@ -50,6 +50,7 @@ const char *mm_view_misfit(struct mm_view *v)
             return other_key;
         }
         keys += v->tab->pk[k] != 0;
+        v->sent[v->local[k]] = true;
     }
     for (int k = 0; k < v->t->def->ncol; k++) {
         keys -= v->t->def->col[k].pk != 0;
@@ -78,6 +79,7 @@ bool mm_view_open(struct mm_view *v, struct mm_arena *a, const struct mm_tab *ta
     v->t = t;
     v->tab = tab;
     v->local = mm_arena_array(a, tab->ncol, sizeof *v->local);
+    v->sent = mm_arena_array(a, ncol, sizeof *v->sent);
     uint8_t *pk = mm_arena_array(a, ncol, sizeof *pk);
     v->columns = (struct mm_fold_columns){ (uint32_t)ncol, pk, t->policy };
     v->old = mm_arena_array(a, ncol, sizeof *v->old);

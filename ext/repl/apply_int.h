@@ -12,6 +12,7 @@ struct mm_view {
     struct mm_target *t;
     const struct mm_tab *tab;
     int *local; /* message column -> local column */
+    bool *sent; /* the local columns that the message has */
     struct mm_fold_columns columns;
     struct mm_value *old, *new, *current, *image;
 };
@@ -23,6 +24,11 @@ const char *mm_view_misfit(struct mm_view *v);
 
 /* A message's row in local order, into `out` (def->ncol values); NULL for NULL. */
 struct mm_value *mm_view_local(const struct mm_view *v, const struct mm_value *row, struct mm_value *out);
+
+/* The same of a row without identity: in columns that the message does not have, since its node had
+** none, is what such a row holds there, their default. UNDEF where that is NULL. */
+struct mm_value *mm_view_whole(struct mm_view *v, sqlite3 *db, const struct mm_value *row, struct mm_value *out,
+                               struct mm_err *err);
 
 /* Notes a conflict in how, and records it unless this is a redo. */
 void mm_apply_conflict(sqlite3 *db, const struct mm_target *t, struct mm_apply_how *how, enum mm_conflict_kind kind,

@@ -86,10 +86,23 @@ const struct mm_value *mm_rows_at(const struct mm_rows *p, uint32_t index)
     return p->row[index].row;
 }
 
-/* What the row is after the change: the old one with what was sent over it. */
-static struct mm_value *after_of(struct mm_view *v, const struct mm_row *row, const struct mm_value *old)
+struct mm_value *mm_view_whole(struct mm_view *v, sqlite3 *db, const struct mm_value *row, struct mm_value *out,
+                               struct mm_err *err)
 {
-    const struct mm_value *sent = mm_view_local(v, row->after, v->new);
+    struct mm_value *whole = mm_view_local(v, row, out);
+    bool younger = whole != NULL && (int)v->tab->ncol < v->t->def->ncol;
+    const struct mm_value *fill = younger ? mm_target_fill(v->t, db, err) : NULL;
+    for (int k = 0; fill != NULL && k < v->t->def->ncol; k++) {
+        whole[k] = v->sent[k] ? whole[k] : fill[k];
+    }
+    return whole;
+}
+
+/* What the row is after the change: the old one with what was sent over it. */
+static struct mm_value *after_of(struct mm_view *v, sqlite3 *db, const struct mm_row *row, const struct mm_value *old,
+                                 struct mm_err *err)
+{
+    const struct mm_value *sent = mm_view_whole(v, db, row->after, v->new, err);
     for (int k = 0; sent != NULL && k < v->t->def->ncol; k++) {
         v->image[k] = sent[k].type == MM_UNDEF && old != NULL ? old[k] : sent[k];
     }
@@ -100,9 +113,9 @@ int mm_apply_keyless(sqlite3 *db, struct mm_view *v, const struct mm_row *row, s
                      struct mm_rows *later, struct mm_err *err)
 {
     int ncol = v->t->def->ncol;
-    const struct mm_value *old = mm_view_local(v, row->before, v->old);
-    const struct mm_value *new = after_of(v, row, undo ? NULL : old);
-    if (old != NULL) {
+    const struct mm_value *old = mm_view_whole(v, db, row->before, v->old, err);
+    const struct mm_value *new = after_of(v, db, row, undo ? NULL : old, err);
+    if (old != NULL && err->rc == SQLITE_OK) {
         /* What is pending, or was put back by an undo, stands at the end: from the start each row
         ** of a long outbox would read the whole table, while the host waits for the lock. */
         bool taken =

@@ -198,7 +198,7 @@ static void find_many(struct two_phase *p)
         return;
     }
     for (size_t k = 0; k < v->tab->nrow; k++) {
-        const struct mm_value *old = mm_view_local(v, v->tab->row[k].before, v->old);
+        const struct mm_value *old = mm_view_whole(v, p->db, v->tab->row[k].before, v->old, p->err);
         if (old != NULL && mm_apply_is_keyless(v->t, old)) {
             mm_target_many_want(v->t, old);
         }

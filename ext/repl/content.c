@@ -15,6 +15,7 @@ struct taking {
         seen; /* keys that a pending transaction was met for: the oldest one's before-image is the base's row */
     const char **names;     /* of the local columns */
     struct mm_value *local; /* def->ncol */
+    struct mm_value *whole; /* another of these */
     uint8_t *coll;          /* of the message's columns */
     struct mm_buf key;
 };
@@ -28,13 +29,27 @@ static uint64_t hash(const struct mm_buf *b)
     return h;
 }
 
+/* A row from before a column counts as it stands in the table, with the default there. */
 static void add_row(struct taking *k, const struct mm_tab *tab, const struct mm_value *row, int sign,
                     struct mm_err *err)
 {
-    if (row != NULL) {
-        mm_wire_sum_row(k->out->content, tab->col, row, tab->ncol, sign, err);
-        k->out->rows += sign;
+    int ncol = k->t->def->ncol;
+    const struct mm_value *fill = row != NULL ? mm_target_fill(k->t, k->r->db, err) : NULL;
+    if (fill == NULL) {
+        return;
     }
+    memcpy(k->whole, fill, (size_t)ncol * sizeof *fill);
+    for (uint32_t c = 0; c < tab->ncol; c++) {
+        int at = mm_target_column(k->t, tab->col[c]);
+        if (at >= 0) {
+            k->whole[at] = row[c];
+        }
+    }
+    for (int c = 0; c < ncol; c++) {
+        k->whole[c].type = k->whole[c].type == MM_UNDEF ? SQLITE_NULL : k->whole[c].type;
+    }
+    mm_wire_sum_row(k->out->content, k->names, k->whole, (size_t)ncol, sign, err);
+    k->out->rows += sign;
 }
 
 /* The row under the key as it is visible now leaves the sum. */
@@ -131,7 +146,8 @@ static int sum_base(struct mm_repl *r, struct mm_target *t, struct mm_msg_table 
     size_t ncol = (size_t)t->def->ncol;
     struct taking k = { .r = r, .t = t, .out = out };
     k.names = calloc(ncol, sizeof *k.names);
-    k.local = calloc(ncol, sizeof *k.local);
+    k.local = calloc(2 * ncol, sizeof *k.local);
+    k.whole = k.local != NULL ? k.local + ncol : NULL;
     mm_buf_init(&k.key, (size_t)1 << 30);
     if (k.names == NULL || k.local == NULL) {
         mm_err_nomem(err);

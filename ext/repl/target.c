@@ -64,6 +64,7 @@ static void target_free(struct mm_target *t)
     mm_target_held_free(t);
     mm_foreign_free(t->foreign);
     mm_target_many_end(t);
+    mm_arena_free(&t->room);
     mm_table_free(t->def);
     sqlite3_free(t->first_name);
     free(t->policy);

@@ -25,6 +25,8 @@ struct mm_target {
     sqlite3_stmt *take[2];      /* deletes a row by all its columns: the first, the last */
     struct mm_many *many;       /* between mm_target_many_begin and _end */
     struct mm_foreign *foreign; /* repl/foreign.h; NULL: not looked for yet */
+    struct mm_value *fill;      /* mm_target_fill; NULL: not asked yet */
+    struct mm_arena room;       /* of that */
     struct mm_target *next;
 };
 
@@ -96,6 +98,10 @@ int mm_target_many_find(struct mm_target *t, sqlite3 *db, size_t rows, struct mm
 void mm_target_many_end(struct mm_target *t);
 
 uint64_t mm_target_hash(const struct mm_value *row, int ncol); /* equal rows, equal hashes; UNDEF as NULL */
+
+/* What rows from before a column hold in it, of each: its default as it is stored, UNDEF where that is
+** NULL, or no literal. NULL with err set. */
+const struct mm_value *mm_target_fill(struct mm_target *t, sqlite3 *db, struct mm_err *err);
 
 /* All rows, the columns in local order; finalize with mm_db_finalize. */
 sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err);

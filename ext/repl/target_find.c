@@ -3,7 +3,10 @@
 #include <string.h>
 
 #include "base/db.h"
+#include "capture/defaults.h"
 #include "repl/target_int.h"
+
+enum { FILL_MAX = 1 << 30 };
 
 static const char HELD[] = "mm_target";
 
@@ -23,6 +26,25 @@ int mm_target_add(struct mm_target *t, sqlite3 *db, const struct mm_value *image
 {
     /* Not OR IGNORE: that would leave out a row with a NULL in a NOT NULL column, too. */
     return mm_target_run_new(t, db, &t->add, " ON CONFLICT DO NOTHING", image, err);
+}
+
+const struct mm_value *mm_target_fill(struct mm_target *t, sqlite3 *db, struct mm_err *err)
+{
+    if (t->fill == NULL && err->rc == SQLITE_OK) {
+        mm_arena_init(&t->room, FILL_MAX);
+        struct mm_value *fill = mm_arena_array(&t->room, (size_t)t->def->ncol, sizeof *fill);
+        if (fill == NULL) {
+            mm_err_nomem(err);
+        }
+        for (int k = 0; k < t->def->ncol && err->rc == SQLITE_OK; k++) {
+            mm_default_value(db, t->def, k, &t->room, &fill[k], err);
+        }
+        t->fill = err->rc == SQLITE_OK ? fill : NULL;
+        if (t->fill == NULL) {
+            mm_arena_free(&t->room);
+        }
+    }
+    return t->fill;
 }
 
 /* --- who stands in the way: an upsert finds it, the identity alone is taken from it --- */

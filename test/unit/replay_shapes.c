@@ -1,6 +1,6 @@
-/* What is undone and done again when the table has got another shape meanwhile, and what
-** stood in rows that cannot be told apart; what triggers have noted; what is left of a
-** second reading that was broken off. */
+/* What is undone and done again when the table has got another shape meanwhile (of a column more
+** replay_defaults.c), and what stood in rows that cannot be told apart; what triggers have noted;
+** what is left of a second reading that was broken off. */
 #include <stdio.h>
 #include <string.h>
 
@@ -37,63 +37,6 @@ static void rows_that_follow_each_other(void)
     case_fold(&w, 1);
     case_check("and undone from its end", case_pending(&w, 1) == 1 && case_answer(&w, 1, held, "CD") == 1, w.why);
     case_finish(&w, "and all nodes end equal");
-}
-
-/* A column that is younger than what is remembered of a row keeps its value there. */
-static void younger_column(const char *table, const char *column)
-{
-    struct world w;
-    char name[100];
-    case_open(&w, 1, 2, false);
-    case_rest(&w);
-    case_run(&w, 1, "UPDATE \"%w\" SET \"%w\" = 'mine' WHERE id = 1", table, column);
-    case_run(&w, 0, "UPDATE \"%w\" SET \"%w\" = 'theirs' WHERE id = 1", table, column);
-    case_publish(&w, 0);
-    case_fold(&w, 1); /* what stood there is stored now */
-    bool good = case_pending(&w, 1) == 1;
-    for (int k = 0; k < 2; k++) {
-        case_run(&w, k, "ALTER TABLE \"%w\" ADD COLUMN younger DEFAULT 5", table);
-    }
-    case_run(&w, 0, "UPDATE \"%w\" SET \"%w\" = 'again' WHERE id = 1", table, column);
-    case_publish(&w, 0);
-    case_fold(&w, 1);
-    snprintf(name, sizeof name, "a column of %s that is younger than a before-image keeps its value", table);
-    case_check(
-        name,
-        good && !w.failed && case_pending(&w, 1) == 1 &&
-            case_answer(&w, 1, "SELECT \"%w\" = 'mine' AND younger = 5 FROM \"%w\" WHERE id = 1", column, table) == 1,
-        w.why);
-    world_close(&w);
-}
-
-/* A new row of a node that does not have the column yet. */
-static void row_without_the_column(void)
-{
-    struct world w;
-    case_open(&w, 1, 2, false);
-    case_rest(&w);
-    case_run(&w, 1, "ALTER TABLE plain ADD COLUMN younger DEFAULT 5; ALTER TABLE uniq ADD COLUMN younger DEFAULT 5");
-    case_run(&w, 0, "INSERT INTO plain VALUES (60, 1, 'x'); INSERT INTO uniq VALUES (60, 'x', 1)");
-    case_publish(&w, 0);
-    case_fold(&w, 1);
-    case_check("a row that was sent without a column has its default",
-               !w.failed && case_answer(&w, 1,
-                                        "SELECT count(*) FROM plain JOIN uniq USING (id) WHERE id = 60 AND"
-                                        " plain.younger = 5 AND uniq.younger = 5") == 1,
-               w.why);
-    case_run(&w, 1, "ALTER TABLE bag ADD COLUMN younger");
-    case_run(&w, 0, "DELETE FROM bag WHERE a = 'a'; INSERT INTO bag VALUES (1.0, 'x')");
-    case_publish(&w, 0);
-    case_fold(&w, 1);
-    case_check("and is found again without it, where it has no key",
-               case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'a'") == 0, w.why);
-    case_run(&w, 0, "DELETE FROM bag WHERE typeof(a) = 'real'");
-    case_publish(&w, 0);
-    case_fold(&w, 1);
-    case_check("by type and bytes",
-               case_answer(&w, 1, "SELECT group_concat(typeof(a)) = 'integer,integer' FROM bag WHERE a = 1") == 1,
-               w.why);
-    world_close(&w);
 }
 
 /* A row twice in the images of one transaction, in two shapes of its table: as it stood at first
@@ -424,11 +367,8 @@ int main(void)
     mm_log_silence();
     world_prepare();
     rows_that_follow_each_other();
-    younger_column("plain", "a");
-    younger_column("uniq", "v");
     image_of_part("plain", "a", "b");
     image_of_part("uniq", "u", "v");
-    row_without_the_column();
     images_of_two_shapes();
     pending_misfit();
     not_watched_any_more();
