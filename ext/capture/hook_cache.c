@@ -18,6 +18,12 @@ bool mm_hook_by_triggers(struct mm_hook *h, const char *table, struct mm_err *er
     return mm_trigger_mode_for(h->db, table, err) == MM_TRIGGER_FULL && mm_trigger_there(h->db, table, err);
 }
 
+/* A trigger that fires before the row makes SQLite look at the types first. */
+static bool late_types(struct mm_hook *h, const struct mm_entry *e, struct mm_err *err)
+{
+    return e->t->strict && !mm_trigger_there(h->db, e->name, err);
+}
+
 /* The application may not watch a table whose rows cannot be named; one that
 ** became so by a later schema change is said, once. */
 static void decide(struct mm_hook *h, struct mm_entry *e, struct mm_err *err)
@@ -29,6 +35,7 @@ static void decide(struct mm_hook *h, struct mm_entry *e, struct mm_err *err)
     if (mm_watch_captures(state)) {
         bool by_triggers = mm_hook_by_triggers(h, e->name, err);
         e->capture = e->t->capturable && !by_triggers;
+        e->types_late = late_types(h, e, err);
         if (!e->t->capturable) {
             char why[256];
             sqlite3_snprintf(sizeof why, why, "table %.80s cannot be captured: %.120s", e->name,
@@ -38,6 +45,7 @@ static void decide(struct mm_hook *h, struct mm_entry *e, struct mm_err *err)
     } else if (state == MM_WATCH_NONE && h->watch_all && e->t->supported) {
         e->capture = true;
         e->add = true;
+        e->types_late = late_types(h, e, err);
     }
 }
 
@@ -75,6 +83,7 @@ static struct mm_entry *load(struct mm_hook *h, const char *table, struct mm_err
 static void retire(struct mm_hook *h, size_t at)
 {
     struct mm_entry *e = h->entry[at];
+    h->asked = h->asked == e ? NULL : h->asked;
     if (e->touched) {
         e->dead = true;
         return;

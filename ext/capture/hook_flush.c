@@ -248,6 +248,7 @@ static int look_again(struct mm_hook *h, struct mm_err *err)
 
 int mm_hook_flush(struct mm_hook *h, struct mm_err *err)
 {
+    mm_doubt_settle(h, err);
     take_back(h, err);
     if (h->stamping && h->capturing && !h->vouched) {
         h->vouched = mm_stray_begin(h->db, true, true, err) == SQLITE_OK;

@@ -3,7 +3,7 @@
 ** hook.c attaches and detaches, hook_kept.c keeps statements on the
 ** application's connection, hook_cache.c knows the tables, hook_row.c turns
 ** one row change into bytes, hook_txn.c follows transactions and savepoints,
-** hook_known.c tells what need not be read again, hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
+** hook_doubt.c asks whether it came about, hook_known.c tells what need not be read again, hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
 ** hook_temp.c joins where an authorizer denies the usual way, hook_settle.c mends what a schema change in
 ** the same transaction made stale. Nobody outside capture/ includes this. */
 #ifndef MM_CAPTURE_HOOK_INT_H
@@ -38,6 +38,7 @@ enum mm_kept_id {
     MM_KEPT_SCHEMA,
     MM_KEPT_PUT,
     MM_KEPT_NOTED,
+    MM_KEPT_DOUBT,
     MM_KEPT_COUNT
 };
 
@@ -46,9 +47,10 @@ struct mm_entry {
     char *name;
     struct mm_table *t; /* NULL: not a table */
     bool capture;
-    bool add;     /* watched because of watch_all: its watch message is still to be written */
-    bool dead;    /* of an older schema, kept while this transaction names it */
-    bool touched; /* has records in the current transaction, the first at `first` */
+    bool types_late; /* SQLite looks at the types of a row after it has told the hook of it (hook_doubt.c) */
+    bool add;        /* watched because of watch_all: its watch message is still to be written */
+    bool dead;       /* of an older schema, kept while this transaction names it */
+    bool touched;    /* has records in the current transaction, the first at `first` */
     uint64_t first;
     uint8_t *pk; /* of each column, for group headers */
 };
@@ -67,6 +69,14 @@ struct mm_mark {
 struct mm_blob_mark {
     struct mm_entry *entry;
     uint64_t at;
+};
+
+/* The last record, of a row that may not go after all: hook_doubt.c. */
+struct mm_doubt {
+    struct mm_entry *entry; /* NULL: none */
+    sqlite3_int64 rowid;
+    struct mm_mark before; /* the record */
+    uint64_t end;
 };
 
 struct mm_hook {
@@ -112,7 +122,9 @@ struct mm_hook {
     size_t nmark, mark_cap;
     struct mm_blob_mark *blob;
     size_t blob_cap;
-    struct mm_value *row; /* two rows of row_cap values: old and new */
+    struct mm_doubt doubt;
+    const struct mm_entry *asked; /* MM_KEPT_DOUBT is over its table */
+    struct mm_value *row;         /* two rows of row_cap values: old and new */
     size_t row_cap;
     bool written; /* this transaction stands in the outbox, at `place` */
     struct mm_inbox_end place;
@@ -135,6 +147,7 @@ sqlite3_stmt *mm_kept_get(struct mm_hook *h, enum mm_kept_id id, struct mm_err *
 void mm_kept_done(struct mm_hook *h, enum mm_kept_id id);
 /* True when SQLite prepared it again, or we did, since the last call. */
 bool mm_kept_reprepared(struct mm_hook *h, enum mm_kept_id id);
+void mm_kept_drop(struct mm_hook *h, enum mm_kept_id id);
 void mm_kept_drop_all(struct mm_hook *h);
 /* Has join and spare at hand before the first write needs them. */
 void mm_kept_prepare(struct mm_hook *h, struct mm_err *err);
@@ -171,6 +184,14 @@ bool mm_hook_temp_join(struct mm_hook *h, struct mm_err *err);
 mm_preupdate_fn mm_hook_row;
 /* Puts the group header before a record of e, when it is due. */
 void mm_row_group(struct mm_hook *h, struct mm_entry *e);
+
+/* hook_doubt.c. due: a row that is said to go may stay; keep: it was just recorded; next: the hook is called
+** again, for that row; settle: the transaction is to be written. */
+bool mm_doubt_due(const struct mm_hook *h, const struct mm_entry *e);
+void mm_doubt_keep(struct mm_hook *h, struct mm_entry *e, sqlite3_int64 rowid, const struct mm_mark *before);
+void mm_doubt_next(struct mm_hook *h, int op, const char *schema, const char *table, sqlite3_int64 rowid);
+void mm_doubt_settle(struct mm_hook *h, struct mm_err *err);
+char *mm_doubt_sql(const struct mm_hook *h); /* sqlite3_free */
 
 /* hook_read.c. True when the key names one row: there is one, and no NULL in it. */
 bool mm_row_identity(const struct mm_table *t, const struct mm_value *row);

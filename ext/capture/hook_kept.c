@@ -40,6 +40,19 @@ static void connect_guard(struct mm_hook *h)
     sqlite3_finalize(st);
 }
 
+static sqlite3_stmt *prepare_doubt(struct mm_hook *h, struct mm_err *err)
+{
+    char *sql = mm_doubt_sql(h);
+    sqlite3_stmt *st = NULL;
+    if (sql == NULL) {
+        mm_err_nomem(err);
+    } else {
+        st = mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", sql);
+    }
+    sqlite3_free(sql);
+    return st;
+}
+
 static sqlite3_stmt *prepare(struct mm_hook *h, enum mm_kept_id id, struct mm_err *err)
 {
     switch (id) {
@@ -49,6 +62,8 @@ static sqlite3_stmt *prepare(struct mm_hook *h, enum mm_kept_id id, struct mm_er
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_schema);
     case MM_KEPT_NOTED:
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_log_sql_any);
+    case MM_KEPT_DOUBT:
+        return prepare_doubt(h, err);
     case MM_KEPT_PUT:
         return mm_db_prepare(h->db, err, SQLITE_PREPARE_PERSISTENT, "%s", mm_outbox_sql_put);
     default:
@@ -111,12 +126,17 @@ bool mm_kept_reprepared(struct mm_hook *h, enum mm_kept_id id)
     return moved;
 }
 
+void mm_kept_drop(struct mm_hook *h, enum mm_kept_id id)
+{
+    sqlite3_stmt *st = h->kept[id].st;
+    h->kept[id].st = NULL;
+    sqlite3_finalize(st);
+}
+
 void mm_kept_drop_all(struct mm_hook *h)
 {
     for (int k = 0; k < MM_KEPT_COUNT; k++) {
-        sqlite3_stmt *st = h->kept[k].st;
-        h->kept[k].st = NULL;
-        sqlite3_finalize(st);
+        mm_kept_drop(h, (enum mm_kept_id)k);
     }
 }
 

@@ -134,8 +134,8 @@ static void mark_blob(struct mm_hook *h, struct mm_entry *e, uint64_t at, struct
     h->blob[h->now.nblob++].at = at;
 }
 
-static void put_record(struct mm_hook *h, struct mm_entry *e, enum mm_op op, const struct mm_value *old,
-                       const struct mm_value *new, bool blob, struct mm_err *err)
+static void put_record(struct mm_hook *h, struct mm_entry *e, enum mm_op op, sqlite3_int64 rowid,
+                       const struct mm_value *old, const struct mm_value *new, bool blob, struct mm_err *err)
 {
     struct mm_buf *b = &h->data.tail;
     const struct mm_mark before = h->now;
@@ -161,6 +161,8 @@ static void put_record(struct mm_hook *h, struct mm_entry *e, enum mm_op op, con
     h->now.deletes += op == MM_OP_DELETE;
     if (blob) {
         mark_blob(h, e, at, err);
+    } else if (op == MM_OP_DELETE && mm_doubt_due(h, e)) {
+        mm_doubt_keep(h, e, rowid, &before);
     }
 }
 
@@ -188,7 +190,7 @@ static void capture(struct mm_hook *h, struct mm_entry *e, int op, sqlite3_int64
     }
     if (err->rc == SQLITE_OK && (op != SQLITE_UPDATE || blob || keep_changes(new, old, t->ncol))) {
         enum mm_op kind = op == SQLITE_INSERT ? MM_OP_INSERT : op == SQLITE_DELETE ? MM_OP_DELETE : MM_OP_UPDATE;
-        put_record(h, e, kind, old, new, blob, err);
+        put_record(h, e, kind, rowid, old, new, blob, err);
     }
     mm_arena_free(&a);
 }
@@ -209,7 +211,9 @@ void mm_hook_row(void *arg, sqlite3 *db, int op, const char *schema, const char 
                  sqlite3_int64 new_rowid)
 {
     struct mm_hook *h = arg;
-    (void)new_rowid;
+    if (h->doubt.entry != NULL) {
+        mm_doubt_next(h, op, schema, table, new_rowid);
+    }
     if (!h->on || strcmp(schema, "main") != 0) {
         return;
     }

@@ -156,6 +156,7 @@ static void end_transaction(struct mm_hook *h, bool committed)
 {
     mm_spill_free(&h->noted);
     mm_spill_free(&h->noted_names);
+    h->doubt.entry = NULL;
     mm_cache_end(h, committed);
     clear(h);
     mm_err_init(&h->failed);

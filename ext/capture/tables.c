@@ -119,7 +119,7 @@ static bool load_head(sqlite3 *db, struct mm_table *t, struct looks *l, const ch
         t->name = copy_text((const char *)sqlite3_column_text(st, 0), err);
         t->sql = copy_text((const char *)sqlite3_column_text(st, 4), err);
         t->without_rowid = sqlite3_column_int(st, 2) != 0;
-        l->strict = sqlite3_column_int(st, 3) != 0;
+        t->strict = l->strict = sqlite3_column_int(st, 3) != 0;
         l->ordinary = type != NULL && strcmp(type, "table") == 0;
         if (type != NULL && strcmp(type, "view") == 0) {
             refuse(t, err, "a view holds no rows: watch the tables that it reads");

@@ -50,6 +50,7 @@ struct mm_table {
     int nstored; /* columns as sqlite3_preupdate_count() counts them: generated ones too */
     int *stored; /* preupdate index of col[i] */
     bool without_rowid;
+    bool strict;
     bool keyless;     /* no usable key: a multiset */
     bool integer_key; /* the key is the rowid */
     int nunique;

@@ -17,6 +17,7 @@ NAMES = ["a", "b b", 'c"d', "it's", "select", "\U0001F9AB", "Größe", "rowid", 
 COLLATIONS = ["", " COLLATE NOCASE", " COLLATE RTRIM", " COLLATE BINARY"]
 TYPES = ["", "TEXT", "REAL", "BLOB", "NUMERIC", "INTEGER", "INT", "DOUBLE", "VARCHAR(3)", "DATE", "FLOATING POINT", "ANY"]
 STRICT_TYPES = ["INT", "INTEGER", "REAL", "TEXT", "BLOB", "ANY"]
+ACTIONS = ["REPLACE", "IGNORE", "REPLACE", "ABORT", "FAIL", "ROLLBACK"]
 MOST = 2**63 - 1
 VALUES = [None, 0, 1, -1, 2, 3, MOST, -2**63, 2**53 + 1, 0.0, -0.0, 1.0, 1.5, 1e300, 5e-324, 2.0**63, -2.0**63, float("inf"),
           float("-inf"), float("nan"), "", "x", "X", "x ", "a\0b", "\0", "1", "1.0", " 1", "1e3", "\U0001F9AB", "\ufeffbom",
@@ -145,7 +146,7 @@ class Table:
 
 class Tables:
     def __init__(self, rng, invalid):
-        self.rng, self.invalid = rng, invalid
+        self.rng, self.invalid, self.altered = rng, invalid, 0
         # Bytes that are no text become one by CAST, || and upper(), too.
         self.values = [v for v in VALUES if invalid or v != b"\xff\xfe\x00"]
         self.twists = [t for t in TWISTS if invalid or "BLOB" not in t]
@@ -204,6 +205,8 @@ class Tables:
         rng, dice = self.rng, self.rng.random()
         if dice < 0.17:
             return self.huge() if dice < 0.01 else self.near() if dice < 0.06 else self.fixed()
+        if dice < 0.25:
+            return self.between()
         t = rng.choice(self.tables)
         name, columns, dice = q(t.name), t.columns, rng.random()
         where, wanted = q(rng.choice(t.key or columns)), rng.choice(KEYS)
@@ -211,16 +214,16 @@ class Tables:
             chosen = columns if dice < 0.45 else rng.sample(columns, rng.randint(1, len(columns)))
             values = [self.value(t, c) for c in chosen]
             return ("INSERT OR %s INTO %s(%s) VALUES (%s)" % (
-                rng.choice(["REPLACE", "IGNORE", "REPLACE", "ABORT"]) if dice < 0.45 else "REPLACE", name,
+                rng.choice(ACTIONS) if dice < 0.45 else "REPLACE", name,
                 ", ".join(map(q, chosen)), marks(values)), bound(values))
         c = rng.choice(columns)
         value = [self.value(t, c)]
         if dice < 0.75:
             return ("UPDATE OR %s %s SET %s = %s WHERE %s IS ?" % (
-                rng.choice(["REPLACE", "IGNORE", "ABORT"]), name, q(c), marks(value), where), bound(value) + [wanted])
+                rng.choice(ACTIONS), name, q(c), marks(value), where), bound(value) + [wanted])
         if dice < 0.79:
             return ("UPDATE OR %s %s SET %s = %s WHERE typeof(%s) <> 'null'" % (
-                rng.choice(["REPLACE", "IGNORE"]), name, q(c), rng.choice(self.twists) % q(c), q(c)), [])
+                rng.choice(["REPLACE", "IGNORE", "FAIL"]), name, q(c), rng.choice(self.twists) % q(c), q(c)), [])
         if dice < 0.82:
             return ("UPDATE OR %s %s SET %s = %s" % (rng.choice(["REPLACE", "IGNORE"]), name, q(c), marks(value)), bound(value))
         if dice < 0.86 and t.kind != "integer":
@@ -231,6 +234,59 @@ class Tables:
             return ("INSERT INTO %s(%s) VALUES (%s) ON CONFLICT DO UPDATE SET %s = excluded.%s" % (
                 name, ", ".join(map(q, columns)), marks(values), q(c), q(c)), bound(values))
         return ("DELETE FROM %s WHERE %s IS ?" % (name, where), [wanted])
+
+    def between(self):
+        """Rows of one table into another or the same, several at once, all of them, and what stays in the connection."""
+        rng, dice = self.rng, self.rng.random()
+        t, other = rng.choice(self.tables), rng.choice(self.tables)
+        n = min(len(t.columns), len(other.columns))
+        to, source = ", ".join(map(q, t.columns[:n])), ", ".join(map(q, other.columns[:n]))
+        action = rng.choice(ACTIONS)
+        if t.kind == "integer" and other is not t:
+            # SQLite takes a rowid by chance behind the highest one.
+            source = ", ".join(["7"] + [q(c) for c in other.columns[1:n]])
+        if dice < 0.3:
+            return ("INSERT OR %s INTO %s(%s) SELECT %s FROM %s ORDER BY %s LIMIT 4" % (
+                action, q(t.name), to, source, q(other.name), ", ".join(map(q, other.key or other.columns))), [])
+        if dice < 0.5:
+            rows = [[self.value(t, c) for c in t.columns] for _ in range(3)]
+            return ("INSERT OR %s INTO %s(%s) VALUES %s" % (
+                action, q(t.name), ", ".join(map(q, t.columns)), ", ".join("(%s)" % marks(r) for r in rows)), bound(sum(rows, [])))
+        if dice < 0.6:
+            return ("UPDATE OR %s %s SET %s = other.%s FROM (SELECT * FROM %s ORDER BY %s LIMIT 1) AS other" % (
+                action, q(t.name), q(rng.choice(t.columns)), q(rng.choice(other.columns)), q(other.name),
+                ", ".join(map(q, other.key or other.columns))), [])
+        if dice < 0.63:
+            return ("DELETE FROM " + q(t.name), [])
+        return rng.choice([("SAVEPOINT s", []), ("SAVEPOINT s", []), ("ROLLBACK TO s", []), ("RELEASE s", []),
+                           ("PRAGMA defer_foreign_keys = 1", []), ("CREATE TEMP TABLE par AS SELECT * FROM main.par", []),
+                           ("DROP TABLE temp.par", []), ("CREATE TEMP TABLE bag(n, t UNIQUE)", []), ("DROP TABLE temp.bag", [])])
+
+    def alter(self):
+        """A change of the schema that all nodes take alike, or none."""
+        rng, t = self.rng, self.rng.choice(self.tables)
+        name, dice = q(t.name), self.rng.random()
+        free = [c for c in NAMES if c.lower() not in {x.lower() for x in t.columns}]
+        self.altered += 1
+        if dice < 0.4 and " VIRTUAL" not in t.sql:  # one before other columns is not supported
+            c = rng.choice(free)
+            kind = rng.choice(STRICT_TYPES if t.strict else TYPES)
+            default = rng.choice(["", "", " DEFAULT 1"] + ["", " DEFAULT 'x'", " NOT NULL DEFAULT ''"] * (not t.strict))
+            t.columns.append(c)
+            t.others.append(c)
+            return "ALTER TABLE %s ADD COLUMN %s %s%s%s" % (name, q(c), kind, rng.choice(COLLATIONS), default)
+        if dice < 0.55:
+            old, new = rng.choice(t.columns), rng.choice(free)
+            for names in (t.columns, t.key, t.others):
+                names[:] = [new if c == old else c for c in names]
+            return "ALTER TABLE %s RENAME COLUMN %s TO %s" % (name, q(old), q(new))
+        if dice < 0.8 and t.others:
+            return "CREATE %sINDEX k%d ON %s(%s%s)%s" % (
+                rng.choice(["UNIQUE ", ""]), self.altered, name, q(rng.choice(t.others)), rng.choice(COLLATIONS),
+                rng.choice(["", " WHERE %s IS NOT NULL" % q(rng.choice(t.columns))]))
+        if dice < 0.9:
+            return "DROP INDEX IF EXISTS %s%d" % (rng.choice("ijk"), rng.randrange(8))
+        return rng.choice(["VACUUM", "REINDEX", "ANALYZE"])
 
     def transaction(self, most=5):
         return [self.statement() for _ in range(self.rng.randint(1, most))]

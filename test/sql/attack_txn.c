@@ -238,6 +238,58 @@ static void taking_turns(void)
     rig_close(&r);
 }
 
+/* OR REPLACE tells the hook of the row that goes before SQLite looks at the types of a STRICT table, or
+** how long the new row is; where that fails nothing is rolled back, since nothing has gone yet. */
+static void replaced_by_none(void)
+{
+    struct rig r;
+    rig_open(&r,
+             "CREATE TABLE t(a INTEGER PRIMARY KEY, b REAL) STRICT; CREATE TABLE bag(x INT) STRICT;"
+             "CREATE TABLE u(a INTEGER PRIMARY KEY, b, c); CREATE TABLE v(a INTEGER PRIMARY KEY, b REAL UNIQUE) STRICT;"
+             "INSERT INTO t VALUES(1, 1), (2, 2), (3, 3), (4, 4); INSERT INTO bag(rowid, x) VALUES (1, 1), (2, 2);"
+             "INSERT INTO u VALUES(1, 1, 1), (2, 2, 2); INSERT INTO v VALUES(1, 1), (2, 2), (3, 3)");
+    rig_begin_judging(&r);
+    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(5, 5)");
+    int rc = rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(1, 'no number')");
+    rig_check("a value of another type is refused", (rc & 0xff) == SQLITE_CONSTRAINT, "%d", rc);
+    rig_sql(r.db, "INSERT INTO u VALUES(3, 3, 3); COMMIT");
+    rig_check_captured(&r, "OR REPLACE that fails by a type, and another table");
+    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(6, 6)");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(1, 'no number')");
+    rig_sql(r.db, "COMMIT");
+    rig_check_captured(&r, "the same, and nothing behind it");
+    rig_sql(r.db, "BEGIN; DELETE FROM t WHERE a = 2");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(1, 'no number')");
+    rig_sql(r.db, "DELETE FROM t WHERE a = 3; INSERT OR REPLACE INTO t VALUES(1, 7); INSERT INTO t VALUES(3, 8)");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(4, 'no number')");
+    rig_sql(r.db, "COMMIT");
+    rig_check_captured(&r, "between rows that go");
+    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(7, 7)");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(4, 'no number')");
+    rig_sql(r.db, "SAVEPOINT s; INSERT INTO t VALUES(8, 8); ROLLBACK TO s");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(1, 'no number')");
+    rig_sql(r.db, "ROLLBACK TO s; INSERT OR REPLACE INTO t VALUES(7, 9)");
+    rig_sql(r.db, "UPDATE OR REPLACE t SET a = 3, b = 'no number' WHERE a = 1");
+    rig_sql(r.db, "UPDATE OR REPLACE t SET a = 3, b = 4 WHERE a = 1; DELETE FROM t WHERE a = 7; COMMIT");
+    rig_check_captured(&r, "around savepoints, and with keys that move");
+    rig_sql(
+        r.db,
+        "BEGIN; INSERT OR REPLACE INTO t SELECT a, b + 1 FROM t; INSERT OR REPLACE INTO bag(rowid, x) VALUES (1, 3)");
+    rig_sql(r.db, "INSERT OR REPLACE INTO bag(rowid, x) VALUES (2, 'no number')");
+    rig_sql(r.db, "COMMIT; DELETE FROM t");
+    rig_check_captured(&r, "without a key, and all rows");
+    rig_sql(r.db, "INSERT OR REPLACE INTO v VALUES(1, 2); UPDATE OR REPLACE v SET a = 3, b = 4 WHERE a = 1");
+    rig_check_captured(&r, "one that takes the places of two");
+    int max = sqlite3_limit(r.db, SQLITE_LIMIT_LENGTH, 20000);
+    rig_sql(r.db, "BEGIN; INSERT INTO u VALUES(4, 4, 4)");
+    rc = rig_sql(r.db, "INSERT OR REPLACE INTO u VALUES(1, zeroblob(15000), zeroblob(15000))");
+    rig_check("a row that is too long is refused", (rc & 0xff) == SQLITE_TOOBIG, "%d", rc);
+    rig_sql(r.db, "COMMIT");
+    sqlite3_limit(r.db, SQLITE_LIMIT_LENGTH, max);
+    rig_check_captured(&r, "a row that is too long, captured");
+    rig_close(&r);
+}
+
 static void query_only(void)
 {
     struct rig r;
@@ -264,6 +316,7 @@ int main(void)
     returning();
     large();
     taking_turns();
+    replaced_by_none();
     query_only();
     return rig_done();
 }
