@@ -65,6 +65,10 @@ int mm_target_column(const struct mm_target *t, const char *column);
 ** out[] borrowed from the statement until mm_target_done, or 0. */
 int mm_target_read(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_value *out,
                    struct mm_err *err);
+/* The same of another database's table: `row` and out[] are in the order of `like`'s columns, which have
+** the same names. */
+int mm_target_read_like(struct mm_target *t, const struct mm_target *like, sqlite3 *db, const struct mm_value *row,
+                        struct mm_value *out, struct mm_err *err);
 void mm_target_done(struct mm_target *t);
 int mm_target_remove(struct mm_target *t, sqlite3 *db, const struct mm_value *row, struct mm_err *err);
 /* Writes an image: over the row of `key` when `exists`, else as a new row
@@ -103,7 +107,8 @@ uint64_t mm_target_hash(const struct mm_value *row, int ncol); /* equal rows, eq
 ** NULL, or no literal. NULL with err set. */
 const struct mm_value *mm_target_fill(struct mm_target *t, sqlite3 *db, struct mm_err *err);
 
-/* All rows, the columns in local order; finalize with mm_db_finalize. */
+/* All rows, the columns in local order (also of another database, whose table has columns of the
+** same names); finalize with mm_db_finalize. */
 sqlite3_stmt *mm_target_scan(const struct mm_target *t, sqlite3 *db, struct mm_err *err);
 
 /* The same with the rowid before the columns; and the row of a rowid: 1 with

@@ -306,6 +306,37 @@ static bool row_is(const struct mm_target *t, sqlite3_stmt *st, int at, const st
     return same;
 }
 
+int mm_target_read_like(struct mm_target *t, const struct mm_target *like, sqlite3 *db, const struct mm_value *row,
+                        struct mm_value *out, struct mm_err *err)
+{
+    int n = like->def->ncol;
+    bool same = n == t->def->ncol;
+    for (int k = 0; k < n && same; k++) {
+        same = sqlite3_stricmp(t->def->col[k].name, like->def->col[k].name) == 0;
+    }
+    if (same || err->rc != SQLITE_OK) {
+        return mm_target_read(t, db, row, out, err);
+    }
+    struct mm_value *v = calloc(2 * (size_t)t->def->ncol, sizeof *v);
+    if (v == NULL) {
+        mm_err_nomem(err);
+        return 0;
+    }
+    for (int k = 0; k < n; k++) {
+        int at = mm_target_column(t, like->def->col[k].name);
+        if (at >= 0) {
+            v[at] = row[k];
+        }
+    }
+    int found = mm_target_read(t, db, v, v + t->def->ncol, err);
+    for (int k = 0; k < n && found; k++) {
+        int at = mm_target_column(t, like->def->col[k].name);
+        out[k] = at >= 0 ? v[t->def->ncol + at] : (struct mm_value){ .type = MM_UNDEF };
+    }
+    free(v);
+    return found;
+}
+
 sqlite3_stmt *mm_target_scan_rowids(const struct mm_target *t, sqlite3 *db, struct mm_err *err)
 {
     struct mm_buf b;

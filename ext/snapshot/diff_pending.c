@@ -52,7 +52,7 @@ static void take_image(struct mm_diff_side *c, const struct mm_tab *tab, const s
         return;
     }
     struct mm_target *t = mm_targets_get(c->s->r.targets, c->def->name, err);
-    bool other = t != NULL && mm_target_read(t, c->s->r.db, row, there, err);
+    bool other = t != NULL && mm_target_read_like(t, c->t, c->s->r.db, row, there, err);
     c->out->rows += stood;
     if (err->rc == SQLITE_OK && (stood != other || (stood && !mm_diff_same(c->def, row, there)))) {
         mm_diff_note(c, row, stood, other, err);

@@ -28,7 +28,7 @@ static void look_up(struct sides *s, struct mm_err *err)
     sqlite3_stmt *st = mm_target_scan(c->t, c->live->db, err);
     while (mm_diff_next(c->def, st, s->a, err) && go_on(s, err)) {
         if (!mm_diff_null_key(c, s->a)) {
-            bool there = mm_target_read(s->there, c->s->r.db, s->a, s->b, err) != 0;
+            bool there = mm_target_read_like(s->there, c->t, c->s->r.db, s->a, s->b, err) != 0;
             if (err->rc == SQLITE_OK && (!there || !mm_diff_same(c->def, s->a, s->b))) {
                 mm_diff_note(c, s->a, true, there, err);
             }
@@ -36,7 +36,7 @@ static void look_up(struct sides *s, struct mm_err *err)
         }
     }
     mm_db_finalize(st);
-    st = mm_target_scan(s->there, c->s->r.db, err);
+    st = mm_target_scan(c->t, c->s->r.db, err);
     while (mm_diff_next(c->def, st, s->b, err) && go_on(s, err)) {
         if (!mm_diff_null_key(c, s->b)) {
             if (!mm_target_read(c->t, c->live->db, s->b, s->a, err) && err->rc == SQLITE_OK) {
@@ -48,11 +48,11 @@ static void look_up(struct sides *s, struct mm_err *err)
     mm_db_finalize(st);
 }
 
-static void sum(struct sides *s, struct mm_target *t, sqlite3 *db, struct mm_msg_table *out, struct mm_err *err)
+static void sum(struct sides *s, sqlite3 *db, struct mm_msg_table *out, struct mm_err *err)
 {
     size_t ncol = (size_t)s->c->def->ncol;
     const char **name = calloc(ncol, sizeof *name);
-    sqlite3_stmt *st = mm_target_scan(t, db, err);
+    sqlite3_stmt *st = mm_target_scan(s->c->t, db, err);
     memset(out, 0, sizeof *out);
     if (name == NULL) {
         mm_err_nomem(err);
@@ -72,8 +72,8 @@ static bool equal_sums(struct sides *s, struct mm_err *err)
 {
     struct mm_msg_table here;
     struct mm_msg_table there;
-    sum(s, s->c->t, s->c->live->db, &here, err);
-    sum(s, s->there, s->c->s->r.db, &there, err);
+    sum(s, s->c->live->db, &here, err);
+    sum(s, s->c->s->r.db, &there, err);
     return err->rc == SQLITE_OK && here.rows == there.rows &&
            memcmp(here.content, there.content, sizeof here.content) == 0;
 }
@@ -134,7 +134,7 @@ static void count(struct sides *s, int number, struct mm_err *err)
         }
     }
     mm_db_finalize(st);
-    st = mm_target_scan(s->there, c->s->r.db, err);
+    st = mm_target_scan(c->t, c->s->r.db, err);
     while (mm_diff_next(c->def, st, s->b, err) && go_on(s, err)) {
         if ((c->nkey == 0 || mm_diff_null_key(c, s->b)) && !mm_multiset_take(&here, s->b, ncol, err)) {
             note_row(s, s->b, NULL, err);

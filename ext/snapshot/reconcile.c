@@ -103,7 +103,7 @@ static void one_key(struct mm_reconcile *x, struct mm_target *ours, struct mm_ta
     int64_t before = x->late.rows;
     x->evicts = x->evicts || ours->def->nunique > 0;
     bool here = mm_target_read(ours, x->live->db, v, v + ncol, err) != 0;
-    bool there = mm_target_read(theirs, x->copy.db, v, v + 2 * ncol, err) != 0;
+    bool there = mm_target_read_like(theirs, ours, x->copy.db, v, v + 2 * ncol, err) != 0;
     if (err->rc == SQLITE_OK && (here || there)) {
         mm_late_add(&x->late, ours->def, there ? v + 2 * ncol : NULL, here ? v + ncol : NULL, err);
     }

@@ -16,14 +16,14 @@ static struct naive first[WORLD_KINDS]; /* all tables, as the nodes of a cluster
 /* Where a column stands; -1: the file does not have it yet. */
 static int place_of(sqlite3_stmt *st, const struct naive_def *d, int column)
 {
-    int at = column;
-    if (d->younger > 0 && column >= d->younger) {
-        at = sqlite3_column_count(st) - 1;
-        while (at >= d->younger && strcmp(sqlite3_column_name(st, at), d->col[column]) != 0) {
-            at--;
-        }
+    int at = sqlite3_column_count(st) - 1;
+    if (column <= at && strcmp(sqlite3_column_name(st, column), d->col[column]) == 0) {
+        return column;
     }
-    return d->younger > 0 && column >= d->younger && at < d->younger ? -1 : at;
+    while (at >= 0 && strcmp(sqlite3_column_name(st, at), d->col[column]) != 0) {
+        at--;
+    }
+    return at;
 }
 
 static void read_table(sqlite3_stmt *st, struct naive *out, int table, struct mm_err *err)
