@@ -201,8 +201,9 @@ static void merged(bool before)
     world_close(&w);
 }
 
-/* Node 1 takes all of the copy; of table `keyed` (may be NULL) by what the copy lists of it. */
-static void take(struct world *w, bool fresh, const char *keyed, struct mm_err *err)
+/* Node 1 takes all of the copy, as `in` asks for it; of table `keyed` (may be NULL) by what the copy
+** lists of it. */
+static void take(struct world *w, struct mm_install in, const char *keyed, struct mm_err *err)
 {
     struct mm_diff_table table[WORLD_TABLES];
     struct mm_diff diff = { .table = table };
@@ -216,11 +217,10 @@ static void take(struct world *w, bool fresh, const char *keyed, struct mm_err *
                                                   .captured = true,
                                                   .rows = 1 };
     }
-    struct mm_install in = { .copy = copy_path,
-                             .diff = &diff,
-                             .fresh = fresh,
-                             .cluster_id = "00000000000000000000000000000001",
-                             .work = &work };
+    in.copy = copy_path;
+    in.diff = &diff;
+    in.cluster_id = "00000000000000000000000000000001";
+    in.work = &work;
     mm_install_run(&w->node[1].r, &in, &given_up, err);
 }
 
@@ -229,7 +229,7 @@ static bool take_all(struct world *w, bool fresh, const char *why)
 {
     struct mm_err err;
     mm_err_init(&err);
-    take(w, fresh, NULL, &err);
+    take(w, (struct mm_install){ .fresh = fresh }, NULL, &err);
     if (why == NULL ? err.rc != SQLITE_OK : err.rc != SQLITE_MISMATCH || strstr(err.msg, why) == NULL) {
         snprintf(w->why, sizeof w->why, "it says %d %.400s", err.rc, err.msg);
         return false;
@@ -263,7 +263,7 @@ static void answer_of_its_own(const char *answer, const char *columns, bool keye
                 (sql == NULL || sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
     sqlite3_free(sql);
     sqlite3_close(db);
-    take(&w, false, keyed ? "plain" : NULL, &err);
+    take(&w, (struct mm_install){ .fresh = false }, keyed ? "plain" : NULL, &err);
     snprintf(name, sizeof name, "a table that answers a copy's row with %s%s takes none, and that is said", answer,
              keyed ? ", by its keys," : "");
     case_check(name,
@@ -342,10 +342,37 @@ static void not_joined(enum mm_watch_state state, int64_t seq, int64_t then)
     case_check("a whole copy is taken", take_all(&w, false, NULL), w.why);
     case_check("without the rows of a table that has not joined",
                case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'mine'") == 1, "they are gone");
+    case_check("and asks for a copy of its own", w.node[1].r.copy_due == (state == MM_JOINING), "it does not");
     case_check("which goes on as it was",
                mm_watch_get(app, "bag", NULL, &err) == state && mm_watch_joined_seq(app, "bag", &err) == then,
                mm_watch_state_name(mm_watch_get(app, "bag", NULL, &err)));
     case_check("the others are the copy's", mm_watch_get(app, "plain", NULL, &err) == MM_WATCHED, err.msg);
+    world_close(&w);
+}
+
+/* Who asks to adopt gives such rows up, who asks to merge has them sent; and a newcomer has been asked for
+** all of its tables. */
+static void not_joined_and_asked(struct mm_install in, bool newcomer, const char *name)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    copy_of(&w, 0);
+    sqlite3 *app = w.node[1].app;
+    struct mm_repl *r = &w.node[1].r;
+    mm_db_exec(r->db, &err, "INSERT INTO bag VALUES ('mine', 1)"); /* nothing captures it */
+    mm_watch_set(app, "bag", MM_JOINING, NULL, &err);
+    mm_watch_set_joined_seq(app, "bag", MM_SEQ_NEVER, &err);
+    mm_targets_forget(r->targets);
+    r->joined = !newcomer;
+    take(&w, in, NULL, &err);
+    case_check(name,
+               err.rc == SQLITE_OK && mm_watch_get(app, "bag", NULL, &err) == MM_WATCHED &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'mine'") == in.merge &&
+                   case_pending(&w, 1) == in.merge,
+               err.rc != SQLITE_OK ? err.msg : "it does not");
     world_close(&w);
 }
 
@@ -388,6 +415,9 @@ int main(void)
     not_joined(MM_STALE, MM_SEQ_NEVER, MM_SEQ_NEVER);
     not_joined(MM_STALE, MM_SEQ_COPY, MM_SEQ_COPY);
     not_joined(MM_JOINING, MM_SEQ_NEVER, MM_SEQ_COPY);
+    not_joined_and_asked((struct mm_install){ .give_up = true }, false, "who adopts gives such rows up");
+    not_joined_and_asked((struct mm_install){ .merge = true }, false, "who merges has them sent");
+    not_joined_and_asked((struct mm_install){ .fresh = false }, true, "and a newcomer takes the cluster's");
     lacking(true);
     lacking(false);
     answers_of_its_own();
