@@ -222,8 +222,10 @@ class Tables:
             return ("UPDATE OR %s %s SET %s = %s WHERE %s IS ?" % (
                 rng.choice(ACTIONS), name, q(c), marks(value), where), bound(value) + [wanted])
         if dice < 0.79:
+            twist = rng.choice(self.twists)
+            c = rng.choice(t.others or columns) if t.kind == "integer" and "1" in twist else c  # to the highest rowid
             return ("UPDATE OR %s %s SET %s = %s WHERE typeof(%s) <> 'null'" % (
-                rng.choice(["REPLACE", "IGNORE", "FAIL"]), name, q(c), rng.choice(self.twists) % q(c), q(c)), [])
+                rng.choice(["REPLACE", "IGNORE", "FAIL"]), name, q(c), twist % q(c), q(c)), [])
         if dice < 0.82:
             return ("UPDATE OR %s %s SET %s = %s" % (rng.choice(["REPLACE", "IGNORE"]), name, q(c), marks(value)), bound(value))
         if dice < 0.86 and t.kind != "integer":
@@ -242,8 +244,7 @@ class Tables:
         n = min(len(t.columns), len(other.columns))
         to, source = ", ".join(map(q, t.columns[:n])), ", ".join(map(q, other.columns[:n]))
         action = rng.choice(ACTIONS)
-        if t.kind == "integer" and other is not t:
-            # SQLite takes a rowid by chance behind the highest one.
+        if t.kind == "integer" and other is not t:  # as value() does it
             source = ", ".join(["7"] + [q(c) for c in other.columns[1:n]])
         if dice < 0.3:
             return ("INSERT OR %s INTO %s(%s) SELECT %s FROM %s ORDER BY %s LIMIT 4" % (
@@ -254,7 +255,7 @@ class Tables:
                 action, q(t.name), ", ".join(map(q, t.columns)), ", ".join("(%s)" % marks(r) for r in rows)), bound(sum(rows, [])))
         if dice < 0.6:
             return ("UPDATE OR %s %s SET %s = other.%s FROM (SELECT * FROM %s ORDER BY %s LIMIT 1) AS other" % (
-                action, q(t.name), q(rng.choice(t.columns)), q(rng.choice(other.columns)), q(other.name),
+                action, q(t.name), q(rng.choice(t.others or t.columns)), q(rng.choice(other.columns)), q(other.name),
                 ", ".join(map(q, other.key or other.columns))), [])
         if dice < 0.63:
             return ("DELETE FROM " + q(t.name), [])
@@ -266,7 +267,8 @@ class Tables:
         """A change of the schema that all nodes take alike, or none."""
         rng, t = self.rng, self.rng.choice(self.tables)
         name, dice = q(t.name), self.rng.random()
-        free = [c for c in NAMES if c.lower() not in {x.lower() for x in t.columns}]
+        used = {x.lower() for x in t.columns} | {"rowid", "_rowid_", "oid"}  # all three, and no key: not supported
+        free = [c for c in NAMES if c.lower() not in used]
         self.altered += 1
         if dice < 0.4 and " VIRTUAL" not in t.sql:  # one before other columns is not supported
             c = rng.choice(free)
