@@ -101,6 +101,7 @@ struct mm_node {
     enum mm_node_state state; /* mu, as all below it */
     char why[1024];
     int64_t since_ms;
+    bool no_jetstream; /* the server is there, its JetStream is not */
     struct mm_sync *syncs;
     uint64_t next_sync;
     uint64_t asked;           /* the last of these before this turn's look */

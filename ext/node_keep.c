@@ -144,7 +144,10 @@ void mm_node_keep_step(struct mm_node *n)
     } else if (now >= n->next_keep_ms) {
         n->next_keep_ms = now + AGAIN_MS;
         look_at_schema(n);
-        if (maybe_due(n) && !mm_node_task_begin(n, MM_TASK_KEEP, &err)) {
+        if (!maybe_due(n)) { /* what was due when the last one failed, before a sleep maybe, is no more */
+            n->keep_error[0] = '\0';
+            n->snapshot_fails = false;
+        } else if (!mm_node_task_begin(n, MM_TASK_KEEP, &err)) {
             mm_node_kept(n, &err);
         }
     }

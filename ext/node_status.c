@@ -207,6 +207,17 @@ static void head_json(struct mm_node *n, struct mm_buf *out)
     mm_buf_printf(out, ",\"since\":\"%s\"", when);
 }
 
+/* mu held. */
+static const char *remedy(const struct mm_node *n)
+{
+    if (n->no_jetstream && (n->state == MM_NODE_JOINING || n->state == MM_NODE_OFFLINE)) {
+        return "give the server's configuration a jetstream block, or make room on its disk, and restart nats-server; "
+               "local writes wait in the outbox meanwhile";
+    }
+    /* Just begun: nothing is known to be wanting. */
+    return n->state == MM_NODE_STARTING && n->why[0] == '\0' ? "" : states[n->state].remedy;
+}
+
 int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_err *err)
 {
     struct mm_buf urls;
@@ -233,8 +244,8 @@ int mm_node_status(struct mm_node *n, bool brief, struct mm_buf *out, struct mm_
         mm_buf_str(out, ",\"remedy\":");
         if (n->state == MM_NODE_DIVERGED || n->state == MM_NODE_JOIN_CONFLICT) {
             mm_node_remedy(n, out);
-        } else { /* just begun: nothing is known to be wanting */
-            mm_buf_json(out, n->state == MM_NODE_STARTING && n->why[0] == '\0' ? "" : states[n->state].remedy);
+        } else {
+            mm_buf_json(out, remedy(n));
         }
         mm_buf_printf(out, ",\"outbox\":{\"rows\":%lld,\"bytes\":%lld},\"shards\":", (long long)n->pending_rows,
                       (long long)n->pending_bytes);

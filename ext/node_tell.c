@@ -130,6 +130,11 @@ void mm_node_tell_state(struct mm_node *n)
     char why[sizeof n->why];
     enum mm_node_state s = current_state(n);
     words(n, s, why, sizeof why);
+    bool there = mm_bus_connected(n->r.bus);
+    (void)pthread_mutex_lock(&n->mu);
+    bool nobody = n->verdict == MM_NODE_LIVE && !n->linked && n->problem.rc == SQLITE_CANTOPEN; /* not of a store */
+    n->no_jetstream = there && (s == MM_NODE_OFFLINE || nobody);
+    (void)pthread_mutex_unlock(&n->mu);
     mm_node_tell(n, s, why);
     /* Building the answer costs more than folding a message: not every turn. */
     int64_t now = mm_clock_mono_ms();

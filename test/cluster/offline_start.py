@@ -90,7 +90,38 @@ def away(nats, nodes):
           sorted(row[0][1] for row in common["t"][1]) == [7, 8, 9], common)
 
 
+def without_jetstream(ws):
+    """A server that has none: to join, and later, when it came back so."""
+    nats = NatsServer(ws, jetstream=False).start()
+    conf = os.path.join(nats.dir, "nats.conf")
+    with open(conf) as f:
+        bare = f.read()
+
+    def told(state):
+        wait_until(lambda: a.status()["state"] == state, 20, state)
+        return wait_until(lambda: "jetstream" in a.status()["remedy"] and a.status(), 5, "the remedy names it")
+    a = Node(ws, "a", urls=nats.url, schema=SCHEMA)
+    status = told("joining")
+    check("joining without JetStream says why and what to do", "JetStream" in status["why"], status)
+    nats.stop()
+    with open(conf, "w") as f:
+        f.write(bare + 'jetstream { store_dir: "%s/js" }\n' % nats.dir)
+    wait_until(lambda: a.status()["state"] == "offline", 20, "offline")
+    check("no server at all is said otherwise", "start or reach" in a.status()["remedy"], a.status())
+    nats.start()
+    check("the remedy helps", a.sync(20000) == 1 and a.status()["remedy"] == "", a.status())
+    nats.stop()
+    with open(conf, "w") as f:
+        f.write(bare)
+    nats.start()
+    status = told("offline")
+    check("a server that lost its JetStream is no server that is away", "does not work" in status["why"], status)
+    a.quit()
+
+
 def main():
+    with Workspace() as ws:
+        without_jetstream(ws)
     with Workspace() as ws:
         nats, nodes = first_start(ws)
         away(nats, nodes)

@@ -23,6 +23,25 @@ def newest(folder):
     return max([int(m.group(1)) for m in sums if m], default=0)
 
 
+def missed_snapshot(a, b, store):
+    """The one before a sleep fails, and the node is kept awake: none is due, and so none is wanting."""
+    os.rename(store, store + "-away")
+    with open(store, "w"):
+        pass  # a file where the directory should be
+    a.sql("INSERT INTO t VALUES (1000, 'before a sleep without a snapshot')")
+    wait_until(lambda: any("no snapshot" in w for w in a.status()["warnings"]), 20, "a warns of it")
+    os.remove(store)
+    os.rename(store + "-away", store)
+    rows = iter(range(1001, 2000))
+
+    def awake():
+        b.sql("INSERT INTO t VALUES (?, 'keeps it awake')", next(rows))
+        return not a.status()["warnings"] and a.status()["state"] == "live"
+    wait_until(awake, 10, "the warning goes with what it was about", every=0.2)
+    ok("a snapshot that failed before a sleep is no warning when none is due")
+    a.wait_state("sleeping")
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -64,6 +83,7 @@ def main():
             states.add(a.status()["state"])
         check("messages keep it awake", states == {"live"}, states)
         a.wait_state("sleeping")
+        missed_snapshot(a, b, store)
         a.quit()
         everywhere([a, b])
 
