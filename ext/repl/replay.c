@@ -104,10 +104,11 @@ static void leave(struct mm_shard *s, const char *table)
 static int look_again(void *arg, struct mm_target *t, struct mm_err *err)
 {
     struct look *l = arg;
-    bool begun = t->state == MM_STALE || (t->state == MM_JOINING && t->joined_seq > 0);
-    if (begun && t->joined_seq != 0 && t->def == NULL) { /* it would come back with other rows */
-        mm_watch_set_joined_seq(l->r->db, t->name, MM_SEQ_COPY, err);
-        if (t->state == MM_JOINING) {
+    bool had_joined = t->state == MM_WATCHED || t->joined_seq > 0 || t->joined_seq == MM_SEQ_BEFORE;
+    bool begun = (t->state == MM_STALE && t->joined_seq != 0) || (t->state == MM_JOINING && t->joined_seq > 0);
+    if ((begun || t->state == MM_WATCHED) && t->def == NULL) { /* it would come back with other rows */
+        mm_watch_set_joined_seq(l->r->db, t->name, had_joined ? MM_SEQ_BEFORE : MM_SEQ_COPY, err);
+        if (t->state != MM_STALE) {
             leave(&l->r->shard[t->shard - 1], t->name);
             mm_watch_set(l->r->db, t->name, MM_STALE, MM_WATCH_GONE ": create it as on the other nodes", err);
             l->found++;

@@ -54,6 +54,20 @@ def only_in_the_application(ws, nats):
     db.close()
 
 
+def made_anew(a, b):
+    """Nothing is written to the table meanwhile that would tell the node."""
+    b.sql("DROP TABLE other")
+    b.sync(20000)
+    check("a watched table that was dropped is stale", states(b)["other"][0] == "stale", states(b)["other"])
+    b.sql("CREATE TABLE other(id INTEGER PRIMARY KEY, v)")
+    b.sql("INSERT INTO other VALUES (2, 'at once')")
+    wait_until(lambda: states(b)["other"][0] == "watched", 20, "the table that was made anew joins")
+    for n in (a, b, a):
+        n.sync(20000)
+    check("made anew it has all rows, and what was written to it at once",
+          b.sql("SELECT * FROM other ORDER BY id") == [(1, "goes on"), (2, "at once")], b.sql("SELECT * FROM other"))
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -109,6 +123,8 @@ def main():
             n.sync(20000)
         everywhere(nodes)
         check("and keeps what was its own", a.one("SELECT v FROM own WHERE id = 100") == "own", a.sql("SELECT * FROM own"))
+        made_anew(a, b)
+        everywhere(nodes)
         for n in nodes:
             n.quit()
         only_in_the_application(ws, nats)

@@ -72,19 +72,31 @@ static void gone(void)
     case_run(&w, 1, "DROP TABLE plain");
     r->schema_moved = true;
     mm_join_again(r, &err);
-    case_check("a stale table that is gone is to be compared", err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_COPY),
-               w.why);
-    set(&w, MM_JOINING, PLACE, &err);
+    case_check("a stale table that is gone has lost what it had",
+               err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_BEFORE), w.why);
+    static const enum mm_watch_state others[] = { MM_JOINING, MM_WATCHED };
+    static const char *const what[] = { "so has one that was being read", "and one that was watched" };
+    for (int k = 0; k < 2; k++) {
+        set(&w, others[k], PLACE, &err);
+        r->schema_moved = true;
+        mm_join_again(r, &err);
+        case_check(what[k], err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_BEFORE), w.why);
+    }
+    set(&w, MM_STALE, MM_SEQ_EMPTY, &err);
     r->schema_moved = true;
     mm_join_again(r, &err);
-    case_check("so is one that was being read", err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_COPY), w.why);
+    case_check("one that had not joined is to be compared", err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_COPY),
+               w.why);
+    set(&w, MM_WATCHED, PLACE, &err);
+    r->schema_moved = true;
+    mm_join_again(r, &err);
     case_run(&w, 1, "CREATE TABLE plain(id INTEGER PRIMARY KEY, a, b TEXT)");
     mm_targets_forget(r->targets);
     r->copy_due = false;
     r->schema_moved = true;
     mm_join_again(r, &err);
     case_check("and waits for a copy once it is there again",
-               err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_COPY) && r->copy_due, w.why);
+               err.rc == SQLITE_OK && is(&w, MM_STALE, MM_SEQ_BEFORE) && r->copy_due, w.why);
     world_close(&w);
 }
 
