@@ -115,8 +115,32 @@ static void compared_before_the_echo(void)
     case_finish(&w, "the change is there at the end");
 }
 
-/* What was captured while the table was part of the cluster is sent, though it may wait for a copy by then. */
-static void sent_after_all(void)
+/* The same where the log alone brings it the cluster's rows, since it has again what the cluster began with:
+** nothing is done again there before the echo comes. */
+static void read_before_the_echo(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_run(&w, 1, "UPDATE plain SET a = 'mine' WHERE id = 1");
+    bool good = leave(&w, "plain");
+    case_run(&w, 1, "UPDATE plain SET a = 'one' WHERE id = 1");
+    good = come_back(&w, "plain") && good;
+    case_fold(&w, 1); /* it joins, and nothing is sent yet */
+    case_check("a table joins by the log while a change of before waits to be sent",
+               good && !w.failed && case_pending(&w, 1) == 2 &&
+                   mm_watch_get(w.node[1].app, "plain", NULL, &err) == MM_WATCHED && row_is(&w, "one"),
+               w.why);
+    case_rest(&w);
+    case_check("which is there with its echo", case_pending(&w, 1) == 0 && row_is(&w, "mine"), "it is not");
+    case_finish(&w, "and everywhere");
+}
+
+/* What was captured while the table was part of the cluster is sent, though it may wait for a copy by then,
+** and may have been left `again` before that was over. */
+static void sent_after_all(bool again)
 {
     struct world w;
     case_open(&w, 1, 2, false);
@@ -125,6 +149,7 @@ static void sent_after_all(void)
     case_run(&w, 1, "INSERT INTO plain VALUES (9, 'mine', NULL)");
     bool good = leave(&w, "plain") && case_run(&w, 1, "INSERT INTO plain VALUES (8, 'nobody knows', NULL)");
     good = come_back(&w, "plain") && good;
+    good = good && (!again || (leave(&w, "plain") && come_back(&w, "plain")));
     struct mm_err err;
     mm_err_init(&err);
     mm_watch_set_joined_seq(w.node[1].r.db, "plain", MM_SEQ_COPY, &err);
@@ -326,7 +351,9 @@ int main(void)
     left_while_pending(true);
     back_before_the_echo();
     compared_before_the_echo();
-    sent_after_all();
+    read_before_the_echo();
+    sent_after_all(false);
+    sent_after_all(true);
     back_behind_a_comparison();
     back_in_another_epoch();
     never_sent(false);
