@@ -2,14 +2,15 @@
 marmot_restore, marmot_snapshot, marmot_reconcile, marmot_verify, marmot_stop; logs are small and are purged;
 newcomers come, empty, with a copy of a file, or with rows of their own and marmot_rejoin. One danger more a storm:
 files set back to a backup, a server that comes back without the end of its log, a log that is gone and a new
-epoch, tables that are left and watched again, columns that come at each node in its own time. When all is healed
-every node is live and holds the same, and what was reported as committed is there, once.
+epoch, tables that are left and watched again. In most the schema changes, too, at each node in its own time
+(lib/mix_schema.py). When all is healed every node is live and holds the same, and what was reported as committed is
+there, once.
 marmot-test: parallel limit=300
 
-    mixed_storm.py [--seconds N] [--seed S] [--danger D] [--blow B]
+    mixed_storm.py [--seconds N] [--seed S] [--danger D] [--acts A,..] [--blow B]
 
-Without a seed: one storm with a new seed; with N as many as fit in N seconds. Each blows for B seconds (5). After a
-failure the folder stays.
+Without a seed: one storm with a new seed, of one schema (--acts ''); with N as many as fit in N seconds. Each blows
+for B seconds (5). After a failure the folder stays.
 """
 import argparse
 import json
@@ -20,8 +21,9 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
-from mix_load import FOUNDERS, GROWTH, POLICIES, SCHEMAS, judge  # noqa: E402
+from mix_load import FOUNDERS, POLICIES, SCHEMAS, judge  # noqa: E402
 from mix_node import One, copy_alive  # noqa: E402
+from mix_schema import ACTS, Schema  # noqa: E402
 from rejoining import named, rejoin  # noqa: E402
 from storm_check import FOLDED, bookkeeping, states  # noqa: E402
 from storm_trouble import MORE, harm  # noqa: E402
@@ -29,7 +31,7 @@ from storm_trouble import MORE, harm  # noqa: E402
 STORM_SECONDS = 5 if PLAIN else 10
 SETTLE_SECONDS = 60
 ADMIN = ["kill"] * 3 + ["quit", "away", "stop"] + ["restore"] * 2 + ["snapshot"] * 2 + ["reconcile", "verify"]
-DANGERS = ["none", "set_back", "set_back", "tail", "epoch", "unwatch", "alter"]
+DANGERS = ["none", "none", "set_back", "set_back", "tail", "epoch", "unwatch"]
 totals = {}
 
 
@@ -37,10 +39,14 @@ def count(name, n=1):
     totals[name] = totals.get(name, 0) + n
 
 
-def planned(ws, rng, danger):
+def planned(ws, rng, danger, acts):
     """What a seed makes of a storm. One danger a storm, since two may lose what neither does: a file set back and
     a server without its tail both forget the same change; a log that begins anew and a file of before."""
     danger = danger or rng.choice(DANGERS)
+    acts = [a for a in ACTS if a in acts] if acts is not None else rng.choice(
+        [[], [a for a in ACTS if rng.random() < 0.5], list(ACTS)])
+    if danger == "tail" and "turn" in acts:
+        acts.remove("turn")  # what the server forgets is sent again as it was
     most = rng.choice([60, 100, 200, 1000])
     shards = rng.choice([1, 1, 2, 3, 4])
     if danger == "tail":
@@ -49,23 +55,28 @@ def planned(ws, rng, danger):
     plan = {"danger": danger, "shards": shards,
             "capture": rng.choice(["auto", "auto", "trigger", "hook"]),
             "autoincrement": rng.choice(["shared", "partition"]), "admin": list(ADMIN), "admin_chance": 0.04,
-            "nodes": rng.choice([2, 3, 3, 4]), "join": "adopt" if danger == "unwatch" else None}
+            "nodes": rng.choice([2, 3, 3, 4]), "acts": acts, "schema": Schema(random.Random(rng.random()), acts),
+            "join": "adopt" if danger == "unwatch" else rng.choice([None, None, "merge"]) if "leave" in acts else None}
     plan["pause"] = 0.008 * plan["nodes"]
     plan["config"] = {"replication_log": {"shards": shards, "max_entries": most, "compress": rng.random() < 0.5,
                                           "part_size": rng.choice([65536, 524288])},
                       "autoincrement": plan["autoincrement"], "capture": plan["capture"], "snapshot": store}
     # README, mode 'hook': a copy of the content that is brought in takes away what was written past it.
-    plan["past_hook"] = plan["capture"] == "hook" and most == 1000 and danger in ("none", "set_back", "unwatch")
-    if danger in ("set_back", "unwatch", "alter"):
+    plan["past_hook"] = plan["capture"] == "hook" and most == 1000 and danger in ("none", "set_back", "unwatch") and \
+        not acts
+    if danger in ("set_back", "unwatch"):
         plan["admin"] += [danger] * 3
+    if acts:
+        plan["admin"] += ["schema"] * (4 + 2 * len(acts))
+        plan["admin_chance"] = 0.08
     return plan
 
 
 class Storm:
-    def __init__(self, ws, seed, danger):
+    def __init__(self, ws, seed, danger, acts):
         self.ws, self.rng = ws, random.Random(seed)
-        self.plan = planned(ws, self.rng, danger)
-        shown = {k: v for k, v in self.plan.items() if k not in ("admin", "config", "pause", "admin_chance")}
+        self.plan = planned(ws, self.rng, danger, acts)
+        shown = {k: v for k, v in self.plan.items() if k not in ("admin", "config", "pause", "admin_chance", "schema")}
         note("seed %d: %s, %s" % (seed, json.dumps(shown), json.dumps(self.plan["config"]["replication_log"])))
         self.server = NatsServer(ws).start()
         self.ones = []
@@ -100,6 +111,7 @@ class Storm:
         while time.monotonic() < start + seconds or due:
             count("misfortunes: " + harm(self.rng, self.server, self.ones, MORE))
             self.look()
+            self.plan["schema"].look(self.ones)
             if due and due[0][0] < time.monotonic():
                 due.pop(0)[2]()
         self.heal()
@@ -124,8 +136,9 @@ class Storm:
                 raise Timeout("%s hangs in %s" % (o.name, o.doing))
 
     def newcomer(self):
-        kinds = ["empty"] * 2 + (["merge", "adopt"] if self.plan["danger"] != "alter" else [])
-        if self.plan["danger"] in ("none", "alter"):
+        shapes = any(self.plan["schema"].goal.values())
+        kinds = ["empty"] * 2 + (["merge", "adopt"] if not shapes else [])
+        if self.plan["danger"] == "none":
             kinds += ["copy"] * 2  # README: not of a file that was set back
         kind = self.rng.choice(kinds)
         count("newcomers: " + kind)
@@ -163,8 +176,8 @@ class Storm:
         return o
 
     def waits(self, ones):
-        for o in ones if self.plan["danger"] == "alter" else []:
-            o.do_alter(len(GROWTH))
+        for o in ones:
+            o.writes.tables.catch_up(o)
         lines = [o.name + " is not live" for o in ones if not o.live()]
         return lines + [line for line in states(ones) if "outbox" not in line or "is live" not in line]
 
@@ -181,6 +194,8 @@ class Storm:
                 # Who joins, or brings in a copy, holds nothing that it could go on with.
                 for o in self.ones:
                     wait_until(o.live, SETTLE_SECONDS, "%s is live" % o.name)
+            for o in self.ones:
+                o.writes.tables.catch_up(o)
             self.server.wipe()
             for o in self.ones:
                 o.since = time.monotonic()
@@ -244,7 +259,8 @@ class Storm:
 
     def judge(self):
         """Lines that say what is wrong."""
-        self.patiently(self.ones, lambda: not self.waits(self.ones), "not all have joined")
+        self.patiently(self.ones, lambda: not self.waits(self.ones) and self.plan["schema"].finish(self.ones),
+                       "not all have joined")
         for o in self.ones:
             o.writes.step(o)
         self.add()  # empty
@@ -287,11 +303,11 @@ class Storm:
             o.leave.set()
 
 
-def one(seed, seconds, danger):
+def one(seed, seconds, danger, acts):
     with Workspace() as ws:
         storm = None
         try:
-            storm = Storm(ws, seed, danger)
+            storm = Storm(ws, seed, danger, acts)
             storm.run(seconds)
             blown = time.monotonic()
             problems = storm.judge()
@@ -322,7 +338,8 @@ def keep(ws, seed, storm):
         except (Died, SqlError, ValueError, OSError, AttributeError) as e:
             note("%s: %s" % (o.name, e))
         with open(os.path.join(ws.dir, o.name + ".writes"), "w") as f:
-            f.write("".join("%s: %s\n" % (k, v) for k, v in vars(o.writes).items()) + "%s\n" % o.refused)
+            f.write("".join("%s: %s\n" % (k, v) for k, v in {**vars(o.writes), **vars(o.writes.tables)}.items()) +
+                    "%s\n" % o.refused)
     folder = os.path.join(tempfile.gettempdir(), "marmot-mixed-%d" % seed)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ws.dir, folder, symlinks=True)
@@ -334,12 +351,14 @@ def main():
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int, default=os.environ.get("MARMOT_TEST_SEED"))
     parser.add_argument("--danger", choices=DANGERS)
+    parser.add_argument("--acts", type=lambda s: s.split(",") if s else [])
     parser.add_argument("--blow", type=float, default=STORM_SECONDS)
     options = parser.parse_args()
     end = time.monotonic() + (options.seconds or 0)
+    acts = [] if options.acts is None and options.seconds is None and options.seed is None else options.acts
     while True:
         seed = int(options.seed) if options.seed is not None else random.SystemRandom().randrange(1, 1 << 31)
-        one(seed, options.blow, options.danger)
+        one(seed, options.blow, options.danger, acts)
         if options.seed is not None or time.monotonic() > end:
             break
     note(", ".join("%s %d" % x for x in sorted(totals.items())))

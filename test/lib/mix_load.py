@@ -12,7 +12,9 @@ of the other storm, which have to be equal in the end and, the two with money, t
 """
 import sqlite3
 
+import mix_schema
 from marmot_test import SLOW, SqlError
+from mix_schema import some
 from storm_load import EXPECTED, FOUNDING, SCHEMA, TOTAL, Load
 
 # own.d: what was added to cnt; 0 where nothing was.
@@ -23,12 +25,9 @@ CREATE TABLE cnt(k INTEGER PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0, hi INTEGER
 CREATE TABLE loose(v, w);
 CREATE TABLE shared(k TEXT PRIMARY KEY COLLATE NOCASE, v, w UNIQUE) WITHOUT ROWID;
 CREATE TABLE auto(id INTEGER PRIMARY KEY AUTOINCREMENT, v);
-CREATE TABLE grown(id INTEGER PRIMARY KEY, v);
 """
-SCHEMAS = OWN_TABLES + SCHEMA
+SCHEMAS = OWN_TABLES + mix_schema.SCHEMA + SCHEMA
 FOUNDERS = FOUNDING + "INSERT INTO cnt(k, n) VALUES (0, 0), (1, 0), (2, 0);"
-GROWTH = ["ALTER TABLE grown ADD COLUMN x", "ALTER TABLE grown ADD COLUMN y INTEGER DEFAULT 7",
-          "ALTER TABLE grown ADD COLUMN z TEXT NOT NULL DEFAULT ''"]
 MONEY = "SELECT (SELECT sum(balance) FROM account) + (SELECT sum(balance) FROM vault)"
 POLICIES = [("cnt", "n", "delta"), ("cnt", "hi", "max"), ("account", "balance", "delta"), ("vault", "balance", "delta")]
 FILL = ("INSERT INTO many WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < ?3) "
@@ -47,13 +46,13 @@ class Writes:
         self.own, self.maybe = {}, {}       # id -> (k, d): committed; a kill came between
         self.there, self.gone = set(), set()  # (table, key)
         self.never = set()                  # own rows that were given up
-        self.grown = {}                     # id -> {column: value}
         self.told = {}                      # ids that SQLite made
         self.ids = True                     # it may be asked for some
         self.committed = 0
         self.steps = [self.count] * 4 + [self.many, self.many, self.loose, self.loose, self.shared, self.auto,
-                                         self.transfer, self.transfer, self.grow] + [self.others] * 3
-        self.steps += [self.grow] * 3 if plan["danger"] == "alter" else []
+                                         self.transfer, self.transfer] + [self.others] * 3
+        self.tables = mix_schema.Tables(self, plan["schema"])
+        self.steps += [self.tables.tend] * 5 if plan["acts"] else []
 
     def fresh(self):
         self.last += 1
@@ -118,21 +117,6 @@ class Writes:
             v = "v%d" % self.fresh()
             self.commit(o, [("INSERT INTO loose VALUES (?, ?)", (v, self.name))], lambda: self.there.add(("loose", v)))
 
-    def grow(self, o):
-        """Columns as far as this node has them; a row that another writes keeps the others' default."""
-        columns = [c for c, in o.node.sql("SELECT name FROM pragma_table_info('grown') ORDER BY cid")][1:]
-        x, row = self.fresh(), {}
-        known = self.rng.choice(list(self.grown)) if self.grown and self.rng.random() < 0.5 else 0
-        if o.node.one("SELECT count(*) FROM grown WHERE id = ?", known):  # a file that was set back may lack it yet
-            x, row = known, self.grown.pop(known)
-            columns = [self.rng.choice(columns)]
-            text = "UPDATE grown SET %s = ?2 WHERE id = ?1" % columns[0]
-        else:
-            text = "INSERT INTO grown(id, %s) VALUES (?1, %s)" % (
-                ", ".join(columns), ", ".join("?%d" % (n + 2) for n in range(len(columns))))
-        values = ["%s%d" % (c, self.fresh()) for c in columns]
-        self.commit(o, [(text, (x, *values))], lambda: self.grown.update({x: dict(row, **dict(zip(columns, values)))}))
-
     def shared(self, o):
         rng = self.rng
         values = (rng.choice("abcdABCD"), rng.choice([1, 2.5, "x", None, b"zz"]), rng.randrange(6))
@@ -174,10 +158,6 @@ class Writes:
             db.close()
 
 
-def some(items):
-    return "%d, as %s" % (len(items), sorted(items, key=str)[:5]) if items else ""
-
-
 def counters(writes, common):
     rows = {r[0][1]: (r[2][1], r[3][1]) for r in common["own"][1]}
     for k in range(3):
@@ -187,13 +167,6 @@ def counters(writes, common):
         highest = max([x % 1000000 for x, (kk, d) in rows.items() if kk == k and d not in (0, 7)], default="")
         if got != [(want, highest)]:
             yield "cnt %d" % k, "is %s, should be %s" % (got, (want, highest))
-
-
-def shrunk(writes, common):
-    columns, rows = common["grown"]
-    have = {r[0][1]: dict(zip(columns, (v[1] for v in r))) for r in rows}
-    return [(x, row, have.get(x)) for w in writes for x, row in w.grown.items()
-            if not row.items() <= have.get(x, {}).items()]
 
 
 def judge(writes, common):
@@ -213,6 +186,6 @@ def judge(writes, common):
              ("halves that are lost", some(own - set(marks))),
              ("rows that are there twice", some({v for v in marks if marks.count(v) > 1})),
              ("ids that name another row", some([i for w in writes for i, x in w.told.items() if auto.get(i) != x])),
-             ("rows of grown that are not as written", some(shrunk(writes, common))),
+             ("tables that change", mix_schema.judge([w.tables for w in writes], common)),
              ("money", "" if sum(balances) == TOTAL else "%s of %d" % (balances, TOTAL))]
     return "; ".join("%s: %s" % f for f in found + list(counters(writes, common)) if f[1])

@@ -20,7 +20,8 @@ import time
 import traceback
 
 from marmot_test import SLOW, Died, Node, SqlError, Timeout, wait_until
-from mix_load import GROWTH, Writes
+from mix_load import Writes
+from mix_schema import STEPS
 from storm_proxy import Proxy
 
 COPY_ENDS = ("-wal", "-shm")
@@ -188,7 +189,7 @@ class One:
     def do_verify(self):
         answer = self.call("verify", "2000")
         # What a shell wrote past the hook is seen there alone until it is reconciled.
-        past = ("own", "loose") if self.plan["past_hook"] else ("grown",) if self.plan["danger"] == "alter" else ()
+        past = ["own", "loose"] * self.plan["past_hook"] + list(STEPS)
         unequal = [g for g in answer or [] if g.get("equal") is False and g.get("table") not in past]
         # Where the server has just lost its tail the nodes are apart until each has seen that.
         if unequal and self.plan["danger"] != "tail":
@@ -250,8 +251,9 @@ class One:
         self.start()
         self.count("set_back")
         # The numbers of the ids that SQLite makes are set back too, until the file has seen the log.
-        self.writes.ids = False
+        self.writes.ids, self.writes.tables.behind = False, True
         self.until_synced()
+        self.writes.tables.catch_up(self)
         # There a file that was written past us counts as not captured, and its node takes no snapshot.
         if self.plan["capture"] == "hook":
             self.until_reconciled()
@@ -273,12 +275,5 @@ class One:
         self.steps(3)
         self.node.sql("SELECT marmot_watch(?)", table)
 
-    def do_alter(self, at_once=1):
-        """README: on all nodes alike; here each in its own time."""
-        columns = self.node.one("SELECT count(*) FROM pragma_table_info('grown')")
-        for text in GROWTH[columns - 2:][:at_once] if columns else []:
-            self.node.sql(text)
-            self.count("alter")
-            # README, mode 'hook': it counts as not captured.
-            if self.plan["capture"] == "hook":
-                self.until_reconciled()
+    def do_schema(self):
+        self.writes.tables.act(self)
