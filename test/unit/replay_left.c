@@ -139,19 +139,24 @@ static void read_before_the_echo(void)
 }
 
 /* What was captured while the table was part of the cluster is sent, though it may wait for a copy by then,
-** and may have been left `again` before that was over. */
-static void sent_after_all(bool again)
+** and may have been left `again` before that was over; also where it lacked something when it was left. */
+static void sent_after_all(bool again, bool stale)
 {
     struct world w;
     case_open(&w, 1, 2, false);
     case_rest(&w);
+    struct mm_err err;
+    mm_err_init(&err);
     case_act(&w, WORLD_SNAPSHOT, 0);
+    if (stale) {
+        mm_watch_set(w.node[1].r.db, "plain", MM_STALE, "it lacks a row", &err);
+        mm_watch_set_joined_seq(w.node[1].r.db, "plain", MM_SEQ_BEFORE, &err);
+        mm_targets_forget(w.node[1].r.targets);
+    }
     case_run(&w, 1, "INSERT INTO plain VALUES (9, 'mine', NULL)");
     bool good = leave(&w, "plain") && case_run(&w, 1, "INSERT INTO plain VALUES (8, 'nobody knows', NULL)");
     good = come_back(&w, "plain") && good;
     good = good && (!again || (leave(&w, "plain") && come_back(&w, "plain")));
-    struct mm_err err;
-    mm_err_init(&err);
     mm_watch_set_joined_seq(w.node[1].r.db, "plain", MM_SEQ_COPY, &err);
     mm_targets_forget(w.node[1].r.targets);
     case_check("a table is left with a change that was not sent, and watched again", good, w.why);
@@ -352,8 +357,9 @@ int main(void)
     back_before_the_echo();
     compared_before_the_echo();
     read_before_the_echo();
-    sent_after_all(false);
-    sent_after_all(true);
+    sent_after_all(false, false);
+    sent_after_all(true, false);
+    sent_after_all(false, true);
     back_behind_a_comparison();
     back_in_another_epoch();
     never_sent(false);
