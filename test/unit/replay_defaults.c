@@ -93,11 +93,14 @@ static void rows_older_than_a_default(int rows)
              " SELECT 'mine', i FROM n",
              rows);
     case_run(&w, 1, "UPDATE plain SET a = 'mine' WHERE id = 1; DELETE FROM bag WHERE a = 'there'");
+    case_run(&w, 1, "DELETE FROM names WHERE k = 'bob'");
     for (int k = 0; k < 2; k++) {
-        case_run(
-            &w, k,
-            "ALTER TABLE bag ADD COLUMN younger TEXT NOT NULL DEFAULT 5; ALTER TABLE plain ADD COLUMN c DEFAULT 7");
+        case_run(&w, k,
+                 "ALTER TABLE bag ADD COLUMN younger TEXT NOT NULL DEFAULT 5; ALTER TABLE plain ADD COLUMN c DEFAULT 7;"
+                 "ALTER TABLE names ADD COLUMN c");
     }
+    case_check("what is pending, older than a column, counts in a base as it stands there",
+               same_base(&w, "bag") && same_base(&w, "plain") && same_base(&w, "names"), w.why);
     for (int k = 0; k < 3; k++) {
         case_run(&w, 0, "INSERT INTO bag VALUES ('theirs', %d, 'x'); UPDATE plain SET b = %d WHERE id = 1", k, k);
         case_publish(&w, 0);
@@ -115,6 +118,27 @@ static void rows_older_than_a_default(int rows)
     case_finish(&w, "and all nodes end equal");
 }
 
+/* What an UPDATE leaves alone keeps its value, also in a column with a default, where another column is
+** younger than the message. */
+static void left_alone(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    for (int k = 0; k < 2; k++) {
+        case_run(&w, k, "ALTER TABLE bag ADD COLUMN one DEFAULT 7");
+    }
+    case_run(&w, 1, "ALTER TABLE bag ADD COLUMN two DEFAULT 5");
+    case_run(&w, 0, "INSERT INTO bag VALUES ('case', 1, 70)");
+    case_run(&w, 0, "UPDATE bag SET b = 2 WHERE a = 'case'");
+    case_publish(&w, 0);
+    case_fold(&w, 1);
+    case_check("what an UPDATE leaves alone is not taken for a column that it does not know",
+               case_answer(&w, 1, "SELECT count(*) FROM bag WHERE a = 'case' AND b = 2 AND one = 70 AND two = 5") == 1,
+               w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -124,5 +148,6 @@ int main(void)
     row_without_the_column();
     rows_older_than_a_default(3);
     rows_older_than_a_default(40);
+    left_alone();
     return case_end();
 }
