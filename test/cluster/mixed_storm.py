@@ -147,12 +147,14 @@ class Storm:
         if kind == "copy":
             with self.ones[0].turn:
                 copy_alive(self.ones[0].db, os.path.join(self.ws.dir, chr(ord("a") + len(self.ones)) + ".db"))
+        self.plan["schema"].hurry = True
         if kind in ("merge", "adopt"):
             o = self.with_rows(kind)
         else:
             o = self.add()
         # Before that it has no ids of its own; and no tables, if it is empty.
         self.patiently([o], lambda: not self.waits([o]), "%s has not joined" % o.name)
+        self.plan["schema"].hurry = False
         o.begin()
 
     def with_rows(self, how):
