@@ -26,6 +26,35 @@ static bool attached_twice(struct mm_hook *h)
     return false;
 }
 
+/* An attached file of another node that is being written: its guards ask here, too. */
+static bool other_node_written(struct mm_hook *h)
+{
+    for (int k = 2; sqlite3_libversion_number() >= DB_NAME_SINCE && sqlite3_db_name(h->db, k) != NULL; k++) {
+        const char *name = sqlite3_db_name(h->db, k);
+        if (sqlite3_txn_state(h->db, name) == SQLITE_TXN_WRITE &&
+            sqlite3_table_column_metadata(h->db, name, "__marmot__head", NULL, NULL, NULL, NULL, NULL, NULL) ==
+                SQLITE_OK) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the row that the guard of this number asks for is one of main. The hook tells of no other's. */
+static bool of_main(struct mm_hook *h, long long number, struct mm_err *err)
+{
+    if (sqlite3_txn_state(h->db, "main") != SQLITE_TXN_WRITE) {
+        return false;
+    }
+    if (!other_node_written(h)) {
+        return true;
+    }
+    char *table = mm_trigger_table(h->db, number, err); /* two files seldom give the same numbers */
+    bool found = table != NULL;
+    sqlite3_free(table);
+    return found;
+}
+
 /* True when it was none of ours: answered as plain SQLite does, or said to be here. */
 static bool plain(sqlite3_context *ctx, sqlite3_value *v)
 {
@@ -56,13 +85,14 @@ static void answer(sqlite3_context *ctx, int argc, sqlite3_value **argv)
     const char *option = (const char *)sqlite3_value_text(argv[0]);
     struct mm_err err;
     mm_err_init(&err);
-    bool captured = h->on && (h->entered || (!attached_twice(h) && mm_hook_try_join(h, &err)));
+    long long number = atoll(option + strlen(MM_TRIGGER_WORD));
+    bool ours = h->on && of_main(h, number, &err);
+    bool captured = ours && (h->entered || (!attached_twice(h) && mm_hook_try_join(h, &err)));
     if (!captured && (err.rc & 0xff) == SQLITE_AUTH) {
         mm_err_init(&err);
     }
     sqlite3_free(h->left_to_guard);
-    h->left_to_guard =
-        captured || !h->on ? NULL : mm_trigger_table(h->db, atoll(option + strlen(MM_TRIGGER_WORD)), &err);
+    h->left_to_guard = captured || !ours ? NULL : mm_trigger_table(h->db, number, &err);
     if (!captured && err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_AUTH) {
         sqlite3_result_error(ctx, err.msg, -1);
         sqlite3_result_error_code(ctx, err.rc);

@@ -288,9 +288,18 @@ static void pad_add(sqlite3 *db, int64_t id, const struct mm_buf *cols, struct m
     sqlite3_free(list);
 }
 
+/* The numbers of a file begin by chance: a connection that writes to two of them tells their guards apart. */
+static int64_t first_number(void)
+{
+    uint32_t some = 0;
+    sqlite3_randomness(sizeof some, &some);
+    return some >> 2;
+}
+
 int64_t mm_log_source_add(sqlite3 *db, const char *table, const struct mm_buf *cols, struct mm_err *err)
 {
-    int64_t id = 1 + mm_meta_int(db, MM_META_SOURCES, 0, err);
+    int64_t last = mm_meta_int(db, MM_META_SOURCES, 0, err);
+    int64_t id = 1 + (last > 0 ? last : first_number());
     sqlite3_stmt *st =
         mm_db_prepare(db, err, 0, "INSERT INTO main.__marmot__source(id, name, cols) VALUES (?1, ?2, ?3)");
     if (st != NULL) {
