@@ -22,12 +22,11 @@ int mm_pending_read(struct mm_pending *p, const struct mm_pend *e, struct mm_txn
     return err->rc;
 }
 
-/* See mm_pending_left. Of a table that stays apart all is its own content as well: it may be sent without. */
+/* See mm_pending_left. */
 static bool left(struct mm_pending *p, int64_t id, const char *table, struct mm_err *err)
 {
     const struct mm_target *t = mm_targets_get(p->targets, table, err);
-    bool found = t != NULL && (t->state == MM_UNWATCHED || t->state == MM_UNSUPPORTED ||
-                               (t->state == MM_STALE && mm_watch_apart(t->state, t->joined_seq)));
+    bool found = t != NULL && (t->state == MM_UNWATCHED || t->state == MM_UNSUPPORTED);
     for (size_t k = 0; k < p->nleft; k++) {
         found = found || (p->left[k].id > id && sqlite3_stricmp(p->left[k].table, table) == 0);
     }

@@ -234,43 +234,17 @@ static bool watched_since(struct mm_repl *r, const struct mm_install *in, const 
     return found && err->rc == SQLITE_OK;
 }
 
-static bool stays_out(const struct mm_diff_table *d, enum mm_watch_state state)
-{
-    return d->mode == MM_DIFF_OTHER || (d->mode == MM_DIFF_ABSENT && state != MM_JOINING);
-}
-
-static bool wanted(struct mm_repl *r, const struct mm_install *in, int number, enum mm_watch_state *state,
-                   struct mm_err *err)
-{
-    *state = mm_watch_get(r->db, in->diff->table[number].name, NULL, err);
-    return err->rc == SQLITE_OK && (in->take == NULL || in->take[number]) &&
-           (mm_watch_captures(*state) || (*state == MM_WATCH_NONE && in->watch_all));
-}
-
-/* Before anything is undone: what is pending in one that never joined is not done again then. */
-static void keep_out(struct mm_repl *r, const struct mm_install *in, int number, struct mm_err *err)
-{
-    const struct mm_diff_table *d = &in->diff->table[number];
-    enum mm_watch_state state;
-    if (!in->positions && wanted(r, in, number, &state, err) && stays_out(d, state)) {
-        int64_t seq = mm_watch_joined_seq(r->db, d->name, err);
-        mm_watch_set(r->db, d->name, MM_STALE, d->why, err);
-        if (seq > 0) { /* the node goes on at another place, maybe of another log: no reading from there */
-            mm_watch_set_joined_seq(r->db, d->name, MM_SEQ_BEFORE, err);
-        }
-        mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
-    }
-}
-
 static void one_table(struct mm_repl *r, const struct mm_install *in, int number, struct mm_err *err)
 {
     const struct mm_diff_table *d = &in->diff->table[number];
-    enum mm_watch_state state;
+    enum mm_watch_state state = mm_watch_get(r->db, d->name, NULL, err);
+    bool mine = mm_watch_captures(state);
+    bool wanted = mine || (state == MM_WATCH_NONE && in->watch_all);
     if (in->positions && err->rc == SQLITE_OK) {
         mm_positions_install(r->db, d->name, d->mode == MM_DIFF_SAME || d->rows == 0, err);
         return;
     }
-    if (!wanted(r, in, number, &state, err)) {
+    if (!wanted || err->rc != SQLITE_OK || (in->take != NULL && !in->take[number])) {
         return;
     }
     if (d->mode == MM_DIFF_ABSENT && state == MM_JOINING) { /* what is captured of it waits as well */
@@ -281,7 +255,13 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
         mm_log(MM_LOG_INFO, "table %s waits: %s", d->name, d->why);
         return;
     }
-    if (stays_out(d, state)) {
+    if (d->mode == MM_DIFF_OTHER || d->mode == MM_DIFF_ABSENT) {
+        int64_t seq = mm_watch_joined_seq(r->db, d->name, err);
+        mm_watch_set(r->db, d->name, MM_STALE, d->why, err);
+        if (seq > 0) { /* the node goes on at another place, maybe of another log: no reading from there */
+            mm_watch_set_joined_seq(r->db, d->name, MM_SEQ_BEFORE, err);
+        }
+        mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
         return;
     }
     if ((!d->captured && d->mode != MM_DIFF_CREATE) || watched_since(r, in, d->name, err)) {
@@ -389,10 +369,6 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
             set_aside(r, &in->diff->table[k], k, err);
         }
     }
-    for (int k = 0; k < in->diff->n; k++) {
-        keep_out(r, in, k, err);
-    }
-    mm_targets_forget(r->targets);
     if (!in->positions) {
         note_undone(r, &undone, err);
     }

@@ -239,10 +239,12 @@ static void compare(struct world *w, struct world_node *n)
     mm_err_init(&err);
     hold(n);
     world_node_flush(w, n);
+    int64_t before = world_outbox_last(n);
     if (w->failed || n->r.reload_needed || mm_repl_dirty(&n->r) ||
         (!b->mend && mm_join_compare(&n->r, &err) != SQLITE_OK)) {
         return;
     }
+    world_remember(w, n, before);
     at_ends(w, n, at);
     for (int k = 0; k < w->shards && (b->tables || b->mend); k++) {
         at[k] = n->r.shard[k].pos.seq;
@@ -361,9 +363,7 @@ static void install(struct world *w, struct world_node *n)
         if (in.fresh && n->rejoin != REJOIN_NOT) {
             world_epoch_rejoined(w, n);
         }
-        if (in.merge) {
-            world_remember(w, n, before); /* the rows that existed only here */
-        }
+        world_remember(w, n, before); /* the rows that existed only here */
         if (!b->tables && !fault_dead()) {
             memset(n->astray, 0, sizeof n->astray);
         }

@@ -4,6 +4,7 @@
 
 #include "base/db.h"
 #include "repl/join.h"
+#include "store/stray.h"
 #include "test/model/world_int.h"
 #include "watching.h"
 
@@ -32,6 +33,62 @@ static void leave(struct world *w, struct world_node *n, int table)
     w->again = w->jumped = true;
 }
 
+static bool reads(const struct world_node *n, const char *table)
+{
+    bool any = false;
+    for (int k = 0; k < n->r.nshard; k++) {
+        any = any || (n->r.shard[k].replay != NULL && mm_join_takes_part(&n->r.shard[k], table));
+    }
+    return any;
+}
+
+/* No copy came for ten seconds: as let_pass of ext/node_tables.c, in a transaction of its own. `late`: the log
+** did not do for it, which only its reading would have told. */
+static bool patience_ends(struct world *w, struct world_node *n, int table, bool late)
+{
+    const char *name = world_tables[table].name;
+    struct mm_msg_table base;
+    struct mm_err err;
+    mm_err_init(&err);
+    if (state_of(n, table) != MM_JOINING || n->bring.stage != BRING_NOT || n->r.reload_needed || reads(n, name) ||
+        !(late || mm_watch_needs_copy(MM_JOINING, mm_watch_joined_seq(n->r.db, name, &err)))) {
+        return false;
+    }
+    mm_db_exec(n->r.db, &err, "BEGIN IMMEDIATE");
+    if (late) {
+        mm_watch_set_joined_seq(n->r.db, name, MM_SEQ_COPY, &err);
+    }
+    struct mm_target *t = mm_targets_get(n->r.targets, name, &err);
+    if (t != NULL && t->def != NULL && mm_watch_joined_seq(n->r.db, name, &err) == MM_SEQ_COPY &&
+        mm_join_base(&n->r, t, &base, &err) == SQLITE_OK && base.rows == 0) {
+        mm_watch_set_joined_seq(n->r.db, name, MM_SEQ_EMPTY, &err);
+    }
+    mm_watch_set(n->r.db, name, MM_STALE, "it waits on", &err);
+    mm_stray_end(n->r.db, &err);
+    mm_targets_forget(n->r.targets);
+    if (err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_BUSY && !fault_came()) {
+        world_fail(w, "the patience of node %lld: %s", (long long)n->id, err.msg);
+    }
+    w->jumped = true;
+    return true;
+}
+
+/* What is written now is under way when a copy comes; it does at once, or later. */
+static void on_its_way(struct world *w, struct world_node *n, uint64_t seed)
+{
+    bool at_once = world_random(&seed) % 2 == 0;
+    net_now_us += 1000000; /* what the publisher waits at most */
+    for (int k = 0; k < 4 && !w->failed && !fault_dead(); k++) {
+        world_write(w, n, world_random(&seed));
+        world_node_pump(w, n);
+    }
+    while (at_once && net_take(w->net, n->r.bus, 0, NET_STORED)) {
+    }
+    for (int k = 0; k < 3 && at_once && !w->failed && !fault_dead(); k++) {
+        world_bring(w, n, true, world_random(&seed));
+    }
+}
+
 /* Emptied before, or with the rows that it has: `join` says what becomes of them. */
 static void come_back(struct world *w, struct world_node *n, int table, uint64_t seed)
 {
@@ -48,6 +105,9 @@ static void come_back(struct world *w, struct world_node *n, int table, uint64_t
     }
     world_remember(w, n, before);
     w->came_back++;
+    if (!w->failed && world_random(&seed) % 3 == 0 && patience_ends(w, n, table, true)) {
+        on_its_way(w, n, seed);
+    }
 }
 
 void world_watching(struct world *w, struct world_node *n, uint64_t seed)
@@ -55,6 +115,11 @@ void world_watching(struct world *w, struct world_node *n, uint64_t seed)
     int table = (int)(world_random(&seed) % WORLD_TABLES);
     if (!may(w, n)) {
         return;
+    }
+    for (int k = 0; k < WORLD_TABLES && world_random(&seed) % 8 != 0; k++) {
+        if (patience_ends(w, n, k, false)) {
+            return;
+        }
     }
     for (int k = 0; k < WORLD_TABLES; k++) { /* one that it has left comes first */
         int at = (table + k) % WORLD_TABLES;

@@ -297,7 +297,9 @@ static void joins_with_what_was_passed(const char *table, bool echoed, bool lost
     case_rest(&w);
     case_rest(&w);
     if (lost) {
-        case_lose(&w, end, 0);
+        for (struct world_step s = { WORLD_LOSE, 0, 0 }; net_end(w.net, 1) > end && s.seed < 100; s.seed++) {
+            world_act(&w, &s);
+        }
         good = good && net_end(w.net, 1) <= end;
     }
     world_settle(&w);
