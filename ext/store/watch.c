@@ -112,7 +112,9 @@ int mm_watch_add(sqlite3 *db, const char *table, struct mm_err *err)
 int mm_watch_compare(sqlite3 *db, const char *table, struct mm_err *err)
 {
     int64_t seq = mm_watch_joined_seq(db, table, err);
-    mm_watch_set(db, table, MM_JOINING, NULL, err);
+    char *why = mm_watch_why(db, table, err);
+    mm_watch_set(db, table, MM_JOINING, why, err);
+    sqlite3_free(why);
     mm_watch_set_joined_seq(db, table, seq == MM_SEQ_EMPTY ? seq : MM_SEQ_COPY, err);
     return put_watch(db, table, true, false, err);
 }
