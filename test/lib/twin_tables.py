@@ -90,10 +90,9 @@ class Table:
         collation = rng.choice(COLLATIONS)
         if k == 0 and self.kind in ("integer", "one", "null"):
             self.key.append(c)
-            kind = "INT" if kind == "INTEGER" else kind  # which alone would be the rowid
             return q(c) + {"integer": " INTEGER PRIMARY KEY" + rng.choice(["", "", " AUTOINCREMENT", " DESC"]),
                            "one": " %s%s PRIMARY KEY NOT NULL" % (kind, collation),
-                           "null": " %s%s PRIMARY KEY" % (kind, collation)}[self.kind]
+                           "null": " %s%s PRIMARY KEY" % ("INT" if kind == "INTEGER" else kind, collation)}[self.kind]
         if self.kind in ("many", "without", "index") and k < min(2, len(self.columns) - 1) + (len(self.columns) > 4):
             self.key.append(c)
             default = " DEFAULT 1" if rng.random() < 0.2 and (not self.strict or kind in ("INT", "INTEGER", "ANY")) else ""
@@ -138,6 +137,8 @@ class Table:
         db = sqlite3.connect(":memory:")
         try:
             db.executescript("CREATE TABLE audit(n, what, v);" + self.sql)
+            keys = [origin for _, _, _, origin, _ in db.execute("PRAGMA index_list(%s)" % q(self.name))]
+            self.kind = "integer" if self.key and "pk" not in keys else self.kind  # INTEGER as whole key is the rowid
             return True
         except sqlite3.Error:
             return False
