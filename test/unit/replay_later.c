@@ -184,6 +184,31 @@ static void founded_in_another_shard(void)
     case_finish(&w, "and all nodes end equal");
 }
 
+/* The node stands still for a comparison with a copy: whether the table is part of that, told in the log. */
+static void compared(enum mm_watch_state state, int64_t seq, bool there, bool is_part, const char *name)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    if (!there) {
+        case_run(&w, 1, "DROP TABLE plain");
+    }
+    struct mm_repl *r = &w.node[1].r;
+    mm_db_exec(r->db, &err, "CREATE TABLE strange(x)");
+    mm_watch_set(r->db, "strange", MM_STALE, NULL, &err); /* which is not on the cluster's list */
+    set(&w, state, seq, &err);
+    mm_join_compare(r, &err);
+    mm_repl_read_outbox(r, &err);
+    int64_t then = is_part && seq != MM_SEQ_EMPTY ? MM_SEQ_COPY : seq;
+    case_check(name,
+               err.rc == SQLITE_OK && is(&w, is_part ? MM_JOINING : state, then) && case_pending(&w, 1) == is_part &&
+                   mm_watch_get(r->db, "strange", NULL, &err) == MM_STALE,
+               w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     static const int equal = 0;
@@ -196,6 +221,14 @@ int main(void)
     changed("DROP TABLE plain; CREATE TABLE plain(id, a PRIMARY KEY, b)", false, "one with another key, too");
     changed("ALTER TABLE plain DROP COLUMN b", true, "one that lacks a column is read from there on");
     founded_in_another_shard();
+    compared(MM_STALE, MM_SEQ_NEVER, true, true, "a stale table that never joined is compared with a copy");
+    compared(MM_STALE, MM_SEQ_COPY, true, true, "so is one that was to be compared");
+    compared(MM_STALE, MM_SEQ_EMPTY, true, true, "and one that began empty, as such");
+    compared(MM_STALE, MM_SEQ_NEVER, false, false, "not one that is not here");
+    compared(MM_STALE, MM_SEQ_BEFORE, true, false, "one that had joined is not asked for");
+    compared(MM_STALE, PLACE, true, false, "nor one that the log brings");
+    compared(MM_JOINING, MM_SEQ_COPY, true, false, "one that waits already is told once");
+    compared(MM_UNWATCHED, MM_SEQ_NEVER, true, false, "and one that was left stays so");
     began_with(&equal, 3, MM_WATCHED, 4, "a table with what the cluster began with is read from there on");
     began_with(&more, 3, MM_JOINING, MM_SEQ_COPY, "one with other content waits for a copy, to be compared");
     began_with(NULL, 0, MM_JOINING, MM_SEQ_COPY, "and one of which the log does not say it");
