@@ -5,6 +5,7 @@
 
 #include "base/db.h"
 #include "base/log.h"
+#include "repl/partition.h"
 #include "snapshot/install.h"
 #include "store/policy.h"
 #include "store/watch.h"
@@ -376,6 +377,30 @@ static void not_joined_and_asked(struct mm_install in, bool newcomer, const char
     world_close(&w);
 }
 
+/* With the rows come ids of other nodes: what SQLite numbers next here is of this file's own block at once. */
+static void numbers_of_its_own(void)
+{
+    enum { SLOT = 3, THEIRS = 10 };
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    for (int k = 0; k < 2; k++) {
+        case_run(&w, k, "DROP TABLE plain; CREATE TABLE plain(id INTEGER PRIMARY KEY AUTOINCREMENT, a, b TEXT)");
+    }
+    case_run(&w, 0, "INSERT INTO plain VALUES (%d, 'theirs', 'x')", THEIRS);
+    copy_of(&w, 0);
+    w.node[1].r.partition = true;
+    w.node[1].r.id_slot = SLOT;
+    take(&w, (struct mm_install){ .fresh = false }, NULL, &err);
+    case_check("ids that SQLite makes behind a copy are of this file's block",
+               err.rc == SQLITE_OK && case_answer(&w, 1, "SELECT seq FROM sqlite_sequence WHERE name = 'plain'") ==
+                                          mm_partition_place(SLOT, THEIRS),
+               err.rc != SQLITE_OK ? err.msg : "they are not");
+    world_close(&w);
+}
+
 /* The copy lacks what this node had sent, and its outbox has it no more; or what another node
 ** had: in a new epoch nobody would send that again. */
 static void lacking(bool own)
@@ -418,6 +443,7 @@ int main(void)
     not_joined_and_asked((struct mm_install){ .give_up = true }, false, "who adopts gives such rows up");
     not_joined_and_asked((struct mm_install){ .merge = true }, false, "who merges has them sent");
     not_joined_and_asked((struct mm_install){ .fresh = false }, true, "and a newcomer takes the cluster's");
+    numbers_of_its_own();
     lacking(true);
     lacking(false);
     answers_of_its_own();

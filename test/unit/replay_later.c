@@ -209,6 +209,24 @@ static void compared(enum mm_watch_state state, int64_t seq, bool there, bool is
     world_close(&w);
 }
 
+/* It is created anew while it waits, as none that can be replicated. */
+static void not_supported(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    set(&w, MM_JOINING, MM_SEQ_NEVER, &err);
+    case_run(&w, 1, "DROP TABLE plain; CREATE TABLE plain(rowid, _rowid_, oid)");
+    mm_targets_forget(w.node[1].r.targets);
+    w.node[1].r.schema_moved = true;
+    mm_join_again(&w.node[1].r, &err);
+    case_check("a table that waits and cannot be replicated any more is told of",
+               err.rc == SQLITE_OK && is(&w, MM_UNSUPPORTED, MM_SEQ_NEVER), w.why);
+    world_close(&w);
+}
+
 int main(void)
 {
     static const int equal = 0;
@@ -220,6 +238,7 @@ int main(void)
     changed("DROP TABLE plain", false, "a table that is gone when it is changed is to be compared");
     changed("DROP TABLE plain; CREATE TABLE plain(id, a PRIMARY KEY, b)", false, "one with another key, too");
     changed("ALTER TABLE plain DROP COLUMN b", true, "one that lacks a column is read from there on");
+    not_supported();
     founded_in_another_shard();
     compared(MM_STALE, MM_SEQ_NEVER, true, true, "a stale table that never joined is compared with a copy");
     compared(MM_STALE, MM_SEQ_COPY, true, true, "so is one that was to be compared");
