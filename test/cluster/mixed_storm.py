@@ -127,11 +127,15 @@ class Storm:
         for o in self.ones:
             o.proxy.heal(True)
 
-    def look(self):
-        """Nobody has failed, and nobody hangs."""
+    def all_well(self):
         for o in self.ones:
             if o.failed:
                 raise Timeout(o.failed)
+
+    def look(self):
+        """Nobody has failed, and nobody hangs."""
+        self.all_well()
+        for o in self.ones:
             if o.thread.is_alive() and not o.ended.is_set() and time.monotonic() - o.since > 70 * SLOW:
                 raise Timeout("%s hangs in %s" % (o.name, o.doing))
 
@@ -171,6 +175,7 @@ class Storm:
             o.writes.never.update(keys)
 
         def through():
+            self.all_well()
             if o.node.status()["state"] == "join_conflict":
                 o.call("rejoin", "'%s'" % how)
             return o.live()
@@ -206,13 +211,23 @@ class Storm:
             for o in self.ones:
                 o.node.wait_state("diverged", 40)
             seed = named(self.rng.choice(self.ones).node, [o.node for o in self.ones])[0]
-            rejoin(seed, "seed")
+            self.seed_on([seed] + [o.node for o in self.ones if o.node is not seed])
             for o in self.ones:
                 wait_until(o.live, 40, "%s is live in the new epoch" % o.name)
         finally:
             for o in self.ones:
                 o.since = time.monotonic()
                 o.turn.release()
+
+    def seed_on(self, nodes):
+        """The one that is named, or, where that waits for a copy of some table, another, as it says."""
+        for n in nodes:
+            try:
+                return rejoin(n, "seed")
+            except SqlError as e:
+                if "call it on a node that does" not in str(e):
+                    raise
+        raise Timeout("nobody can seed")
 
     # When it is over.
 
@@ -221,6 +236,7 @@ class Storm:
         last = time.monotonic() + 3 * SETTLE_SECONDS * SLOW
         least, end = None, last
         while not ready():
+            self.all_well()
             left = sum(o.node.status()["outbox"]["rows"] for o in ones)
             if least is None or left < least:
                 least, end = left, time.monotonic() + SETTLE_SECONDS * SLOW

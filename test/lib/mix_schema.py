@@ -250,7 +250,7 @@ class Tables:
         return o.node.one("SELECT state FROM marmot_tables WHERE name = ?", table)
 
     def fresh(self, o):
-        """README: marmot_sync() between, or it is taken for one that was altered."""
+        """README: marmot_sync() before, for what triggers have noted, and between, or it is taken for an altered one."""
         if not self.columns(o, "fresh"):
             if o.synced(5000):
                 self.ddl(o, FRESH)
@@ -260,7 +260,7 @@ class Tables:
             return
         elif self.schema.away is o:
             self.schema.come_back(o)
-        elif self.schema.take_away(o):
+        elif o.synced(3000) and self.schema.take_away(o):
             self.ddl(o, "DROP TABLE fresh")
             o.count("fresh")
             if self.rng.random() < 0.3:
