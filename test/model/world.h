@@ -87,7 +87,8 @@ struct world {
     bool compress;
     bool copied, alone;              /* a file was copied; none is any more */
     bool again;                      /* some table began anew, or waited for a copy */
-    bool shapes;                     /* tables get columns, at each node in its own time */
+    bool shapes;                     /* tables get columns, at each node in its own time, */
+    bool grown[WORLD_TABLES][2];     /* these */
     bool lost;                       /* the log has lost its end: nothing leaves an outbox any more */
     bool jumped;                     /* some node took content from a copy, in which no conflicts are */
     const struct world_node *seeder; /* who has begun a new epoch, NULL = nobody; it counts when epoch is above 1 */

@@ -31,7 +31,7 @@ static bool add_column(struct world *w, struct world_node *n, int table, int whi
     if (d->younger == 0 || !has_table(n->app, d->name) || has_column(n->app, d, d->younger + which)) {
         return false;
     }
-    w->shapes = w->again = w->jumped = n->bring.altered = true;
+    w->shapes = w->again = w->jumped = n->bring.altered = w->grown[table][which] = true;
     mm_db_exec(n->app, &err, "ALTER TABLE main.\"%w\" ADD COLUMN %s", d->name, world_younger[which]);
     if (err.rc != SQLITE_OK && !fault_came()) {
         world_fail(w, "node %lld: table %s gets a column: %s", (long long)n->id, d->name, err.msg);
@@ -55,9 +55,11 @@ void world_alter(struct world *w, struct world_node *n, uint64_t seed)
 bool world_alter_all(struct world *w, struct world_node *n)
 {
     bool any = false;
-    look(n->app);
+    if (w->shapes) {
+        look(n->app);
+    }
     for (int k = 0; k < 2 * WORLD_TABLES && w->shapes && !w->failed; k++) {
-        any = add_column(w, n, k / 2, k % 2) || any;
+        any = (w->grown[k / 2][k % 2] && add_column(w, n, k / 2, k % 2)) || any;
     }
     return any;
 }
