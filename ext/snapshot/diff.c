@@ -296,8 +296,9 @@ static void weigh(struct mm_diff *d, struct mm_scratch *s, struct mm_err *err)
     }
     for (int k = 0; k < d->n && any && err->rc == SQLITE_OK; k++) {
         struct mm_diff_table *t = &d->table[k];
-        t->bytes =
-            t->mode != MM_DIFF_ABSENT ? mm_db_int(s->r.db, err, 0, "SELECT count(*) FROM main.\"%w\"", t->name) : 0;
+        const struct mm_target *theirs = mm_targets_get(s->r.targets, t->name, err);
+        bool there = theirs != NULL && theirs->def != NULL; /* of tables that were not looked at some are not */
+        t->bytes = there ? mm_db_int(s->r.db, err, 0, "SELECT count(*) FROM main.\"%w\"", t->name) : 0;
         all += t->bytes;
     }
     int64_t size = mm_db_int(s->r.db, err, 0, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size");

@@ -168,6 +168,9 @@ static void bring_back(struct mm_repl *r, const struct mm_diff_table *d, int num
 static void make_table(struct mm_repl *r, const char *name, struct mm_err *err)
 {
     char *sql = create_sql(r, name, err);
+    if (mm_db_int(r->db, err, 0, "SELECT 1 FROM main.sqlite_schema WHERE name = %Q COLLATE NOCASE", name) != 0) {
+        mm_err_set(err, SQLITE_SCHEMA, "table %s was made while it was compared: try again", name);
+    }
     if (err->rc == SQLITE_OK && sql == NULL) {
         mm_err_set(err, SQLITE_CORRUPT, "the copy has no definition of table %s", name);
     }

@@ -5,6 +5,7 @@
 #include "store/watch.h"
 #include "test/model/cases.h"
 #include "test/model/world_int.h"
+#include "watching.h"
 
 /* The last act of the simulator's schedule, of one table. */
 static bool alter(struct world *w, int node, const char *table)
@@ -126,6 +127,53 @@ static void made_anew(void)
     case_finish(&w, "all end equal");
 }
 
+/* Of a table on the cluster's list that neither this node has nor the copy: the others join all the same. */
+static void beside_one_that_is_nowhere(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    w.shapes = w.again = w.jumped = true;
+    bool good = case_run(&w, 0, "CREATE TABLE aside(id INTEGER PRIMARY KEY)") &&
+                mm_watching_add(w.node[0].app, "aside", NULL, &err) == SQLITE_OK;
+    case_rest(&w);
+    good = good && mm_watchlist_seq(w.node[1].app, "aside", &err) > 0 && case_run(&w, 1, "DROP TABLE bag");
+    case_turns(&w, 1);
+    good = good && case_run(&w, 1, "CREATE TABLE bag(a, b)");
+    case_rest(&w);
+    case_rest(&w);
+    case_check("a table joins beside one that neither its node has nor the copy",
+               good && !w.failed && mm_watch_get(w.node[1].app, "bag", NULL, &err) == MM_WATCHED &&
+                   case_answer(&w, 1, "SELECT count(*) FROM bag") == 3,
+               w.failed ? w.why : err.msg);
+    world_close(&w);
+}
+
+/* Its application makes a table that the copy was to bring. */
+static void made_meanwhile(void)
+{
+    struct world w;
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    w.shapes = w.again = w.jumped = true;
+    bool good = case_run(&w, 1, "DROP TABLE bag");
+    case_act(&w, WORLD_BRING, 1);
+    case_act(&w, WORLD_BRING, 1);
+    good = good && w.node[1].bring.stage == BRING_READY && case_run(&w, 1, "CREATE TABLE bag(a, b)");
+    w.node[1].bring.altered = true;
+    case_act(&w, WORLD_BRING, 1);
+    case_check("a copy that was to bring a table which is made meanwhile is compared anew",
+               good && !w.failed && w.node[1].bring.stage == BRING_NOT && w.brought == 0, w.why);
+    for (int k = 0; k < 3; k++) {
+        case_act(&w, WORLD_BRING, 1);
+    }
+    case_finish(&w, "and that one brings its rows");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -137,5 +185,7 @@ int main(void)
     past_in_another_order();
     nothing_in_another_order();
     made_anew();
+    beside_one_that_is_nowhere();
+    made_meanwhile();
     return case_end();
 }
