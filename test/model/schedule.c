@@ -63,6 +63,8 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_PAST] = world_random(&other) % 2 == 0 ? 5 : 0;
         here[WORLD_WATCH] = world_random(&other) % 2 == 0 ? 8 : 0;
         here[WORLD_ALTER] = schedule_shapes ? 8 : 0;
+        here[WORLD_DROP] = schedule_shapes && world_random(&other) % 2 == 0 ? 4 : 0;
+        here[WORLD_MAKE] = schedule_shapes && world_random(&other) % 4 != 0 ? 5 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
@@ -177,7 +179,8 @@ static void run(void *arg)
                               .epochs = w->epoch - 1,
                               .rejoined = w->rejoined,
                               .came_back = w->came_back,
-                              .altered = w->altered };
+                              .altered = w->altered,
+                              .made = w->made };
     memcpy(j->o->why, w->why, sizeof w->why);
 }
 

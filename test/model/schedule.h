@@ -24,7 +24,7 @@ struct schedule {
 struct outcome {
     bool failed;
     char why[512];
-    long folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back, altered;
+    long folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back, altered, made;
 };
 
 /* Each schedule has snapshots and what belongs to them: else one of eight. */

@@ -17,7 +17,7 @@ const char *world_act_name(enum world_act a)
     static const char *const names[WORLD_ACTS] = {
         "write", "pump",  "take", "stray",  "deliver", "apply", "break",  "ack",   "flush", "cut",   "restart",
         "hold",  "time",  "turn", "backup", "setback", "copy",  "policy", "old",   "end",   "again", "snapshot",
-        "purge", "bring", "lose", "lack",   "new",     "seed",  "past",   "watch", "alter"
+        "purge", "bring", "lose", "lack",   "new",     "seed",  "past",   "watch", "alter", "drop",  "make"
     };
     return names[a];
 }
@@ -351,6 +351,12 @@ void world_act(struct world *w, const struct world_step *step)
     case WORLD_ALTER:
         world_alter(w, n, seed);
         break;
+    case WORLD_DROP:
+        world_drop(w, n, seed);
+        break;
+    case WORLD_MAKE:
+        world_create(w, n, seed);
+        break;
     case WORLD_ACTS:
         break;
     }
@@ -372,9 +378,10 @@ void world_check_now(struct world *w, const struct world_step *step)
 static const char *restless(struct world *w, struct world_node *n)
 {
     const struct mm_repl *r = &n->r;
-    const char *why = world_brings(w, n)      ? "it takes, or waits for, a copy"
-                      : world_watch_all(w, n) ? "it has left a table"
+    const char *why = world_create_all(w, n)  ? "it lacks a table"
                       : world_alter_all(w, n) ? "a table of it lacks a column"
+                      : world_brings(w, n)    ? "it takes, or waits for, a copy"
+                      : world_watch_all(w, n) ? "it has left a table"
                                               : NULL;
     for (int s = 0; s < w->shards && why == NULL; s++) {
         why = r->reload_needed                               ? "it is to read its database anew"

@@ -13,7 +13,13 @@
 #include "test/model/bus_double.h"
 #include "test/model/faults.h"
 
-enum { WORLD_NODES = 4, WORLD_SHARDS = 2, WORLD_TABLES = 11, WORLD_KINDS = 2 };
+enum {
+    WORLD_NODES = 4,
+    WORLD_SHARDS = 2,
+    WORLD_TABLES = 11,
+    WORLD_KINDS = 2,
+    WORLD_ALL = WORLD_TABLES + 1 /* with one that no node begins with */
+};
 
 struct mm_reconcile;
 
@@ -52,7 +58,7 @@ struct world_node {
     struct naive base[WORLD_SHARDS]; /* what the log says at the node's positions */
     uint64_t seen_writes;            /* of the file, and positions, at the last comparison */
     int64_t seen_seq[WORLD_SHARDS];
-    sqlite3_stmt *read[WORLD_SHARDS][WORLD_TABLES];
+    sqlite3_stmt *read[WORLD_SHARDS][WORLD_ALL];
     bool has_backup;
     size_t backup_commits;
     int64_t backup_astray[WORLD_SHARDS];
@@ -76,8 +82,8 @@ struct world_commit {
 struct world {
     struct net *net;
     int shards, nnode;
-    int kind;                                         /* 0: the cluster began with rows in its tables, 1: without */
-    struct naive_def def[WORLD_SHARDS][WORLD_TABLES]; /* the tables of each shard */
+    int kind;                                      /* 0: the cluster began with rows in its tables, 1: without */
+    struct naive_def def[WORLD_SHARDS][WORLD_ALL]; /* the tables of each shard */
     int ndef[WORLD_SHARDS];
     int64_t incarnations; /* given so far */
     struct world_node node[WORLD_NODES];
@@ -88,7 +94,8 @@ struct world {
     bool copied, alone;              /* a file was copied; none is any more */
     bool again;                      /* some table began anew, or waited for a copy */
     bool shapes;                     /* tables get columns, at each node in its own time, */
-    bool grown[WORLD_TABLES][2];     /* these */
+    bool grown[WORLD_ALL][2];        /* these */
+    bool born;                       /* the last table is there, on some node */
     bool lost;                       /* the log has lost its end: nothing leaves an outbox any more */
     bool jumped;                     /* some node took content from a copy, in which no conflicts are */
     const struct world_node *seeder; /* who has begun a new epoch, NULL = nobody; it counts when epoch is above 1 */
@@ -100,8 +107,8 @@ struct world {
     struct mm_manifest *kept[2]; /* the newest snapshot and the one before, NULL = none */
     bool failed;
     char why[512];
-    long folded, reloads, busy, conflicts, brought, mended, newcomers, rejoined, came_back,
-        altered; /* for the summary */
+    long folded, reloads, busy, conflicts, brought, mended, newcomers, rejoined, came_back, altered,
+        made; /* for the summary */
 };
 
 enum world_act {
@@ -136,6 +143,8 @@ enum world_act {
     WORLD_PAST,  /* somebody writes to a node's file past the capture */
     WORLD_WATCH, /* a node leaves a table, or watches it again */
     WORLD_ALTER, /* a table of a node gets a column */
+    WORLD_DROP,  /* it drops one */
+    WORLD_MAKE,  /* it makes one: anew, or one that no node began with */
     WORLD_ACTS
 };
 

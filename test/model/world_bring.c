@@ -302,7 +302,7 @@ static void install(struct world *w, struct world_node *n)
 {
     struct world_bring *b = &n->bring;
     char path[160];
-    bool take[WORLD_TABLES + 1];
+    bool take[WORLD_ALL + 1];
     int64_t given_up = 0;
     struct mm_err err;
     copy_path(n, path);
@@ -323,7 +323,7 @@ static void install(struct world *w, struct world_node *n)
         .take = b->tables ? take : NULL,
     };
     mm_err_init(&err);
-    world_need(b->diff.n <= WORLD_TABLES, "tables");
+    world_need(b->diff.n <= WORLD_ALL, "tables");
     int count = judge(w, n, take, &err);
     if (count < 0) {
         bool due = b->due;

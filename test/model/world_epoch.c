@@ -14,12 +14,14 @@ static const struct mm_epoch *mine(const struct world_node *n)
     return &e;
 }
 
-/* Not where the harness could not tell what counts: copies of files, a log that lost its end. Once;
+/* Not where the harness could not tell what counts: copies of files, a log that lost its end, a table whose
+** first message the epoch might lack (what it holds then is in no message). Once;
 ** who was broken off in it goes on with it. */
 static bool may(const struct world *w, const struct world_node *n)
 {
-    return w->epoch == 1 && !w->copied && !w->lost && !n->open && !n->past && n->r.joined && !n->r.reload_needed &&
-           n->r.move_due == 0 && !n->bring.held && n->bring.stage == BRING_NOT && (w->seeder == NULL || w->seeder == n);
+    return w->epoch == 1 && !w->copied && !w->lost && !w->born && !n->open && !n->past && n->r.joined &&
+           !n->r.reload_needed && n->r.move_due == 0 && !n->bring.held && n->bring.stage == BRING_NOT &&
+           (w->seeder == NULL || w->seeder == n);
 }
 
 static void claim(struct world *w, struct world_node *n, struct mm_bus *bus, struct mm_err *err)

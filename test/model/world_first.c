@@ -98,6 +98,7 @@ static void make_first(int kind)
     mm_db_exec(db, &err, "COMMIT");
     world_need(err.rc == SQLITE_OK, err.msg);
     world_read_first(db, kind);
+    world_anew_learn(db);
     world_need(sqlite3_close(db) == SQLITE_OK, "closing the first database");
 }
 

@@ -1,7 +1,7 @@
 /* What the files of the world share: world.c steps, world_faulty.c those that go wrong,
 ** world_node.c a node's loop, world_snapshot.c, world_bring.c and world_mend.c its tasks, world_check.c
-** compares, world_undo.c what is undone, world_write.c the application, world_watch.c and
-** world_shape.c its tables, world_sql.c its statements.
+** compares, world_undo.c what is undone, world_write.c the application, world_watch.c,
+** world_shape.c and world_anew.c its tables, world_sql.c its statements.
 ** Nobody else includes this. */
 #ifndef MM_TEST_WORLD_INT_H
 #define MM_TEST_WORLD_INT_H
@@ -14,8 +14,8 @@
 void world_need(bool good, const char *what);
 void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-extern const struct naive_def world_tables[WORLD_TABLES];
-extern bool world_usable[WORLD_TABLES]; /* this library replicates such tables */
+extern const struct naive_def world_tables[WORLD_ALL];
+extern bool world_usable[WORLD_ALL]; /* this library replicates such tables */
 extern const char world_schema[], world_rows[];
 extern const char *const world_younger[2]; /* what tables may get: the last two columns of their definition */
 #define WORLD_CLUSTER "00000000000000000000000000000001"
@@ -121,6 +121,13 @@ void world_alter(struct world *w, struct world_node *n, uint64_t seed); /* a tab
 bool world_alter_all(struct world *w, struct world_node *n);            /* all that any may get; false: it has them */
 bool world_younger_sql(sqlite3 *db, const struct naive_def *d, const char *value, unsigned pick, char *out,
                        size_t size); /* false: it has none */
+
+/* world_anew.c */
+void world_anew_learn(sqlite3 *db); /* what the tables are made with */
+bool world_has_table(sqlite3 *db, const char *name);
+void world_create(struct world *w, struct world_node *n, uint64_t seed); /* a table that is not there */
+bool world_create_all(struct world *w, struct world_node *n);            /* all that are not; false: it has them */
+void world_drop(struct world *w, struct world_node *n, uint64_t seed);
 
 /* world_control.c */
 void world_policy(struct world *w, struct world_node *n, uint64_t seed);

@@ -90,8 +90,8 @@ void world_node_close(struct world_node *n)
     }
     mm_applier_close(n->applier);
     n->applier = NULL;
-    for (int k = 0; k < WORLD_SHARDS * WORLD_TABLES; k++) {
-        sqlite3_finalize(n->read[k / WORLD_TABLES][k % WORLD_TABLES]);
+    for (int k = 0; k < WORLD_SHARDS * WORLD_ALL; k++) {
+        sqlite3_finalize(n->read[k / WORLD_ALL][k % WORLD_ALL]);
     }
     memset(n->read, 0, sizeof n->read);
     n->seen_writes = 0;

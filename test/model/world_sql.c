@@ -44,7 +44,7 @@ const char world_rows[] = "INSERT INTO plain(id, a, b) VALUES (1, 'one', 'x'), (
         .type = SQLITE_TEXT, .u.p = (const uint8_t *)"" \
     }
 
-const struct naive_def world_tables[WORLD_TABLES] = {
+const struct naive_def world_tables[WORLD_ALL] = {
     { "plain", 5, { "id", "a", "b", YOUNGER }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE, 3, { [3] = SEVEN, [4] = NOTHING } },
     { "pair",
       6,
@@ -96,9 +96,10 @@ const struct naive_def world_tables[WORLD_TABLES] = {
       NAIVE_LOWER_SECOND,
       3,
       { [3] = SEVEN, [4] = NOTHING } },
+    { "born", 3, { "id", "v", "w" }, { 1 }, { 0 }, { 0 }, NAIVE_NO_RULE, 0, { { 0 } } },
 };
 
-bool world_usable[WORLD_TABLES];
+bool world_usable[WORLD_ALL];
 
 static unsigned pick(uint64_t *seed, unsigned n)
 {
@@ -379,6 +380,23 @@ static void uniq_sql(uint64_t *s, char *out, size_t n)
     }
 }
 
+static void born_sql(uint64_t *s, char *out, size_t n)
+{
+    unsigned id = 1 + pick(s, 4);
+    switch (pick(s, 4)) {
+    case 0:
+    case 1:
+        snprintf(out, n, "%s INTO born(id, v, w) VALUES (%u, %s, %s)", verb(s), id, value(s), value(s));
+        break;
+    case 2:
+        snprintf(out, n, "UPDATE born SET v = %s WHERE id >= %u", value(s), id);
+        break;
+    default:
+        snprintf(out, n, "DELETE FROM born WHERE id = %u", id);
+        break;
+    }
+}
+
 /* A constraint may refuse a statement: so it is in life, too. */
 void world_statement(struct world *w, struct world_node *n, sqlite3 *db, uint64_t *seed)
 {
@@ -390,8 +408,14 @@ void world_statement(struct world *w, struct world_node *n, sqlite3 *db, uint64_
     while (!world_usable[table]) {
         table = (table + 1) % WORLD_TABLES;
     }
-    if (!w->shapes || pick(seed, 3) != 0 ||
-        !world_younger_sql(db, &world_tables[table], value(seed), pick(seed, 8), sql, sizeof sql)) {
+    if (w->shapes && !world_has_table(db, world_tables[table].name)) {
+        return;
+    }
+    /* What was written past the capture before its first message is what it begins with, which no copy holds. */
+    if (w->born && db == n->app && pick(seed, 4) == 0 && world_has_table(db, "born")) {
+        born_sql(seed, sql, sizeof sql);
+    } else if (!w->shapes || pick(seed, 3) != 0 ||
+               !world_younger_sql(db, &world_tables[table], value(seed), pick(seed, 8), sql, sizeof sql)) {
         kinds[table](seed, sql, sizeof sql);
     }
     int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);

@@ -34,7 +34,7 @@ enum mm_coll world_coll(void *arg, const char *table, const char *column, struct
 {
     (void)arg;
     (void)err;
-    for (int t = 0; t < WORLD_TABLES; t++) {
+    for (int t = 0; t < WORLD_ALL; t++) {
         for (int k = 0; k < world_tables[t].ncol && strcmp(world_tables[t].name, table) == 0; k++) {
             if (strcmp(world_tables[t].col[k], column) == 0) {
                 return world_tables[t].coll[k];

@@ -34,7 +34,7 @@ struct task {
 };
 
 struct total {
-    long done, folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back, altered;
+    long done, folded, reloads, busy, commits, brought, mended, newcomers, epochs, rejoined, came_back, altered, made;
 };
 
 static bool late(const struct task *t)
@@ -89,6 +89,7 @@ static bool work(const struct task *t, int worker, int workers, struct total *su
             sum->rejoined += o.rejoined;
             sum->came_back += o.came_back;
             sum->altered += o.altered;
+            sum->made += o.made;
         }
         schedule_close(&w);
     }
@@ -125,6 +126,7 @@ static bool share(const struct task *t, struct total *sum)
         sum->rejoined += sum[k].rejoined;
         sum->came_back += sum[k].came_back;
         sum->altered += sum[k].altered;
+        sum->made += sum[k].made;
     }
     return good;
 }
@@ -177,9 +179,10 @@ int main(int argc, char **argv)
     if (good) {
         printf("ok replay_random: %ld schedules from seed %llu on, %ld transactions, %ld messages folded, %ld reloads, "
                "%ld times busy, %ld copies taken, %ld rows that were not captured, %ld newcomers, %ld epochs, %ld "
-               "nodes that gave up or merged, %ld tables watched again, %ld columns that came later\n",
+               "nodes that gave up or merged, %ld tables watched again, %ld columns that came later, %ld tables that "
+               "did, or came anew\n",
                sum->done, (unsigned long long)t.first, sum->commits, sum->folded, sum->reloads, sum->busy, sum->brought,
-               sum->mended, sum->newcomers, sum->epochs, sum->rejoined, sum->came_back, sum->altered);
+               sum->mended, sum->newcomers, sum->epochs, sum->rejoined, sum->came_back, sum->altered, sum->made);
     }
     return good ? 0 : 1;
 }
