@@ -118,6 +118,56 @@ static void retried_commit(void)
     unlink(other);
 }
 
+static int veto(void *arg)
+{
+    int *times = arg;
+    return (*times)-- > 0;
+}
+
+/* A COMMIT that the application's own hook turns into a ROLLBACK, or that is given up: what was put into
+** the outbox for it goes, and what comes next stands where it stood, not behind it. */
+static void given_up(void)
+{
+    struct rig r;
+    char other[300];
+    sqlite3 *db2 = NULL;
+    sqlite3_stmt *reader = NULL;
+    rig_open(&r, one_table);
+    snprintf(other, sizeof other, "%s-other", r.path);
+    rig_begin_judging(&r);
+    rig_sql(r.db, "INSERT INTO t VALUES(1, 1)");
+    rig_sql(r.db, "INSERT INTO t VALUES(2, 2)");
+    for (int times = 1; times <= 2; times++) {
+        int left = times;
+        sqlite3_commit_hook(r.db, veto, &left);
+        int rc = SQLITE_OK;
+        for (int k = 0; k < times; k++) {
+            rc = rig_sql(r.db, "INSERT INTO t VALUES(%d, 'a long one, which nobody shall see')", 10 * times + k);
+        }
+        rig_check("the application's hook refuses a COMMIT", rc == SQLITE_CONSTRAINT_COMMITHOOK, "%d", rc);
+        rig_sql(r.db, "INSERT INTO t VALUES(%d, 3)", 100 + times);
+        rig_check_captured(&r, "writes after a COMMIT that was refused");
+    }
+    sqlite3_commit_hook(r.db, NULL, NULL);
+    sqlite3_open(other, &db2);
+    rig_sql(db2, "PRAGMA journal_mode = delete; CREATE TABLE y(a); INSERT INTO y VALUES(1)");
+    sqlite3_prepare_v2(db2, "SELECT * FROM y", -1, &reader, NULL);
+    sqlite3_step(reader);
+    rig_sql(r.db, "ATTACH '%s' AS o", other);
+    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(200, 'a long one, which nobody shall see'); INSERT INTO o.y VALUES(2)");
+    int busy = rig_sql(r.db, "COMMIT");
+    rig_sql(r.db, "ROLLBACK");
+    sqlite3_finalize(reader);
+    rig_check("a COMMIT is given up", busy == SQLITE_BUSY, "%d", busy);
+    rig_sql(r.db, "INSERT INTO t VALUES(300, 3)");
+    rig_sql(r.db, "INSERT INTO t VALUES(301, 3)");
+    rig_check_captured(&r, "writes after a COMMIT that was given up");
+    sqlite3_close(db2);
+    rig_sql(r.db, "DETACH o");
+    rig_close(&r);
+    unlink(other);
+}
+
 static void close_in_transaction(void)
 {
     struct rig r;
@@ -312,6 +362,7 @@ int main(void)
     failing_statements();
     foreign_keys();
     retried_commit();
+    given_up();
     close_in_transaction();
     returning();
     large();
