@@ -267,7 +267,11 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
         mm_log(MM_LOG_WARN, "table %s stays out: %s", d->name, d->why);
         return;
     }
-    if ((!d->captured && d->mode != MM_DIFF_CREATE) || watched_since(r, in, d->name, err)) {
+    bool compared = d->captured || d->mode == MM_DIFF_CREATE;
+    /* One that has begun to wait for a copy since then was gone, and is another now. */
+    bool gone = compared && d->mode != MM_DIFF_CREATE && !d->joins &&
+                mm_watch_needs_copy(state, mm_watch_joined_seq(r->db, d->name, err));
+    if (!compared || gone || watched_since(r, in, d->name, err)) {
         r->tables_changed = true;
         return;
     }

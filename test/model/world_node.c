@@ -270,6 +270,9 @@ void world_node_pump(struct world *w, struct world_node *n)
     if (!trusted(w, n) || n->bring.held) {
         return;
     }
+    if (w->shapes) {
+        world_watch_look(w, n);
+    }
     mm_repl_read_outbox(&n->r, &err);
     for (int k = 0; k < n->r.nshard && err.rc == SQLITE_OK; k++) {
         mm_publisher_check(&n->r, &n->r.shard[k]);

@@ -174,6 +174,32 @@ static void made_meanwhile(void)
     case_finish(&w, "and that one brings its rows");
 }
 
+/* A table that was compared is dropped, seen to be gone, and made anew before anything comes of that. */
+static void another_behind_a_comparison(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    case_act(&w, WORLD_BRING, 1);
+    case_act(&w, WORLD_BRING, 1);
+    w.shapes = w.again = w.jumped = true;
+    bool good = w.node[1].bring.stage == BRING_READY && case_run(&w, 1, "DROP TABLE reals");
+    world_watch_look(&w, &w.node[1]);
+    good = good && case_run(&w, 1, "CREATE TABLE reals(k REAL NOT NULL PRIMARY KEY, v)");
+    world_watch_look(&w, &w.node[1]);
+    case_act(&w, WORLD_BRING, 1);
+    case_check("a table that is another one than was compared waits on",
+               good && !w.failed && w.node[1].bring.stage == BRING_NOT &&
+                   mm_watch_get(w.node[1].app, "reals", NULL, &err) == MM_STALE,
+               mm_watch_state_name(mm_watch_get(w.node[1].app, "reals", NULL, &err)));
+    world_settle(&w);
+    case_check("and comes back with its rows", case_answer(&w, 1, "SELECT count(*) FROM reals") == 2, w.why);
+    case_finish(&w, "all end equal");
+}
+
 int main(void)
 {
     mm_log_silence();
@@ -187,5 +213,6 @@ int main(void)
     made_anew();
     beside_one_that_is_nowhere();
     made_meanwhile();
+    another_behind_a_comparison();
     return case_end();
 }

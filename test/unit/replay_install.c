@@ -74,6 +74,14 @@ static uint64_t shape_of(const struct world *w, const char *table)
     return shape;
 }
 
+static bool joins(const struct world *w, const char *table)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    sqlite3 *db = w->node[1].r.db;
+    return mm_watch_needs_copy(mm_watch_get(db, table, NULL, &err), mm_watch_joined_seq(db, table, &err));
+}
+
 static void all_but_bag(const struct world *w, struct mm_diff *diff)
 {
     for (int s = 0; s < w->shards; s++) {
@@ -82,6 +90,7 @@ static void all_but_bag(const struct world *w, struct mm_diff *diff)
             diff->table[diff->n++] = (struct mm_diff_table){ .name = (char *)w->def[s][k].name,
                                                              .mode = out ? MM_DIFF_ABSENT : MM_DIFF_ALL,
                                                              .shape = shape_of(w, w->def[s][k].name),
+                                                             .joins = joins(w, w->def[s][k].name),
                                                              .captured = true,
                                                              .why = "the copy lacks it" };
         }
@@ -215,6 +224,7 @@ static void take(struct world *w, struct mm_install in, const char *keyed, struc
         table[diff.n++] = (struct mm_diff_table){ .name = (char *)w->def[0][k].name,
                                                   .mode = keys ? MM_DIFF_KEYS : MM_DIFF_ALL,
                                                   .shape = shape_of(w, w->def[0][k].name),
+                                                  .joins = joins(w, w->def[0][k].name),
                                                   .captured = true,
                                                   .rows = 1 };
     }
