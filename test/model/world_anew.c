@@ -126,6 +126,10 @@ void world_drop(struct world *w, struct world_node *n, uint64_t seed)
         mm_watch_get(n->r.db, name, NULL, &err) == MM_UNWATCHED) {
         return;
     }
+    /* One that waited when it was compared, and is another by then, is not told from what it was. */
+    if (n->bring.stage != BRING_NOT && mm_watch_get(n->r.db, name, NULL, &err) != MM_WATCHED) {
+        return;
+    }
     w->shapes = w->again = w->jumped = n->bring.altered = true;
     mm_db_exec(n->app, &err, "DROP TABLE main.\"%w\"", name);
     if (err.rc != SQLITE_OK && !fault_came()) {
