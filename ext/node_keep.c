@@ -140,6 +140,7 @@ void mm_node_keep_step(struct mm_node *n)
     if (!healthy(n)) {
         n->next_keep_ms = 0;
     } else if (n->next_keep_ms == 0) {
+        look_at_schema(n); /* as it is now: a change in the first seconds is one, too */
         n->next_keep_ms = now + (n->r.founder && !n->snap_known ? 0 : FIRST_MS); /* newcomers wait for the first one */
     } else if (now >= n->next_keep_ms) {
         n->next_keep_ms = now + AGAIN_MS;

@@ -51,6 +51,30 @@ def altered_since(ws, nats):
         n.quit()
 
 
+def altered_at_once(ws, nats):
+    """In the first seconds of a node's life, before it has looked for a snapshot. README: who dropped a column first and
+    was then sent one has marmot_restore()."""
+    store = os.path.join(ws.dir, "once")
+    more = config(nats, cluster="once", snapshot={"store": "file", "file": {"path": store}})
+    schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v, gone);"
+    a, b = (Node(ws, "once-" + name, config=more, schema=schema) for name in "ab")
+    a.sql("INSERT INTO t VALUES (1, 'before', 1)")
+    for n in (a, b):
+        n.sync()
+    a.sql("ALTER TABLE t DROP COLUMN gone")
+    b.sql("INSERT INTO t VALUES (2, 'v', 'of a column that a has no more')")
+    b.sql("ALTER TABLE t DROP COLUMN gone")
+    b.sync()
+    b.sql("INSERT INTO t VALUES (3, 'since')")
+    b.sync()
+    wait_until(lambda: len(glob.glob(os.path.join(store, "*.json"))) > 1, 20, "the second snapshot is stored")
+    ok("a node that was altered at once stores the next snapshot by itself")
+    a.one("SELECT marmot_restore()")
+    check("the column's table goes on from there", len(wait_equal([a, b])["t"][1]) == 3, a.sql("SELECT * FROM t"))
+    for n in (a, b):
+        n.quit()
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -101,6 +125,7 @@ def main():
         wait_equal([a, adopt] + five, 30)
         ok("five empty files join at once while another writes")
         altered_since(ws, nats)
+        altered_at_once(ws, nats)
     finish()
 
 
