@@ -108,8 +108,10 @@ class Storm:
             events += [self.tail] * self.rng.choice([1, 2, 3])
         start = time.monotonic()
         due = sorted([(start + seconds * self.rng.uniform(0.2, 0.9), k, e) for k, e in enumerate(events)])
-        while time.monotonic() < start + seconds or due:
-            count("misfortunes: " + harm(self.rng, self.server, self.ones, MORE))
+        under_way = lambda: not all(self.plan["schema"].steady.values())  # noqa: E731
+        while time.monotonic() < start + seconds or due or (under_way() and time.monotonic() < start + 5 * seconds):
+            if not self.plan["schema"].closing or self.rng.random() < 0.2:
+                count("misfortunes: " + harm(self.rng, self.server, self.ones, MORE))
             self.look()
             self.plan["schema"].look(self.ones)
             if due and due[0][0] < time.monotonic():
@@ -179,7 +181,7 @@ class Storm:
             if o.node.status()["state"] == "join_conflict":
                 o.call("rejoin", "'%s'" % how)
             return o.live()
-        wait_until(through, SETTLE_SECONDS, "%s leaves join_conflict by %s: %s" % (o.name, how, o.refused))
+        wait_until(through, 3 * SETTLE_SECONDS, "%s leaves join_conflict by %s: %s" % (o.name, how, o.refused))
         return o
 
     def waits(self, ones):

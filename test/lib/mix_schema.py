@@ -92,7 +92,7 @@ class Schema:
             if act not in self.acts:
                 continue
             if self.steady[table]:
-                if self.goal[table] < len(STEPS[table]) - 1 and self.rng.random() < 0.3:
+                if self.goal[table] < len(STEPS[table]) - 1 and self.rng.random() < 0.5:
                     self.steady[table] = False
                     for o in ones:  # behind what each is at
                         with o.turn:
