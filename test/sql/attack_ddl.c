@@ -57,6 +57,34 @@ static void between_writes(bool other, bool transaction)
     rig_close(&r);
 }
 
+/* A definition that has as many columns as before, and others: what was known of the table is not. */
+static void as_many_columns(bool other)
+{
+    static const char *const changes[] = {
+        "ALTER TABLE t RENAME COLUMN b TO e",
+        "ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN d",
+        "DROP TABLE t; CREATE TABLE t(c, b, a INTEGER PRIMARY KEY)",
+    };
+    for (int k = 0; k < (int)(sizeof changes / sizeof changes[0]); k++) {
+        struct rig r;
+        char name[160];
+        char why[600] = "";
+        rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c)");
+        rig_begin_judging(&r);
+        sqlite3 *db2 = rig_connect(&r);
+        bool good = rig_sql(r.db, "INSERT INTO t VALUES(1, 2, 3)") == SQLITE_OK && rig_judge(&r, why, sizeof why);
+        good = good && rig_sql(other ? db2 : r.db, "%s", changes[k]) == SQLITE_OK;
+        good = good && rig_sql(r.before, "%s", changes[k]) == SQLITE_OK;
+        good = good && rig_sql(r.db, "INSERT INTO t VALUES(10, 20, 30)") == SQLITE_OK;
+        good = good && rig_sql(r.db, "UPDATE t SET c = 31; DELETE FROM t WHERE a = 1") == SQLITE_OK;
+        good = good && rig_judge(&r, why, sizeof why);
+        snprintf(name, sizeof name, "%s on %s connection", changes[k], other ? "another" : "this");
+        rig_check(name, good, "%s", why);
+        sqlite3_close(db2);
+        rig_close(&r);
+    }
+}
+
 /* Applied DDL travels by itself in a later step: here the copy gets it by hand. */
 static void inside(const char *name, const char *schema, const char *ddl_for_copy, const char *sql)
 {
@@ -201,6 +229,8 @@ int main(void)
     for (int k = 0; k < 4; k++) {
         between_writes(k & 1, k & 2);
     }
+    as_many_columns(false);
+    as_many_columns(true);
     in_transaction();
     blob_then_ddl();
     late_hook();
