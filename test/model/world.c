@@ -218,7 +218,7 @@ static void set_back(struct world *w, struct world_node *n, uint64_t seed)
 
 static void copy_node(struct world *w, struct world_node *n)
 {
-    if (w->nnode == WORLD_NODES || w->alone || !n->r.joined || w->epoch > 1) {
+    if (w->nnode == WORLD_NODES || w->alone || !n->r.joined || n->r.epoch < w->epoch) {
         return;
     }
     w->copied = true;
@@ -231,6 +231,7 @@ static void copy_node(struct world *w, struct world_node *n)
     memcpy(twin->astray, n->astray, sizeof twin->astray);
     twin->past = twin->past_again = n->past;
     twin->again = n->again;
+    twin->rejoin = n->rejoin;
     start_node(w, twin, n->id);
 }
 

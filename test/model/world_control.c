@@ -73,8 +73,9 @@ bool world_again(struct world *w, struct world_node *n, int table)
     struct mm_err err;
     mm_err_init(&err);
     int shard = mm_watch_shard(t->def->name, w->shards);
-    if (w->epoch > 1 || n->open || n->past || !n->r.joined || n->bring.held || n->r.reload_needed ||
-        !world_usable[table] || mm_watch_get(n->r.db, t->def->name, NULL, &err) == MM_UNWATCHED) {
+    if (n->r.epoch < w->epoch || n->open || n->past || !n->r.joined || n->bring.held || n->r.reload_needed ||
+        !world_usable[table] || !world_has_table(n->r.db, t->def->name) ||
+        mm_watch_get(n->r.db, t->def->name, NULL, &err) == MM_UNWATCHED) {
         return false;
     }
     /* What memory alone knows may be lost again: then something would be pending below the new rows. */

@@ -63,7 +63,7 @@ static void append_all(struct world *w, struct world_node *n, const struct mm_ma
 static void begun(struct world *w, struct world_node *n)
 {
     w->seeder = n;
-    w->alone = w->jumped = true;
+    w->alone = w->jumped = true; /* no file is copied until it counts */
     for (int k = 0; k < w->nnode; k++) {
         w->node[k].has_backup = false;
     }
@@ -83,6 +83,7 @@ static void settled(struct world *w, struct world_node *n, const struct mm_manif
     }
     world_keep(w, m);
     w->epoch = 2;
+    w->alone = net_strays(w->net);
     for (int k = 0; k < w->nnode; k++) {
         w->node[k].rejoin = asked[k == (int)(n - w->node) ? 0 : world_random(&seed) % 6];
     }

@@ -146,7 +146,8 @@ static int64_t lose_to(struct world *w, int shard, uint64_t *seed)
             return end;
         }
     }
-    if (w->seeder != NULL || m == NULL || m->shard[shard].seq >= end || !world_snapshot_usable(w, m)) {
+    bool between = w->seeder != NULL && (w->epoch == 1 || (m != NULL && m->epoch < w->epoch));
+    if (between || m == NULL || m->shard[shard].seq >= end || !world_snapshot_usable(w, m)) {
         return end;
     }
     int64_t lost = 1 + (int64_t)(world_random(seed) % (uint64_t)(end - m->shard[shard].seq));
