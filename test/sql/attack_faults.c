@@ -13,7 +13,8 @@
 
 static const char schema[] =
     "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 'one'), (2, 'two'), (3, 'three');"
-    "CREATE TABLE w(a PRIMARY KEY, b) WITHOUT ROWID; INSERT INTO w VALUES('a', 1), ('c', 2), ('z', 3)";
+    "CREATE TABLE w(a PRIMARY KEY, b) WITHOUT ROWID; INSERT INTO w VALUES('a', 1), ('c', 2), ('z', 3);"
+    "CREATE TABLE typed(a INTEGER PRIMARY KEY, b INT) STRICT; INSERT INTO typed VALUES(1, 1), (2, 2), (3, 3)";
 
 static const char *const writes[] = {
     "INSERT INTO t VALUES(100, 'x')",
@@ -22,6 +23,7 @@ static const char *const writes[] = {
     "BEGIN; INSERT INTO t VALUES(200, 'x'); SAVEPOINT s; UPDATE t SET b = 'q'; ROLLBACK TO s; DELETE FROM w; COMMIT",
     "INSERT INTO t SELECT a + 1000, b FROM t",
     "REPLACE INTO w VALUES('c', 9), ('d', 10)",
+    "BEGIN; DELETE FROM typed WHERE a > 1; REPLACE INTO typed VALUES(1, 5); COMMIT",
 };
 
 /* A loss stays visible: later old rows are not what the copy holds. So not
