@@ -276,12 +276,31 @@ static void shared_cache(void)
     sqlite3_enable_shared_cache(0);
 }
 
+/* Tables of the same name in TEMP and in an attached file are other tables. */
+static void same_name_elsewhere(void)
+{
+    struct rig r;
+    rig_open(&r, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    rig_begin_judging(&r);
+    rig_sql(r.db, "ATTACH ':memory:' AS x; CREATE TABLE x.t(a INTEGER PRIMARY KEY, b)");
+    rig_sql(r.db, "INSERT INTO main.t VALUES(1, 'captured')");
+    rig_sql(r.db, "INSERT INTO x.t VALUES(2, 'not')");
+    rig_sql(r.db, "BEGIN; INSERT INTO main.t VALUES(3, 'captured'); INSERT INTO x.t VALUES(4, 'not'); DELETE FROM x.t;"
+                  "UPDATE main.t SET b = 'changed'; COMMIT");
+    rig_check_captured(&r, "beside a table of the same name in an attached file");
+    rig_sql(r.db, "CREATE TEMP TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(5, 'not');"
+                  "INSERT INTO main.t VALUES(6, 'captured'); DROP TABLE temp.t");
+    rig_check_captured(&r, "and beside a TEMP one");
+    rig_close(&r);
+}
+
 int main(void)
 {
     test_sqlite_start();
     all_kinds(false);
     all_kinds(true);
     other_schemas();
+    same_name_elsewhere();
     what_the_application_sees();
     finalized_by_the_host();
     replaced_main();
