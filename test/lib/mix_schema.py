@@ -61,6 +61,7 @@ def as_now(table, row, columns):
 class Schema:
     def __init__(self, rng, acts):
         self.rng, self.acts, self.closing = rng, acts, False
+        self.rounds = []
         self.goal = {t: 0 for t in STEPS}
         self.steady = {"heap": True, "turned": True}
         if "grow" in acts:
@@ -98,17 +99,25 @@ class Schema:
                         with o.turn:
                             pass
                     self.closing = act == "turn"
+                    self.rounds = [set(), set()]
                     self.goal[table] += act == "heap"
             elif act == "turn" and self.closing:
-                if all([self.sync(o) for _ in range(2) for o in ones]):
+                if self.in_sync(ones):
                     self.closing = False
                     self.goal[table] += 1
             elif self.everywhere(table, ones):
                 self.steady[table] = True
 
-    def sync(self, o):
-        with o.turn:
-            return o.synced(3000)
+    def in_sync(self, ones):
+        """Nobody writes the table: first all have sent what they have, then each has all."""
+        for done in self.rounds:
+            for o in ones:
+                with o.turn:
+                    if o not in done and o.synced(3000):
+                        done.add(o)
+            if len(done) < len(ones):
+                return False
+        return True
 
     def finish(self, ones):
         """When all stand still and nothing waits: the rest of it, and what is to be written is open."""
@@ -284,6 +293,7 @@ class Tables:
             o.kill("marmot_unwatch")
             o.start()
         if join == "strict":
+            self.ddl(o, "SELECT marmot_unwatch('aside')")  # who was killed has called marmot_watch_all() since
             self.ddl(o, "DELETE FROM aside")
         self.ddl(o, "SELECT marmot_watch('aside')")
 
