@@ -250,6 +250,9 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
     if (!wanted || err->rc != SQLITE_OK || (in->take != NULL && !in->take[number])) {
         return;
     }
+    if (d->mode == MM_DIFF_ABSENT && state == MM_WATCH_NONE) {
+        return; /* whoever makes it here begins to watch it: nothing may be known of it till then */
+    }
     if (d->mode == MM_DIFF_ABSENT && state == MM_JOINING) { /* what is captured of it waits as well */
         int64_t seq = mm_watch_joined_seq(r->db, d->name, err);
         mm_watch_set(r->db, d->name, MM_JOINING, d->why, err);

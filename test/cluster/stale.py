@@ -68,6 +68,22 @@ def made_anew(a, b):
           b.sql("SELECT * FROM other ORDER BY id") == [(1, "goes on"), (2, "at once")], b.sql("SELECT * FROM other"))
 
 
+def made_behind_a_copy(a, b):
+    """It came behind the newest snapshot, and that is brought in before it is made here, too."""
+    a.one("SELECT marmot_snapshot()")
+    table = "CREATE TABLE IF NOT EXISTS newest(id INTEGER PRIMARY KEY, v)"
+    a.sql(table)
+    a.sql("INSERT INTO newest VALUES (1, 'of a')")
+    a.sync(20000)
+    b.one("SELECT marmot_restore()")
+    b.sql(table)
+    b.sql("INSERT INTO newest VALUES (2, 'of b')")
+    for n in (b, a, b):
+        n.sync(20000)
+    rows = [n.sql("SELECT * FROM newest ORDER BY id") for n in (a, b)]
+    check("a table that is made behind a copy without it has all rows", rows == [[(1, "of a"), (2, "of b")]] * 2, rows)
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -125,6 +141,7 @@ def main():
         check("and keeps what was its own", a.one("SELECT v FROM own WHERE id = 100") == "own", a.sql("SELECT * FROM own"))
         made_anew(a, b)
         everywhere(nodes)
+        made_behind_a_copy(a, b)
         for n in nodes:
             n.quit()
         only_in_the_application(ws, nats)
