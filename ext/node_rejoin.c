@@ -134,6 +134,11 @@ void mm_node_rejoin_ready(struct mm_node *n)
     mm_err_init(&err);
     mm_gate_enter();
     mm_repl_enter_epoch(&n->r, mm_task_manifest(n->task)->shard, &err);
+    if (err.rc == SQLITE_OK) { /* the epoch has what was not captured before; else it is counted on */
+        struct mm_err none;
+        mm_err_init(&none);
+        mm_node_stray_mended(n, &none);
+    }
     mm_gate_leave();
     if ((err.rc & 0xff) == SQLITE_BUSY) {
         return; /* next turn */

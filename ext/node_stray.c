@@ -104,7 +104,8 @@ void mm_node_stray_look(struct mm_node *n, struct mm_err *err)
 
 int mm_node_stray_begin(struct mm_node *n, enum mm_task_kind kind, struct mm_err *err)
 {
-    bool gives = kind == MM_TASK_SNAPSHOT || kind == MM_TASK_KEEP || kind == MM_TASK_SEED;
+    /* A new epoch begins with all that is here; and marmot_reconcile() needs the log that is gone. */
+    bool gives = kind == MM_TASK_SNAPSHOT || kind == MM_TASK_KEEP || (kind == MM_TASK_SEED && !n->config->publish);
     struct mm_err none;
     mm_err_init(&none);
     mm_gate_enter();

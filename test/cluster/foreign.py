@@ -211,12 +211,16 @@ def seeds(ws):
     nats.wipe()
     nats.start()
     a.wait_state("diverged", 30)
-    check("a node in mode hook seeds", '"epoch":2' in a.one("SELECT marmot_rejoin('seed')"), "")
+    plain(a.db, "INSERT INTO w VALUES ('past', 1)")
+    is_counted("a commit past the hook while the log is gone", a, 1)
+    check("a node in mode hook seeds, with that", '"epoch":2' in a.one("SELECT marmot_rejoin('seed')"), "")
     for n in (a, b):
         n.wait_state("live", 30)
         n.sync()
         looked(n)
-        check("%s: and nothing counts as foreign" % n.name, counted(n) == 0, counted(n))
+        check("%s: the new epoch has it" % n.name, n.one("SELECT count(*) FROM w WHERE k = 'past'") == 1, n.sql("SELECT * FROM w"))
+        check("%s: and nothing counts as foreign" % n.name, counted(n) == (n is a) and
+              not any("not captured" in w for w in n.status()["warnings"]), (counted(n), n.status()["warnings"]))
         n.quit()
 
 
