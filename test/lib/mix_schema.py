@@ -201,6 +201,8 @@ class Tables:
                 o.node.sql(text, *args)
                 return True
             except SqlError as e:
+                if "already exists" in str(e) and text.startswith("CREATE"):
+                    return True  # a copy that was brought in had it
                 if "locked" not in str(e):
                     raise
                 return False
