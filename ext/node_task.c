@@ -322,6 +322,27 @@ static void ready(struct mm_node *n)
     }
 }
 
+static void task_failed(struct mm_node *n, enum mm_task_kind kind, const struct mm_err *err)
+{
+    answer(n, false, kind, err);
+    if (kind == MM_TASK_BRING) {
+        failed(n, err);
+        mm_node_rejoin_failed(n, err);
+    } else if (kind == MM_TASK_SEED) {
+        mm_node_rejoin_failed(n, err);
+    } else if (kind == MM_TASK_TABLES) {
+        mm_node_tables_failed(n, err);
+    } else if (kind == MM_TASK_KEEP) {
+        mm_node_kept(n, err);
+    } else {
+        mm_log(MM_LOG_WARN, "node %lld: %s failed: %s", (long long)n->config->node_id,
+               kind == MM_TASK_RECONCILE ? "marmot_reconcile" : "the snapshot", err->msg);
+    }
+    if (n->task != NULL) {
+        mm_node_task_close(n);
+    }
+}
+
 /* The node stands still, and its database says where. */
 static void stand(struct mm_node *n)
 {
@@ -336,9 +357,13 @@ static void stand(struct mm_node *n)
         struct mm_err err;
         mm_err_init(&err);
         mm_gate_enter();
-        bool busy = mm_join_compare(&n->r, &err) != SQLITE_OK;
+        mm_join_compare(&n->r, &err);
         mm_gate_leave();
-        if (busy) {
+        if ((err.rc & 0xff) == SQLITE_BUSY) {
+            return;
+        }
+        if (err.rc != SQLITE_OK) { /* a full disk for one: it would stand still for ever, unsaid */
+            task_failed(n, kind, &err);
             return;
         }
     }
@@ -428,23 +453,7 @@ void mm_node_task_step(struct mm_node *n)
         mm_node_task_close(n);
         break;
     case MM_TASK_FAILED:
-        answer(n, false, kind, &err);
-        if (kind == MM_TASK_BRING) {
-            failed(n, &err);
-            mm_node_rejoin_failed(n, &err);
-        } else if (kind == MM_TASK_SEED) {
-            mm_node_rejoin_failed(n, &err);
-        } else if (kind == MM_TASK_TABLES) {
-            mm_node_tables_failed(n, &err);
-        } else if (kind == MM_TASK_KEEP) {
-            mm_node_kept(n, &err);
-        } else {
-            mm_log(MM_LOG_WARN, "node %lld: %s failed: %s", (long long)n->config->node_id,
-                   kind == MM_TASK_RECONCILE ? "marmot_reconcile" : "the snapshot", err.msg);
-        }
-        if (n->task != NULL) {
-            mm_node_task_close(n);
-        }
+        task_failed(n, kind, &err);
         break;
     }
 }

@@ -2,8 +2,9 @@
 **
 ** hook.c attaches and detaches, hook_kept.c keeps statements on the
 ** application's connection, hook_cache.c knows the tables, hook_row.c turns
-** one row change into bytes, hook_txn.c follows transactions and savepoints,
-** hook_doubt.c asks whether it came about, hook_known.c tells what need not be read again, hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
+** one row change into bytes, hook_doubt.c asks whether it came about,
+** hook_txn.c follows transactions and savepoints, hook_known.c tells what need
+** not be read again, hook_flush.c writes the outbox, hook_regroup.c orders a buffer by table,
 ** hook_temp.c joins where an authorizer denies the usual way, hook_settle.c mends what a schema change in
 ** the same transaction made stale. Nobody outside capture/ includes this. */
 #ifndef MM_CAPTURE_HOOK_INT_H
