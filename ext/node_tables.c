@@ -212,8 +212,14 @@ bool mm_node_tables_ready(struct mm_node *n)
     if (busy) {
         return false; /* next turn */
     }
+    if (err.rc != SQLITE_OK) { /* a row that this table cannot hold, a full disk: what is written to it may not wait
+                                  for ever, unsaid */
+        n->tables_tried = false;
+        mm_node_tables_failed(n, &err);
+        return true;
+    }
     (void)snprintf(n->tables_newest, sizeof n->tables_newest, "%s", mm_task_newest(n->task));
-    n->tables_tried = err.rc == SQLITE_OK && !once_more(n, diff);
+    n->tables_tried = !once_more(n, diff);
     try_later(n);
     return true;
 }

@@ -129,6 +129,30 @@ def other_rows(a, b, c):
     check("it replicates", c.one("SELECT v FROM differs WHERE id = 1") == "by b", c.sql("SELECT * FROM differs"))
 
 
+def unfit(a, c):
+    """The cluster's rows do not fit a table that is stricter here: it says so, and does not hold up the others."""
+    a.sql("CREATE TABLE unfit(id INTEGER PRIMARY KEY, v)")
+    c.sql("CREATE TABLE unfit(id INTEGER PRIMARY KEY, v NOT NULL)")
+    a.sql("INSERT INTO unfit VALUES (1, NULL)")
+    for n in (a, c):
+        watch(n, "unfit")
+    c.sql("INSERT INTO unfit VALUES (2, 'of c')")
+    c.sql("INSERT INTO t VALUES (-5, 'behind it')")
+    wait_until(lambda: "NOT NULL constraint failed" in str(table(c, "unfit")[1]), 20, "it says why: %s" % (table(c, "unfit"),))
+    check("rows that do not fit: it waits", table(c, "unfit")[0] == "joining", table(c, "unfit"))
+
+
+def fits_again(a, c):
+    wait_table(c, "unfit", "stale", 40)
+    check("rows that do not fit: the others go on", c.sync(20000) == 1 and a.sync(20000) == 1 and
+          a.one("SELECT v FROM t WHERE id = -5") == "behind it", (c.status(), a.status()))
+    c.sql("DROP TABLE unfit")
+    c.sql("CREATE TABLE unfit(id INTEGER PRIMARY KEY, v)")
+    wait_table(c, "unfit", "watched", 40)
+    said = equal_tables(a, c, "unfit")
+    check("made as the cluster's it joins", said == "" and c.one("SELECT count(*) FROM unfit WHERE id = 1") == 1, said)
+
+
 def unwatched(a, b):
     b.sql("INSERT INTO aside VALUES (1, 'of b alone')")
     watch(a, "aside")
@@ -202,7 +226,9 @@ def main():
         first_left(a, nats)
         empty_ones(a, b)
         other_rows(a, b, c)
+        unfit(a, c)
         unwatched(a, b)
+        fits_again(a, c)
         c.quit()
         skipped(a, b, nats)
         check("the files are sound", [integrity(n.db) for n in (a, b)] == ["ok", "ok"], "they are not")
