@@ -42,9 +42,13 @@ const char *mm_view_misfit(struct mm_view *v)
     }
     int keys = 0;
     for (uint32_t k = 0; k < v->tab->ncol; k++) {
-        v->local[k] = mm_target_column(v->t, v->tab->col[k]);
-        if (v->local[k] < 0) {
+        v->local[k] = mm_target_place(v->t, v->tab->col[k]);
+        if (v->local[k] == MM_PLACE_MISSING) {
             return no_column;
+        }
+        if (v->local[k] == MM_PLACE_NOWHERE) {
+            keys += v->tab->pk[k] != 0;
+            continue;
         }
         if ((v->tab->pk[k] != 0) != (v->t->def->col[v->local[k]].pk != 0)) {
             return other_key;
@@ -99,7 +103,9 @@ struct mm_value *mm_view_local(const struct mm_view *v, const struct mm_value *r
     }
     memset(out, 0, (size_t)v->t->def->ncol * sizeof *out);
     for (uint32_t k = 0; k < v->tab->ncol; k++) {
-        out[v->local[k]] = row[k];
+        if (v->local[k] >= 0) {
+            out[v->local[k]] = row[k];
+        }
     }
     return out;
 }

@@ -11,7 +11,7 @@
 struct mm_view {
     struct mm_target *t;
     const struct mm_tab *tab;
-    int *local; /* message column -> local column */
+    int *local; /* message column -> local column; MM_PLACE_NOWHERE: it has none here */
     bool *sent; /* the local columns that the message has */
     struct mm_fold_columns columns;
     struct mm_value *old, *new, *current, *image;

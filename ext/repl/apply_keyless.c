@@ -90,10 +90,9 @@ struct mm_value *mm_view_whole(struct mm_view *v, sqlite3 *db, const struct mm_v
                                struct mm_err *err)
 {
     struct mm_value *whole = mm_view_local(v, row, out);
-    bool younger = whole != NULL && (int)v->tab->ncol < v->t->def->ncol;
-    const struct mm_value *fill = younger ? mm_target_fill(v->t, db, err) : NULL;
-    for (int k = 0; fill != NULL && k < v->t->def->ncol; k++) {
-        whole[k] = v->sent[k] ? whole[k] : fill[k];
+    for (int k = 0; whole != NULL && k < v->t->def->ncol; k++) {
+        const struct mm_value *fill = v->sent[k] ? NULL : mm_target_fill(v->t, db, err);
+        whole[k] = fill != NULL ? fill[k] : whole[k];
     }
     return whole;
 }

@@ -17,6 +17,7 @@ struct mm_targets {
     int64_t cookie;
     int foreign; /* -1 = not asked yet */
     bool moved;
+    struct mm_was was;
     struct mm_target *bucket[BUCKETS];
 };
 
@@ -33,6 +34,11 @@ struct mm_targets *mm_targets_open(sqlite3 *db, int shards, struct mm_err *err)
     s->foreign = -1;
     mm_target_held_function(db, err);
     return s;
+}
+
+struct mm_was *mm_targets_was(struct mm_targets *s)
+{
+    return &s->was;
 }
 
 void mm_targets_moved(struct mm_targets *s)
@@ -88,6 +94,7 @@ void mm_targets_close(struct mm_targets *s)
 {
     if (s != NULL) {
         mm_targets_forget(s);
+        mm_was_free(&s->was);
         free(s);
     }
 }
@@ -164,6 +171,7 @@ struct mm_target *mm_targets_get(struct mm_targets *s, const char *table, struct
         mm_err_nomem(err);
         return NULL;
     }
+    t->was = &s->was;
     t->state = mm_watch_get(s->db, table, &t->first_name, err);
     t->shard = mm_watch_shard(t->first_name != NULL ? t->first_name : table, s->shards);
     if (!mm_table_internal(table)) {

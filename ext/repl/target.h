@@ -27,6 +27,7 @@ struct mm_target {
     struct mm_foreign *foreign; /* repl/foreign.h; NULL: not looked for yet */
     struct mm_value *fill;      /* mm_target_fill; NULL: not asked yet */
     struct mm_arena room;       /* of that */
+    const struct mm_was *was;   /* the set's */
     struct mm_target *next;
 };
 
@@ -60,6 +61,16 @@ bool mm_targets_foreign(struct mm_targets *s, struct mm_err *err);
 
 /* Index of a column by name (as SQLite compares names), -1 when missing. */
 int mm_target_column(const struct mm_target *t, const char *column);
+
+/* A table of a copy that was made like the node's: messages from before still say columns as they were.
+** `to` NULL: what they say of `from` is passed over. pass_over: so is every column that is missing, but in
+** tables without a key, whose rows are found by all their columns. */
+void mm_targets_pass_over(struct mm_targets *s);
+int mm_targets_column_was(struct mm_targets *s, const char *table, const char *from, const char *to,
+                          struct mm_err *err);
+/* Where a message's column goes: its index, or one of these. */
+enum { MM_PLACE_MISSING = -1, MM_PLACE_NOWHERE = -2 };
+int mm_target_place(const struct mm_target *t, const char *column);
 
 /* The current row of the key in `row` (def->ncol values, local order): 1 with
 ** out[] borrowed from the statement until mm_target_done, or 0. */

@@ -25,6 +25,14 @@ bool mm_target_full(const struct mm_target *t, const struct mm_value *image); /*
 int mm_target_run_new(struct mm_target *t, sqlite3 *db, sqlite3_stmt **kept, const char *behind,
                       const struct mm_value *image, struct mm_err *err);
 
+/* What the columns of a set's tables were called; target_was.c. */
+struct mm_was {
+    struct mm_was_column *first;
+    bool pass_over;
+};
+struct mm_was *mm_targets_was(struct mm_targets *s);
+void mm_was_free(struct mm_was *w);
+
 /* For mm_target_holder: a function of the connection, and what a target keeps of it. */
 int mm_target_held_function(sqlite3 *db, struct mm_err *err);
 void mm_target_held_free(struct mm_target *t);

@@ -5,65 +5,19 @@
 #include "base/db.h"
 #include "base/gate.h"
 #include "repl/join.h"
+#include "snapshot/reshape.h"
 #include "snapshot/take.h"
 
-/* A table of the node, without its rows; its UNIQUE indexes with it. */
+/* A table of the node, without its rows: its watch message is still to come. */
 static void make_table(struct mm_scratch *s, sqlite3 *node, const struct mm_watch_entry *e, struct mm_err *err)
 {
-    char *sql = mm_db_text(node, err,
-                           "SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = %Q COLLATE"
-                           " NOCASE",
-                           e->name);
-    mm_db_exec(s->r.db, err, "%s", sql != NULL ? sql : "");
-    sqlite3_free(sql);
-    sqlite3_stmt *st = mm_db_prepare(node, err, 0,
-                                     "SELECT sql FROM main.sqlite_schema WHERE type = 'index' AND tbl_name = %Q COLLATE"
-                                     " NOCASE AND sql LIKE 'CREATE UNIQUE INDEX%%'",
-                                     e->name);
-    while (mm_db_step(st, err)) {
-        mm_db_exec(s->r.db, err, "%s", (const char *)sqlite3_column_text(st, 0));
-    }
-    mm_db_finalize(st);
+    mm_reshape_make(s, node, e->name, err);
     mm_watch_set(s->r.db, e->first_name, MM_JOINING, NULL, err);
 }
 
-static bool has_column(const struct mm_table *t, const char *name)
-{
-    int k = 0;
-    while (k < t->ncol && sqlite3_stricmp(t->col[k].name, name) != 0) {
-        k++;
-    }
-    return k < t->ncol;
-}
-
-/* Columns that the node has added since: as its own rows, those of the copy hold their
-** default, and what the log says of them can be folded. One that cannot be added
-** is missing there as before. */
-static void add_columns(struct mm_scratch *s, sqlite3 *node, const struct mm_table *copy, struct mm_err *err)
-{
-    struct mm_table *ours = mm_table_load(node, copy->name, err);
-    for (int k = 0; ours != NULL && k < ours->ncol && err->rc == SQLITE_OK; k++) {
-        const struct mm_column *c = &ours->col[k];
-        if (has_column(copy, c->name)) {
-            continue;
-        }
-        struct mm_err refused;
-        mm_err_init(&refused);
-        char *value = mm_db_text(node, err, "SELECT dflt_value FROM pragma_table_xinfo(%Q, 'main') WHERE name = %Q",
-                                 ours->name, c->name);
-        mm_db_exec(s->r.db, &refused, "ALTER TABLE main.\"%w\" ADD COLUMN \"%w\" %s COLLATE %s%s%s%s", copy->name,
-                   c->name, c->decl, mm_coll_name((enum mm_coll)c->coll), c->not_null ? " NOT NULL" : "",
-                   value != NULL ? " DEFAULT " : "", value != NULL ? value : "");
-        sqlite3_free(value);
-        if (refused.rc != SQLITE_OK && (refused.rc & 0xff) != SQLITE_ERROR) {
-            *err = refused;
-        }
-    }
-    mm_table_free(ours);
-}
-
 /* Of the tables that the node watches: those that the copy lacks, or columns of the others. */
-static int each_watched(struct mm_scratch *s, const char *node_path, const char *vfs, bool columns, struct mm_err *err)
+static int each_watched(struct mm_scratch *s, const char *node_path, const char *vfs, bool columns, bool alike,
+                        struct mm_err *err)
 {
     int n = 0;
     mm_gate_enter();
@@ -74,7 +28,7 @@ static int each_watched(struct mm_scratch *s, const char *node_path, const char 
         for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
             struct mm_table *def = mm_table_load(s->r.db, list[k].name, err);
             if (columns && def != NULL && mm_watch_captures(list[k].state)) {
-                add_columns(s, node, def, err);
+                mm_reshape(s, node, def, alike, err);
             } else if (!columns && def == NULL && mm_watch_captures(list[k].state)) {
                 make_table(s, node, &list[k], err);
             }
@@ -94,12 +48,12 @@ static int each_watched(struct mm_scratch *s, const char *node_path, const char 
 
 int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err)
 {
-    return each_watched(s, node_path, vfs, false, err);
+    return each_watched(s, node_path, vfs, false, false, err);
 }
 
-int mm_begin_columns(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err)
+int mm_begin_columns(struct mm_scratch *s, const char *node_path, const char *vfs, bool alike, struct mm_err *err)
 {
-    return each_watched(s, node_path, vfs, true, err);
+    return each_watched(s, node_path, vfs, true, alike, err);
 }
 
 static int stream_stamps(struct mm_scratch *s, struct mm_err *err)

@@ -19,7 +19,8 @@ int mm_begin_empty(struct mm_scratch *s, const struct mm_scratch_options *o, con
 int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err);
 
 /* Columns that the node has and the snapshot's tables lack are added there, before
-** anything of the log is folded. */
-int mm_begin_columns(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err);
+** anything of the log is folded. `alike` (to find what was not captured): tables that were altered in
+** other ways as well are made as the node has them. */
+int mm_begin_columns(struct mm_scratch *s, const char *node_path, const char *vfs, bool alike, struct mm_err *err);
 
 #endif

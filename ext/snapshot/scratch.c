@@ -81,6 +81,9 @@ int mm_scratch_open(struct mm_scratch *s, const struct mm_scratch_options *o, co
         make_unique_indexes(s, err);
         s->applier = mm_applier_open(&s->r, err);
         mm_repl_open(&s->r, &ro, err);
+        if (o->alike && err->rc == SQLITE_OK) {
+            mm_targets_pass_over(s->r.targets);
+        }
     }
     if (err->rc == SQLITE_OK && m != NULL) {
         check_state(s, m, err);

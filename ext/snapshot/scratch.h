@@ -25,6 +25,7 @@ struct mm_scratch_options {
     const struct mm_bus_options *bus;
     struct mm_work *work;
     bool exact; /* nothing beyond a replay's target is folded */
+    bool alike; /* its tables have the node's columns: what messages say of others is passed over */
 };
 
 /* Checks the file (SQLITE_CORRUPT) and that it is of this cluster, epoch and

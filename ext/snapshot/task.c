@@ -132,7 +132,9 @@ static void snapshot(struct mm_task *t, struct mm_err *err)
 
 static struct mm_scratch_options scratch_options(struct mm_task *t)
 {
-    return (struct mm_scratch_options){ t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work, t->o.kind != MM_TASK_BRING };
+    return (struct mm_scratch_options){
+        t->copy, t->o.vfs, t->o.repl, t->o.bus, &t->work, t->o.kind != MM_TASK_BRING, t->o.kind == MM_TASK_RECONCILE
+    };
 }
 
 /* One snapshot, unpacked, checked, at its place in the log. */
@@ -154,7 +156,8 @@ static bool try_snapshot(struct mm_task *t, struct mm_repository *r, const struc
     }
     if (err->rc == SQLITE_OK && mm_recode(t->copy, t->o.path, t->o.vfs, &t->work, err) == SQLITE_OK &&
         mm_scratch_open(s, &so, m, err) == SQLITE_OK &&
-        mm_begin_columns(s, t->o.path, t->o.vfs, err) == SQLITE_OK && /* before anything is folded: more may come */
+        mm_begin_columns(s, t->o.path, t->o.vfs, so.alike, err) ==
+            SQLITE_OK && /* before anything is folded: more may come */
         mm_scratch_replay(s, at, err) == SQLITE_OK) {
         t->manifest = *m;
         return true;

@@ -186,7 +186,7 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
         return;
     }
     copy_path(n, path);
-    struct mm_scratch_options o = { path, NULL, world_options(w, n), &bus, &b->work, exact };
+    struct mm_scratch_options o = { path, NULL, world_options(w, n), &bus, &b->work, exact, b->mend };
     b->stage = BRING_OPEN;
     b->epoch = from_nothing ? 1 : m->epoch;
     b->dropped = dropped(w);
@@ -204,7 +204,7 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
             at[k] = m->shard[k].seq;
         }
         if (mm_scratch_open(&b->scratch, &o, m, &err) == SQLITE_OK &&
-            mm_begin_columns(&b->scratch, n->path, NULL, &err) == SQLITE_OK &&
+            mm_begin_columns(&b->scratch, n->path, NULL, o.alike, &err) == SQLITE_OK &&
             mm_scratch_replay(&b->scratch, at, &err) == SQLITE_OK) {
             mm_begin_tables(&b->scratch, n->path, NULL, &err);
         }
