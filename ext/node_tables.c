@@ -71,20 +71,6 @@ static void keep_out(struct mm_node *n, const char *table, const char *why, int6
     mm_log(MM_LOG_WARN, "table %s stays out: %s", table, why);
 }
 
-/* Its changes stay here until there is a copy: the outbox goes on without them. Where the
-** base is empty they are all that it holds, and are merged into the copy. */
-static void let_pass(struct mm_node *n, const char *table, const char *why, struct mm_err *err)
-{
-    struct mm_msg_table base;
-    struct mm_target *t = mm_targets_get(n->r.targets, table, err);
-    if (t != NULL && t->def != NULL && mm_watch_joined_seq(n->r.db, table, err) == MM_SEQ_COPY &&
-        mm_join_base(&n->r, t, &base, err) == SQLITE_OK && base.rows == 0) {
-        mm_watch_set_joined_seq(n->r.db, table, MM_SEQ_EMPTY, err);
-    }
-    mm_watch_set(n->r.db, table, MM_STALE, why, err);
-    mm_log(MM_LOG_WARN, "table %s waits on: %s; until then what is written to it stays here", table, why);
-}
-
 /* It is not known yet whether it may join: what is written to it waits, but not for ever. */
 static void keep_waiting(struct mm_node *n, const char *table, const char *why, struct mm_err *err)
 {
@@ -93,7 +79,8 @@ static void keep_waiting(struct mm_node *n, const char *table, const char *why, 
         return;
     }
     if (tired) {
-        let_pass(n, table, why, err);
+        mm_join_let_pass(&n->r, table, why, err);
+        mm_log(MM_LOG_WARN, "table %s waits on: %s; until then what is written to it stays here", table, why);
     } else {
         mm_watch_set(n->r.db, table, MM_JOINING, why, err);
     }

@@ -67,6 +67,10 @@ int mm_join_again(struct mm_repl *r, struct mm_err *err);
 /* The node stands still, to be compared with a copy: tables that never joined are joining, so that nothing
 ** of them is sent until it is over (mm_watch_compare). Begins a transaction of its own. */
 int mm_join_compare(struct mm_repl *r, struct mm_err *err);
+/* No copy came for a joining table, whose changes hold up the outbox: they stay here until there is one, and the
+** outbox goes on without them. Where the base is empty they are all that it holds, and are merged into the copy.
+** Inside the caller's write transaction; forget the targets then. */
+int mm_join_let_pass(struct mm_repl *r, const char *table, const char *why, struct mm_err *err);
 /* An own transaction stays in the tables and is folded: a stale table that it
 ** names is no longer what the log made of it, and cannot go on from there. */
 int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_err *err);

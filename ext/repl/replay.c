@@ -183,6 +183,17 @@ int mm_join_compare(struct mm_repl *r, struct mm_err *err)
     return err->rc;
 }
 
+int mm_join_let_pass(struct mm_repl *r, const char *table, const char *why, struct mm_err *err)
+{
+    struct mm_msg_table base;
+    struct mm_target *t = mm_targets_get(r->targets, table, err);
+    if (t != NULL && t->def != NULL && mm_watch_joined_seq(r->db, table, err) == MM_SEQ_COPY &&
+        mm_join_base(r, t, &base, err) == SQLITE_OK && base.rows == 0) {
+        mm_watch_set_joined_seq(r->db, table, MM_SEQ_EMPTY, err);
+    }
+    return mm_watch_set(r->db, table, MM_STALE, why, err);
+}
+
 int mm_join_left_behind(struct mm_repl *r, const struct mm_txn *txn, struct mm_err *err)
 {
     for (size_t k = 0; k < txn->ntab && err->rc == SQLITE_OK; k++) {

@@ -42,12 +42,11 @@ static bool reads(const struct world_node *n, const char *table)
     return any;
 }
 
-/* No copy came for ten seconds: as let_pass of ext/node_tables.c, in a transaction of its own. `late`: the log
-** did not do for it, which only its reading would have told. */
+/* No copy came for ten seconds, as ext/node_tables.c counts them. `late`: the log did not do for it, which only its
+** reading would have told. */
 static bool patience_ends(struct world *w, struct world_node *n, int table, bool late)
 {
     const char *name = world_tables[table].name;
-    struct mm_msg_table base;
     struct mm_err err;
     mm_err_init(&err);
     if (state_of(n, table) != MM_JOINING || n->bring.stage != BRING_NOT || n->r.reload_needed || reads(n, name) ||
@@ -58,12 +57,7 @@ static bool patience_ends(struct world *w, struct world_node *n, int table, bool
     if (late) {
         mm_watch_set_joined_seq(n->r.db, name, MM_SEQ_COPY, &err);
     }
-    struct mm_target *t = mm_targets_get(n->r.targets, name, &err);
-    if (t != NULL && t->def != NULL && mm_watch_joined_seq(n->r.db, name, &err) == MM_SEQ_COPY &&
-        mm_join_base(&n->r, t, &base, &err) == SQLITE_OK && base.rows == 0) {
-        mm_watch_set_joined_seq(n->r.db, name, MM_SEQ_EMPTY, &err);
-    }
-    mm_watch_set(n->r.db, name, MM_STALE, "it waits on", &err);
+    mm_join_let_pass(&n->r, name, "it waits on", &err);
     mm_stray_end(n->r.db, &err);
     mm_targets_forget(n->r.targets);
     if (err.rc != SQLITE_OK && (err.rc & 0xff) != SQLITE_BUSY && !fault_came()) {
