@@ -1,10 +1,13 @@
 """The replicating process can write nothing to its disk any more: what it folds is
 rolled back at COMMIT. It tells of its file alone meanwhile (positions, what waits in
-the outbox, no sync that succeeds), and goes on from there once it can write.
+the outbox, no sync that succeeds), and goes on from there once it can write. And where
+it cannot write down what it compares with a copy, whoever waits for that is told.
 marmot-test: parallel
 """
 import os
 import resource
+import select
+import sqlite3
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -58,11 +61,53 @@ def looks(b, position):
     check("no sync succeeds", synced != 1, synced)
 
 
+def apart(a, b):
+    """A table of b that stays out: a copy that is brought is compared with it, too."""
+    for n in (a, b):
+        n.sql("CREATE TABLE apart(id INTEGER PRIMARY KEY, v)")
+        n.sql("INSERT INTO apart VALUES (1, ?)", "of " + n.name)
+    for n in (a, b):
+        n.sql("SELECT marmot_watch('apart')")
+        check("%s syncs once it watches" % n.name, n.sync(20000) == 1, n.status())
+    wait_until(lambda: b.sql("SELECT state FROM marmot_tables WHERE name = 'apart'") == [("stale",)], 20, "it stays out")
+    b.sql("INSERT INTO t VALUES (500, 0)")
+    check("and syncs behind it", b.sync(20000) == 1 and a.sync(20000) == 1, b.status())
+    end = b.status()["shards"][0]["end"]
+    wait_until(lambda: b.status()["outbox"]["rows"] == 0 and peek(b.db, "SELECT seq FROM __marmot__position") == [(end,)] and
+               seen(a, b) == ("live", "[%d]" % end), 20, "nothing waits to be stored")
+
+
+def seen(a, b):
+    return a.sql("SELECT state, positions FROM marmot_nodes WHERE name = ?", os.path.basename(b.db))[0]
+
+
+def not_compared(a, b):
+    """What is compared is written down first, here under a lock that ends when nothing can be written."""
+    lock = sqlite3.connect(b.db, isolation_level=None, timeout=10)
+    lock.execute("BEGIN IMMEDIATE")
+    b.send_sql("SELECT marmot_restore()")
+    wait_until(lambda: seen(a, b)[0] == "joining", 20, "b stands still")
+    writes(b, False)
+    lock.execute("ROLLBACK")
+    lock.close()
+    answered = select.select([b.process.stdout], [], [], 20 * SLOW)[0] != []
+    writes(b, True)
+    try:
+        said = b.receive()
+    except SqlError as e:
+        said = str(e)
+    check("a call that cannot be written down is answered at once, with the cause", answered and ERROR in said, (answered, said))
+    b.wait_state("live")
+    check("and works when there is a disk again", "id" in json.loads(b.one("SELECT marmot_restore()")), b.status())
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
         config = {"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}}
-        a, b = (Node(ws, name, config=config, schema=SCHEMA) for name in "ab")
+        a, b = (Node(ws, name, config=config, schema=SCHEMA, watch=False) for name in "ab")
+        for n in (a, b):
+            n.sql("SELECT marmot_watch('t')")
         a.sql("INSERT INTO t VALUES (1, 10)")
         a.one("SELECT marmot_policy('t', 'n', 'max')")
         for n in (a, b, a):
@@ -82,6 +127,8 @@ def main():
             check("%s syncs when there is a disk again" % n.name, n.sync(20000) == 1, n.status())
         common = everywhere([a, b])
         check("nothing is lost", len(common["t"][1]) == 6, common)
+        apart(a, b)
+        not_compared(a, b)
         for n in (a, b):
             n.quit()
     finish()
