@@ -20,6 +20,9 @@ CREATE TABLE no_more(id INTEGER PRIMARY KEY, v); CREATE UNIQUE INDEX no_more_v O
 CREATE TABLE bag(x, y, z);
 CREATE TABLE both(id INTEGER PRIMARY KEY, w, x TEXT NOT NULL, v);
 CREATE TABLE refers(id INTEGER PRIMARY KEY, f INTEGER REFERENCES fewer(id));
+CREATE TABLE "odd ""t"(k TEXT NOT NULL COLLATE NOCASE, "a ""b" ANY, t TEXT, n REAL NOT NULL,
+    d BLOB NOT NULL DEFAULT x'00', gone INT, g TEXT AS (upper(t)) STORED UNIQUE,
+    PRIMARY KEY (k, "a ""b")) STRICT, WITHOUT ROWID;
 CREATE TABLE same(id INTEGER PRIMARY KEY, v);
 """
 ALTER = """
@@ -28,6 +31,8 @@ ALTER TABLE other RENAME COLUMN w TO called;
 CREATE UNIQUE INDEX becomes_v ON becomes(v);
 DROP INDEX no_more_v;
 ALTER TABLE bag DROP COLUMN z;
+ALTER TABLE "odd ""t" DROP COLUMN gone; ALTER TABLE "odd ""t" RENAME COLUMN n TO "n ""n";
+ALTER TABLE "odd ""t" RENAME COLUMN t TO "a text"; ALTER TABLE "odd ""t" ADD COLUMN late TEXT NOT NULL DEFAULT 'x';
 ALTER TABLE both DROP COLUMN w; ALTER TABLE both RENAME COLUMN x TO called; ALTER TABLE both ADD COLUMN more DEFAULT 7;
 """
 FIRST = """
@@ -38,6 +43,7 @@ INSERT INTO no_more VALUES (1, 'a'), (2, 'b');
 INSERT INTO bag VALUES (1, 1, 'p'), (1, 1, 'q'), (2, 2, NULL);
 INSERT INTO both VALUES (1, 1, 'a', 1), (2, 2, 'b', 2);
 INSERT INTO refers VALUES (1, 1);
+INSERT INTO "odd ""t" VALUES ('a', 1, 'one', 1.0, x'', 1), ('B', x'00', 'two', -0.0, x'01', NULL), ('c', 2.5, NULL, 3, x'02', 7);
 INSERT INTO same VALUES (1, 1);
 """
 # Between the snapshot and the change: messages with the columns of before.
@@ -47,6 +53,8 @@ UPDATE other SET w = 'w' WHERE k = 'a'; INSERT INTO other VALUES ('d', 'x', 4); 
 UPDATE becomes SET v = 'b' WHERE id = 2;
 DELETE FROM bag WHERE z = 'p'; UPDATE bag SET z = 'r' WHERE x = 2; INSERT INTO bag VALUES (3, 3, 's'), (3, 3, 't');
 INSERT INTO both VALUES (3, 3, 'c', 3);
+UPDATE "odd ""t" SET n = 2.25, gone = 5, d = x'ff' WHERE k = 'A'; INSERT INTO "odd ""t" VALUES ('d', 'd', 'four', 4, x'04', 4);
+DELETE FROM "odd ""t" WHERE k = 'b';
 """
 AFTER = """
 INSERT INTO fewer VALUES (10, 'e'); UPDATE fewer SET v = 'f' WHERE id = 2;
@@ -55,6 +63,7 @@ INSERT INTO becomes VALUES (10, 'e');
 INSERT INTO no_more VALUES (10, 'a');
 INSERT INTO bag VALUES (4, 4); DELETE FROM bag WHERE x = 2;
 INSERT INTO both(id, called, v) VALUES (4, 'd', 4);
+INSERT INTO "odd ""t"(k, "a ""b", "a text", "n ""n") VALUES ('e', 5, 'two', 5);
 """
 PLAIN = """
 INSERT INTO fewer VALUES (20, 'plain'); DELETE FROM fewer WHERE id = 1;
@@ -63,10 +72,13 @@ INSERT INTO becomes VALUES (20, 'plain');
 INSERT INTO no_more VALUES (20, 'a');
 INSERT INTO bag VALUES (3, 3), (5, 5);
 UPDATE same SET v = 2;
+UPDATE "odd ""t" SET "a text" = 'plain' WHERE k = 'c';
 """
 # The snapshot holds two rows of one value in `becomes`: one of them alone is in a copy where it is UNIQUE.
-NONE = {"fewer": 0, "other": 0, "becomes": 1, "no_more": 0, "bag": 0, "both": 0, "refers": 0, "same": 0}
-WROTE = {"fewer": 2, "other": 1, "becomes": 1, "no_more": 1, "bag": 2, "both": 0, "refers": 0, "same": 1}
+NONE = {"fewer": 0, "other": 0, "becomes": 1, "no_more": 0, "bag": 0, "both": 0, "refers": 0, "same": 0,
+        'odd "t': 0}
+WROTE = {"fewer": 2, "other": 1, "becomes": 1, "no_more": 1, "bag": 2, "both": 0, "refers": 0, "same": 1,
+         'odd "t': 1}
 
 
 def reconcile(node):
