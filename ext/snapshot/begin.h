@@ -14,8 +14,8 @@
 int mm_begin_empty(struct mm_scratch *s, const struct mm_scratch_options *o, const char *node_path,
                    const char *cluster_id, const struct mm_err *why, struct mm_err *err);
 
-/* Tables that the node watches and the snapshot does not hold are made, empty: their
-** watch messages are still to come. */
+/* Tables that the node watches and the snapshot does not hold are made, empty, before anything of the log is
+** folded: their watch messages are still to come. */
 int mm_begin_tables(struct mm_scratch *s, const char *node_path, const char *vfs, struct mm_err *err);
 
 /* Columns that the node has and the snapshot's tables lack are added there, before

@@ -156,9 +156,9 @@ static bool try_snapshot(struct mm_task *t, struct mm_repository *r, const struc
     }
     if (err->rc == SQLITE_OK && mm_recode(t->copy, t->o.path, t->o.vfs, &t->work, err) == SQLITE_OK &&
         mm_scratch_open(s, &so, m, err) == SQLITE_OK &&
-        mm_begin_columns(s, t->o.path, t->o.vfs, so.alike, err) ==
-            SQLITE_OK && /* before anything is folded: more may come */
-        mm_scratch_replay(s, at, err) == SQLITE_OK) {
+        /* Before anything is folded: more comes with the message at its place. */
+        mm_begin_columns(s, t->o.path, t->o.vfs, so.alike, err) == SQLITE_OK &&
+        mm_begin_tables(s, t->o.path, t->o.vfs, err) == SQLITE_OK && mm_scratch_replay(s, at, err) == SQLITE_OK) {
         t->manifest = *m;
         return true;
     }
@@ -270,8 +270,6 @@ static int start_copy(struct mm_task *t, struct mm_scratch *s, struct mm_err *fi
         if ((err->rc & 0xff) == SQLITE_NOTFOUND && first->rc != SQLITE_OK && !useless(first)) {
             *err = *first; /* passing: the store may answer again */
         }
-    } else if (err->rc == SQLITE_OK) {
-        mm_begin_tables(s, t->o.path, t->o.vfs, err);
     }
     return err->rc;
 }

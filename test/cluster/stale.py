@@ -84,6 +84,24 @@ def made_behind_a_copy(a, b):
     check("a table that is made behind a copy without it has all rows", rows == [[(1, "of a"), (2, "of b")]] * 2, rows)
 
 
+def on_all_behind_a_copy(a, b):
+    """It came behind the newest snapshot, and all have it: the log behind that brings it into a copy."""
+    a.one("SELECT marmot_snapshot()")
+    for n in (a, b):
+        n.sql("CREATE TABLE latest(id INTEGER PRIMARY KEY, v)")
+    a.sql("INSERT INTO latest VALUES (1, 'of a')")
+    for n in (a, b):
+        n.sync(20000)
+    try:
+        b.one("SELECT marmot_restore()")
+        why = ""
+    except SqlError as e:
+        why = str(e)
+    check("a table that all have made behind the newest snapshot is in a copy of that and the log", why == "", why)
+    check("with its rows", b.sql("SELECT * FROM latest") == [(1, "of a")] and states(b)["latest"][0] == "watched",
+          (b.sql("SELECT * FROM latest"), states(b)["latest"]))
+
+
 def main():
     rng = seeded()
     with Workspace() as ws:
@@ -142,6 +160,7 @@ def main():
         made_anew(a, b)
         everywhere(nodes)
         made_behind_a_copy(a, b)
+        on_all_behind_a_copy(a, b)
         for n in nodes:
             n.quit()
         only_in_the_application(ws, nats)

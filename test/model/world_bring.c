@@ -205,8 +205,8 @@ static void begin(struct world *w, struct world_node *n, bool first, uint64_t se
         }
         if (mm_scratch_open(&b->scratch, &o, m, &err) == SQLITE_OK &&
             mm_begin_columns(&b->scratch, n->path, NULL, o.alike, &err) == SQLITE_OK &&
-            mm_scratch_replay(&b->scratch, at, &err) == SQLITE_OK) {
-            mm_begin_tables(&b->scratch, n->path, NULL, &err);
+            mm_begin_tables(&b->scratch, n->path, NULL, &err) == SQLITE_OK) {
+            mm_scratch_replay(&b->scratch, at, &err);
         }
     }
     if (exact && err.rc == SQLITE_OK) {

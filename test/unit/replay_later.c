@@ -227,6 +227,39 @@ static void not_supported(void)
     world_close(&w);
 }
 
+/* The log behind the newest snapshot says how a table began that the copy is to have then: it comes at once, with
+** the message that the snapshot ends with. */
+static void came_behind_the_snapshot(void)
+{
+    struct world w;
+    struct mm_err err;
+    mm_err_init(&err);
+    case_open(&w, 1, 2, false);
+    case_rest(&w);
+    case_act(&w, WORLD_SNAPSHOT, 0);
+    bool good = w.kept[0] != NULL;
+    case_act(&w, WORLD_MAKE, 0);
+    case_act(&w, WORLD_MAKE, 1);
+    case_rest(&w);
+    case_run(&w, 0, "INSERT INTO born VALUES (1, 'a', 'b')");
+    case_rest(&w);
+    case_check("a table that came behind the newest snapshot has joined by the log",
+               good && w.born && case_answer(&w, 1, "SELECT count(*) FROM born") == 1 &&
+                   mm_watch_get(w.node[1].app, "born", NULL, &err) == MM_WATCHED,
+               w.why);
+    long brought = w.brought;
+    for (int k = 0; k < 3; k++) {
+        case_act(&w, WORLD_BRING, 1);
+    }
+    case_check("and is in a copy that is made of that snapshot and the log", !w.failed && w.brought == brought + 1,
+               "the copy lacks it");
+    case_check("with its rows",
+               case_answer(&w, 1, "SELECT count(*) FROM born") == 1 &&
+                   mm_watch_get(w.node[1].app, "born", NULL, &err) == MM_WATCHED,
+               "they are gone");
+    case_finish(&w, "all is equal");
+}
+
 int main(void)
 {
     static const int equal = 0;
@@ -239,6 +272,7 @@ int main(void)
     changed("DROP TABLE plain; CREATE TABLE plain(id, a PRIMARY KEY, b)", false, "one with another key, too");
     changed("ALTER TABLE plain DROP COLUMN b", true, "one that lacks a column is read from there on");
     not_supported();
+    came_behind_the_snapshot();
     founded_in_another_shard();
     compared(MM_STALE, MM_SEQ_NEVER, true, true, "a stale table that never joined is compared with a copy");
     compared(MM_STALE, MM_SEQ_COPY, true, true, "so is one that was to be compared");
