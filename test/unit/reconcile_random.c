@@ -35,7 +35,7 @@ static const char *const tables[] = { "t", "word", "uniq", "bag", "hole", "pair"
 
 static uint64_t seed, state;
 static char problem[1000];
-static int faults;
+static int faults, refusals;
 
 static int dice(int n)
 {
@@ -209,9 +209,38 @@ static void copy_file(sqlite3 *from, const char *to, struct mm_err *err)
     mm_db_exec(from, err, "VACUUM INTO %Q", to);
 }
 
-/* One pass; with `beside`, transactions go on between its steps. The rows that it found. */
+static int refuse(void *arg)
+{
+    (void)arg;
+    return 1;
+}
+
+/* One step, of which the nth allocation may fail (hit). Now and then its COMMIT fails, as one does that finds the
+** database busy: nothing of it stays, and the next step goes on. */
+static bool step(struct mm_reconcile *x, struct mm_repl *live, bool may_fail, int nth, bool *hit, struct mm_err *err)
+{
+    bool refused = may_fail && dice(4) == 0;
+    int64_t last = rig_outbox_last(live->db);
+    test_sqlite_fail_at(nth, false);
+    sqlite3_commit_hook(live->db, refused ? refuse : NULL, NULL);
+    bool done = mm_reconcile_step(x, live, err);
+    sqlite3_commit_hook(live->db, NULL, NULL);
+    *hit = nth != 0 && test_sqlite_failed() && err->rc != SQLITE_OK;
+    test_sqlite_fail_at(0, false);
+    if (refused && err->rc != SQLITE_OK && !*hit) {
+        refusals++;
+        need(!done && live->reload_needed && rig_outbox_last(live->db) == last, "a step that is rolled back says so",
+             err);
+        mm_err_init(err);
+        mm_repl_reload(live, err);
+    }
+    return done;
+}
+
+/* One pass; with `beside`, transactions go on between its steps. The rows that it found; complete: it says that
+** nothing else was to be found when it began. */
 static int64_t pass(struct rig *r, sqlite3 *other, struct mm_repl *live, const char *base, const char *copy,
-                    bool beside)
+                    bool beside, bool may_fail, bool *complete)
 {
     struct mm_err err;
     struct mm_work work = { 0 };
@@ -236,10 +265,9 @@ static int64_t pass(struct rig *r, sqlite3 *other, struct mm_repl *live, const c
             transactions(r, other, 2);
         }
         bool fails = beside && dice(6) == 0;
-        test_sqlite_fail_at(fails ? 1 + dice(400) : 0, false);
-        done = mm_reconcile_step(x, live, &err);
-        failed = failed || (fails && test_sqlite_failed() && err.rc != SQLITE_OK);
-        test_sqlite_fail_at(0, false);
+        bool hit = false;
+        done = step(x, live, may_fail, fails ? 1 + dice(400) : 0, &hit, &err);
+        failed = failed || hit;
     }
     if (failed) { /* out of memory in the middle: what was done before stays, the rest is found again */
         faults++;
@@ -250,6 +278,7 @@ static int64_t pass(struct rig *r, sqlite3 *other, struct mm_repl *live, const c
     } else if (need(done, "a pass", &err)) {
         rows = mm_reconcile_rows(x);
     }
+    *complete = done && err.rc == SQLITE_OK && mm_reconcile_complete(x);
     mm_reconcile_close(x);
     mm_diff_free(&diff);
     return rows;
@@ -339,13 +368,18 @@ static int64_t schedule(void)
             fold_something(&live, base);
             transactions(&r, other, 6);
         }
-        found = pass(&r, other, &live, base, copy, true);
+        bool complete = false;
+        bool all_captured = dice(2) != 0;
+        found = pass(&r, all_captured ? r.db : other, &live, base, copy, true, true, &complete);
         copy_file(r.db, before, &err);
-        found += pass(&r, other, &live, base, copy, false);
+        bool over = complete && all_captured;
+        int64_t more = pass(&r, other, &live, base, copy, false, true, &complete);
+        need(!over || more == 0, "a pass that says to be complete leaves something", NULL);
+        found += more;
         sqlite3 *seen = mm_repl_connect(before, NULL, 0, &err);
         same(r.db, seen, "what is visible stays; ");
         sqlite3_close(seen);
-        int64_t again = problem[0] == '\0' ? pass(&r, other, &live, base, copy, false) : 0;
+        int64_t again = problem[0] == '\0' ? pass(&r, other, &live, base, copy, false, false, &complete) : 0;
         if (again != 0 && need(false, "a look more finds", NULL)) {
             return 0;
         }
@@ -401,7 +435,8 @@ int main(int argc, char **argv)
         }
         seed++;
     } while (!once && time(NULL) < until);
-    printf("ok reconcile_random: %d schedules from seed %llu on, %lld rows found, %d steps out of memory\n", n,
-           (unsigned long long)first, (long long)found, faults);
+    printf("ok reconcile_random: %d schedules from seed %llu on, %lld rows found, %d steps out of memory, %d rolled "
+           "back\n",
+           n, (unsigned long long)first, (long long)found, faults, refusals);
     return found > 0 || once ? rig_done() : 1;
 }
