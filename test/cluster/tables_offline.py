@@ -1,6 +1,6 @@
 """A table that a node makes, watches and writes while it is cut off, and that the others
-have begun to watch behind the last snapshot: the log is out of reach when the link is back,
-and no snapshot holds the table yet. What was written there waits for one, is not sent before
+have begun to watch, with rows in it, behind the last snapshot: the log is out of reach when the link is
+back, and no snapshot holds the table yet. What was written there waits for one, is not sent before
 it is known whether the table joins, and is in the cluster at the end; and where no snapshot
 comes for long, the other tables go on meanwhile and it is merged later.
 marmot-test: parallel limit=120
@@ -30,8 +30,11 @@ def state(n, table):
     return n.sql("SELECT state, why FROM marmot_tables WHERE name = ?", table)[0]
 
 
-def make(n, table, rows):
+def make(n, table, rows, first=()):
+    """`first`: it has them when it is watched, so that no log says them."""
     n.sql(LATE % table)
+    for row in first:
+        n.sql("INSERT INTO %s VALUES (?, ?, ?)" % table, *row)
     n.sql("SELECT marmot_watch(?)", table)
     for row in rows:
         n.sql("INSERT INTO %s VALUES (?, ?, ?)" % table, *row)
@@ -65,7 +68,7 @@ def beyond(a, b, link, raw, table):
     make(b, table, OWN)
     fill(a, raw, raw.stream("marmot-changes-c-1")[1]["last_seq"], table)
     no_more_snapshots(a, raw)
-    make(a, table, THEIRS)
+    make(a, table, THEIRS[1:], THEIRS[:1])
     check("%s: a syncs" % table, a.sync(20000) == 1, a.status())
     link.refuse(False)
 
