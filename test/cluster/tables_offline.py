@@ -5,7 +5,9 @@ it is known whether the table joins, and is in the cluster at the end; and where
 comes for long, the other tables go on meanwhile and it is merged later.
 marmot-test: parallel limit=120
 """
+import contextlib
 import os
+import sqlite3
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -32,9 +34,13 @@ def state(n, table):
 
 def make(n, table, rows, first=()):
     """`first`: it has them when it is watched, so that no log says them."""
-    n.sql(LATE % table)
-    for row in first:
-        n.sql("INSERT INTO %s VALUES (?, ?, ?)" % table, *row)
+    if first:
+        with contextlib.closing(sqlite3.connect(n.db, timeout=20)) as plain, plain:
+            plain.execute("BEGIN IMMEDIATE")
+            plain.execute(LATE % table)
+            plain.executemany("INSERT INTO %s VALUES (?, ?, ?)" % table, first)
+    else:
+        n.sql(LATE % table)
     n.sql("SELECT marmot_watch(?)", table)
     for row in rows:
         n.sql("INSERT INTO %s VALUES (?, ?, ?)" % table, *row)
