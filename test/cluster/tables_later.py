@@ -136,6 +136,7 @@ def unfit(a, c):
     a.sql("INSERT INTO unfit VALUES (1, NULL)")
     for n in (a, c):
         watch(n, "unfit")
+        a.sync(20000)  # the cluster's is that of a
     c.sql("INSERT INTO unfit VALUES (2, 'of c')")
     c.sql("INSERT INTO t VALUES (-5, 'behind it')")
     wait_until(lambda: "NOT NULL constraint failed" in str(table(c, "unfit")[1]), 20, "it says why: %s" % (table(c, "unfit"),))
