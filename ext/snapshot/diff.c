@@ -336,6 +336,7 @@ int mm_diff_run(struct mm_diff *d, const struct mm_diff_options *o, struct mm_sc
         mm_moment_begin(live.db, o->work, err);
         mm_repl_open(&live, &o->repl, err);
         d->last = err->rc == SQLITE_OK ? mm_outbox_last(live.outbox, err) : 0;
+        d->schema = mm_db_int(live.db, err, 0, "PRAGMA schema_version");
         mm_db_exec(s->r.db, err, "BEGIN");
         if (o->visible || o->tables) {
             check_same_place(&s->r, &live, err);

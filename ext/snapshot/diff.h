@@ -45,6 +45,7 @@ struct mm_diff {
     int n;
     int64_t upto[MM_SNAPSHOT_SHARDS]; /* visible: outbox id up to which the copy has what is pending */
     int64_t last;                     /* highest outbox id then */
+    int64_t schema;                   /* SQLite's number of the schema then, 0 = not known */
 };
 
 struct mm_diff_options {

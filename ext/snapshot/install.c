@@ -237,7 +237,8 @@ static bool watched_since(struct mm_repl *r, const struct mm_install *in, const 
     return found && err->rc == SQLITE_OK;
 }
 
-static void one_table(struct mm_repl *r, const struct mm_install *in, int number, struct mm_err *err)
+/* `schema_moved`: since the comparison. */
+static void one_table(struct mm_repl *r, const struct mm_install *in, int number, bool schema_moved, struct mm_err *err)
 {
     const struct mm_diff_table *d = &in->diff->table[number];
     enum mm_watch_state state = mm_watch_get(r->db, d->name, NULL, err);
@@ -271,8 +272,8 @@ static void one_table(struct mm_repl *r, const struct mm_install *in, int number
         return;
     }
     bool compared = d->captured || d->mode == MM_DIFF_CREATE;
-    /* One that has begun to wait for a copy since then was gone, and is another now. */
-    bool gone = compared && d->mode != MM_DIFF_CREATE && !d->joins &&
+    /* One that has begun to wait for a copy since then was gone, and is another now; one that waited may be. */
+    bool gone = compared && d->mode != MM_DIFF_CREATE && (!d->joins || schema_moved) &&
                 mm_watch_needs_copy(state, mm_watch_joined_seq(r->db, d->name, err));
     if (!compared || gone || watched_since(r, in, d->name, err)) {
         r->tables_changed = true;
@@ -385,8 +386,10 @@ static void replace_all(struct mm_repl *r, const struct mm_install *in, int64_t 
     for (int k = 0; k < r->nshard && err->rc == SQLITE_OK && !in->positions; k++) {
         mm_pending_undo(r->shard[k].pending, 0, err);
     }
+    bool schema_moved =
+        in->diff->schema != 0 && mm_db_int(r->db, err, 0, "PRAGMA main.schema_version") != in->diff->schema;
     for (int k = 0; k < in->diff->n && err->rc == SQLITE_OK; k++) {
-        one_table(r, in, k, err);
+        one_table(r, in, k, schema_moved, err);
         in->work->done = k + 1;
     }
     if (in->take == NULL) {

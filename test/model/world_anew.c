@@ -126,12 +126,8 @@ void world_drop(struct world *w, struct world_node *n, uint64_t seed)
         mm_watch_get(n->r.db, name, NULL, &err) == MM_UNWATCHED) {
         return;
     }
-    /* README: marmot_sync() before it is made anew. Of one that has not joined yet that is not seen here. */
-    if (table == BORN && mm_watch_get(n->r.db, name, NULL, &err) != MM_WATCHED) {
-        return;
-    }
-    /* One that waited when it was compared, and is another by then, is not told from what it was. */
-    if (n->bring.stage != BRING_NOT && mm_watch_get(n->r.db, name, NULL, &err) != MM_WATCHED) {
+    /* README: of one whose watch message is not in the log yet, what was written to it is. */
+    if (mm_watchlist_seq(n->r.db, name, &err) == 0) {
         return;
     }
     w->shapes = w->again = w->jumped = n->bring.altered = true;
