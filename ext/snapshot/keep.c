@@ -25,10 +25,11 @@ static bool out_of_log(const struct mm_keep *k, const struct mm_manifest *m, str
         const struct mm_position *p = &m->shard[n];
         struct mm_stored last;
         uint8_t digest[32] = { 0 };
-        if (p->seq == 0 || k->position[n] == p->seq) {
+        bool there = mm_bus_stream_get(bus, k->stream[n], p->seq, &last, REQUEST_MS, err);
+        if (!there && (p->seq == 0 || k->position[n] == p->seq)) {
             continue; /* another one would be of the same message */
         }
-        if (mm_bus_stream_get(bus, k->stream[n], p->seq, &last, REQUEST_MS, err)) {
+        if (there) {
             mm_wire_sha256(last.data, last.len, digest);
         }
         free(last.data);
