@@ -50,7 +50,7 @@ int mm_join_table(struct mm_repl *r, const struct mm_msg_table *table, int shard
         why = mm_join_difference(&ours, table);
     }
     t->state = why == NULL ? MM_WATCHED : MM_JOINING;
-    t->joined_seq = why == NULL ? seq + 1 : MM_SEQ_COPY;
+    t->joined_seq = why == NULL ? seq + 1 : mm_watch_copy_seq(t->joined_seq);
     r->copy_due = r->copy_due || why != NULL;
     if (why != NULL) {
         mm_log(MM_LOG_INFO, "table %s waits for a copy of the cluster's content: %s", t->name, why);

@@ -310,6 +310,7 @@ static void replace_state(struct mm_repl *r, const struct mm_install *in, struct
     mm_install_own(r, in, err);
     mm_position_copy(r->db, "copy", "main", err);
     mm_watchlist_copy(r->db, "copy", "main", err);
+    mm_watch_unlisted(r->db, err);
     mm_policy_copy(r->db, "copy", "main", err);
     mm_meta_set_text(r->db, MM_META_CLUSTER, in->cluster_id, err);
     mm_meta_set_int(r->db, MM_META_JOINED, 1, err);

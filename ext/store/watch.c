@@ -153,6 +153,24 @@ int mm_watch_again(sqlite3 *db, struct mm_err *err)
     return err->rc;
 }
 
+int mm_watch_unlisted(sqlite3 *db, struct mm_err *err)
+{
+    int n = 0;
+    struct mm_watch_entry *list = mm_watch_list(db, &n, err);
+    for (int k = 0; k < n && err->rc == SQLITE_OK; k++) {
+        bool begun = list[k].state == MM_JOINING || list[k].state == MM_STALE;
+        bool joined = list[k].state == MM_WATCHED || (begun && mm_watch_joined_seq(db, list[k].name, err) > 0);
+        if (joined && mm_watchlist_seq(db, list[k].name, err) == 0 && list[k].state != MM_STALE) {
+            mm_watch_set(db, list[k].name, MM_JOINING, NULL, err);
+            mm_watch_set_joined_seq(db, list[k].name, 1, err);
+        } else if (joined && mm_watchlist_seq(db, list[k].name, err) == 0) {
+            mm_watch_set_joined_seq(db, list[k].name, MM_SEQ_BEFORE, err);
+        }
+    }
+    mm_watch_list_free(list, n);
+    return err->rc;
+}
+
 char *mm_watch_why(sqlite3 *db, const char *table, struct mm_err *err)
 {
     return mm_db_text(db, err, "SELECT why FROM main.__marmot__table WHERE name = %Q", table);

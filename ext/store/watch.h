@@ -72,6 +72,10 @@ int mm_watch_compare(sqlite3 *db, const char *table, struct mm_err *err);
 /* The outbox was given up: those messages once more whose tables are not on the cluster's list. */
 int mm_watch_again(sqlite3 *db, struct mm_err *err);
 
+/* A cluster's list has taken the place of another: tables that had joined by what the log has lost since
+** join once more, by their watch messages, which are sent again (where they differ: by a copy). */
+int mm_watch_unlisted(sqlite3 *db, struct mm_err *err);
+
 /* How the table is captured when not as the database is: "auto", "hook", "trigger";
 ** NULL = as that. sqlite3_free. Stays with this node. */
 char *mm_watch_capture(sqlite3 *db, const char *table, struct mm_err *err);

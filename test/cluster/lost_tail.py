@@ -10,6 +10,7 @@ import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from cluster_nats import RawNats  # noqa: E402
 from marmot_test import *  # noqa: E402,F403
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u(k TEXT PRIMARY KEY NOT NULL, v UNIQUE);"
@@ -141,12 +142,74 @@ def snapshots_are_lost(ws, case):
     nats.kill()
 
 
+def takes(nats, all_of_it):
+    """Whether the server's stream takes messages of any size, or none."""
+    with RawNats(nats.port) as raw:
+        config, _ = raw.stream("marmot-changes-c-1")
+        config["max_msg_size"] = -1 if all_of_it else 1
+        raw.api("STREAM.UPDATE.marmot-changes-c-1", config)
+
+
+def table_is_lost(ws, case):
+    """The watch messages of a table are in the lost end, and one node had folded more of it than another. The
+    newest snapshot is of that end, and the log ends where it was taken."""
+    nats = NatsServer(ws).start()
+    a, b, d = [node(ws, nats, x, case) for x in "abd"]
+
+    def keep():
+        a.sql("INSERT INTO t VALUES (1, 'kept')")
+        settle([a, b, d])
+        a.one("SELECT marmot_snapshot()")
+
+    def forget():
+        settle([a, b, d])
+        for n in (a, b, d):
+            n.sql("CREATE TABLE late(id INTEGER PRIMARY KEY, v)")
+            n.sync()
+        settle([a, b, d])
+        b.quit()
+        d.sql("INSERT INTO late VALUES (7, 'b has not got it')")
+        d.sync()
+        a.sql("INSERT INTO late VALUES (8, 'of a')")
+        settle([a, d])
+        d.quit()
+        snapshots.append(json.loads(a.one("SELECT marmot_snapshot()")))
+    snapshots = []
+    lose(nats, keep, forget)
+    a.pause()
+    nats.start()
+    takes(nats, False)
+    a.resume()
+    b.start()
+    for n in (a, b):
+        wait_until(lambda n=n: "has lost changes of this node" in open(n.errors, encoding="utf-8").read(), 30,
+                   "both are back where the log ends")
+    takes(nats, True)
+    for n in (a, b):
+        n.wait_state("live", 40)
+        n.sync(20000)
+    for k in range(2, snapshots[0]["shards"][0]["position"]):
+        if a.status()["shards"][0]["position"] < snapshots[0]["shards"][0]["position"]:
+            a.sql("INSERT INTO t VALUES (?, 'more')", k)
+            a.sync()
+    rows = settle([a, b], 40)
+    check("%s: what one node alone had of it is on both, or on none" % case,
+          [r[0][1] for r in rows["late"][1]] in ([8], [7, 8]), rows["late"])
+    d.start()
+    rows = settle([a, b, d], 40)
+    check("%s: and once, when its writer is back" % case, [r[0][1] for r in rows["late"][1]] == [7, 8], rows["late"])
+    for n in (a, b, d):
+        n.quit()
+    nats.kill()
+
+
 def main():
     with Workspace() as ws:
         heals(ws, "with_snapshot", True)
         heals(ws, "log_alone", False)
         snapshots_are_lost(ws, "snapshots_gone")
         outbox_is_gone(ws, "outbox_gone")
+        table_is_lost(ws, "table_lost")
     finish()
 
 
