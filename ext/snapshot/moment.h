@@ -18,4 +18,8 @@ int mm_moment_begin(sqlite3 *db, struct mm_work *work, struct mm_err *err);
 
 enum { MM_MOMENT_MS = 5000 };
 
+/* No transaction is open. SQLITE_ERROR: there is what nothing has captured, as of now (store/stray.h). A
+** write transaction where stamps are kept, SQLITE_BUSY as above. */
+int mm_moment_captured(sqlite3 *db, struct mm_work *work, struct mm_err *err);
+
 #endif

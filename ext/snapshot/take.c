@@ -151,6 +151,9 @@ static void copy_all(const struct mm_take *t, sqlite3 *db, struct mm_manifest *m
     mm_policy_copy(db, "main", "copy", err);
     mm_outbox_copy(db, "copy", err);
     mm_db_exec(db, err, "COMMIT");
+    if (t->captured) { /* behind the moment: the node's look is of before */
+        mm_moment_captured(db, t->work, err);
+    }
 }
 
 /* What is pending at the node leaves the copy. */

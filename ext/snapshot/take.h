@@ -17,6 +17,7 @@ struct mm_take {
     const char *to;              /* the copy: must not exist */
     struct mm_repl_options repl; /* as the node's */
     struct mm_work *work;
+    bool captured; /* refused (SQLITE_ERROR) when there is what nothing has captured: others would not have it */
 };
 
 /* Fills in all but id, size and sha256. SQLITE_ERROR when this node may not

@@ -67,7 +67,7 @@ static int open_repository(struct mm_task *t, struct mm_repository *r, struct mm
 
 static void take(struct mm_task *t, struct mm_repository *r, struct mm_err *err)
 {
-    struct mm_take take = { t->o.path, t->o.vfs, t->copy, t->o.repl, &t->work };
+    struct mm_take take = { t->o.path, t->o.vfs, t->copy, t->o.repl, &t->work, true };
     int raw = -1;
     int packed = -1;
     if (mm_take_copy(&take, &t->manifest, err) == SQLITE_OK) {
@@ -321,7 +321,7 @@ static void exactly(struct mm_task *t, struct mm_err *err)
 
 static void seed(struct mm_task *t, struct mm_err *err)
 {
-    struct mm_seed s = { .take = { t->o.path, t->o.vfs, t->copy, t->o.repl, &t->work },
+    struct mm_seed s = { .take = { t->o.path, t->o.vfs, t->copy, t->o.repl, &t->work, false },
                          .bus = t->o.bus,
                          .store = t->o.store,
                          .join = t->o.join,

@@ -187,6 +187,29 @@ def mended(a, b):
     check("and both are equal", all(a.sql(q) == b.sql(q) for q in watched), "they are not")
 
 
+def while_taken(nats, a, b):
+    """A foreign commit behind the look and before the copy: in the snapshot's rows it would be the cluster's, and
+    marmot_reconcile would find nothing to send."""
+    a.sql("INSERT INTO t(id, v) VALUES (770077, 'captured')")
+    a.sync()
+    nats.pause()
+    a.send_sql("SELECT marmot_snapshot()")
+    names = "/proc/%d/task" % a.process.pid
+    wait_until(lambda: any("marmot-snap" in open("%s/%s/comm" % (names, t), encoding="utf-8").read()
+                           for t in os.listdir(names)), 10, "the snapshot is begun", every=0.005)
+    plain(a.db, "UPDATE t SET v = 'past' WHERE id = 770077")
+    nats.resume()
+    try:
+        said = a.receive()
+    except SqlError as e:
+        said = str(e)
+    check("no snapshot holds what came while it was begun", "captured" in str(said), said)
+    a.sql("SELECT marmot_reconcile()")
+    a.sync()
+    b.sync()
+    check("it is found and sent", b.sql("SELECT v FROM t WHERE id = 770077") == [("past",)], b.sql("SELECT v FROM t WHERE id = 770077"))
+
+
 def not_published(ws, config):
     node = Node(ws, "reader", schema=SCHEMA, watch=False, config=dict(config, publish=False, capture="auto"))
     node.sql("SELECT marmot_watch('t')")
@@ -261,6 +284,7 @@ def main():
         nobody_ran(a)
         check("nothing of it reached the other node", b.one("SELECT count(*) FROM t WHERE v = 'foreign'") == 0, "")
         mended(a, b)
+        while_taken(nats, a, b)
         not_published(ws, config)
         guarded(ws, nats)
         seeds(ws)

@@ -102,7 +102,7 @@ void world_seed_epoch(struct world *w, struct world_node *n, uint64_t seed)
     struct mm_manifest m;
     struct mm_position pos[WORLD_SHARDS];
     struct mm_work work = { 0 };
-    struct mm_take t = { n->path, NULL, world_fresh_path, world_options(w, n), &work };
+    struct mm_take t = { n->path, NULL, world_fresh_path, world_options(w, n), &work, false };
     struct mm_err err;
     mm_err_init(&err);
     if (!may(w, n)) {

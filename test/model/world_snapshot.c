@@ -55,7 +55,7 @@ void world_snapshot(struct world *w, struct world_node *n)
 {
     struct mm_manifest m;
     struct mm_work work = { 0 };
-    struct mm_take t = { n->path, NULL, world_fresh_path, world_options(w, n), &work };
+    struct mm_take t = { n->path, NULL, world_fresh_path, world_options(w, n), &work, false };
     struct mm_err err;
     mm_err_init(&err);
     bool may = n->bring.stage == BRING_NOT && !n->bring.held && !n->past && n->r.joined;
