@@ -182,8 +182,8 @@ bool mm_node_tables_ready(struct mm_node *n)
     }
     in.take = take;
     mm_gate_enter();
-    if (choose(n, diff, take) > 0) {
-        mm_install_run(&n->r, &in, &given_up, &err);
+    if (choose(n, diff, take) > 0 && mm_install_run(&n->r, &in, &given_up, &err) == SQLITE_OK) {
+        mm_task_brought(n->task);
     }
     bool busy = (err.rc & 0xff) == SQLITE_BUSY;
     for (int k = 0; k < diff->n && err.rc == SQLITE_OK; k++) {

@@ -310,6 +310,7 @@ static void ready(struct mm_node *n)
         return; /* next turn: readers of the status first, or writers */
     }
     if (err.rc == SQLITE_OK) {
+        mm_task_brought(n->task);
         mm_node_brought(n);
         mm_node_rejoin_brought(n, given_up);
     } else {

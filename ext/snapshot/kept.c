@@ -1,6 +1,11 @@
 #include "snapshot/kept.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -8,6 +13,20 @@
 #include "base/gate.h"
 #include "repl/open.h"
 #include "store/inbox.h"
+
+/* SQLite writes into it only if it is empty. Nobody reads it who may not read the file itself. */
+static void make_empty(const char *path, const char *name, struct mm_err *err)
+{
+    struct stat st;
+    int fd = stat(path, &st) == 0 ? open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
+    if (fd < 0 || fchmod(fd, st.st_mode & 0777) != 0) {
+        mm_err_set(err, SQLITE_CANTOPEN, "the file %.100s cannot be made for a copy of the database: %s", name,
+                   strerror(errno));
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
 
 char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int64_t *upto, struct mm_err *err)
 {
@@ -27,11 +46,13 @@ char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int6
         mm_work_watch(work, db);
         mm_inbox_find_end(db, &end, err);
         *upto = end.next - 1;
+        make_empty(path, name, err);
         mm_db_exec(db, err, "VACUUM INTO %Q", name);
     }
     sqlite3_close(db);
     mm_gate_leave();
     if (err->rc != SQLITE_OK) {
+        (void)unlink(name); /* half of it, when the disk is full for one */
         free(name);
         return NULL;
     }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/db.h"
@@ -31,6 +32,7 @@ struct mm_task {
     char cluster_id[sizeof((struct mm_repl *)0)->cluster_id]; /* the node's may be read anew meanwhile */
     char *copy, *kept;
     int64_t kept_upto;
+    bool brought;
     int64_t began_ms, ended_ms;
 
     pthread_mutex_t mu;
@@ -409,6 +411,9 @@ bool mm_task_close(struct mm_task *t)
     if (t->copy != NULL) {
         mm_aside_remove(t->copy);
     }
+    if (t->kept != NULL && !t->brought) { /* nothing was given up, and the next attempt makes another one */
+        (void)unlink(t->kept);
+    }
     mm_diff_free(&t->diff);
     (void)pthread_mutex_destroy(&t->mu);
     (void)pthread_cond_destroy(&t->told);
@@ -473,6 +478,11 @@ const char *mm_task_kept(const struct mm_task *t, int64_t *upto)
 {
     *upto = t->kept_upto;
     return t->kept != NULL ? t->kept : "";
+}
+
+void mm_task_brought(struct mm_task *t)
+{
+    t->brought = true;
 }
 
 struct mm_work *mm_task_work(struct mm_task *t)

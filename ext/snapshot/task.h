@@ -85,6 +85,8 @@ const struct mm_diff *mm_task_diff(const struct mm_task *t);
 const char *mm_task_copy(const struct mm_task *t);
 /* Name of the copy of the file, "" = none was made; *upto: it has the outbox up to there. */
 const char *mm_task_kept(const struct mm_task *t, int64_t *upto);
+/* READY: the copy has become the content here. Else the copy of the file goes at close. */
+void mm_task_brought(struct mm_task *t);
 int64_t mm_task_ms(const struct mm_task *t);     /* since it began */
 struct mm_work *mm_task_work(struct mm_task *t); /* progress for any thread; in READY to go on with it */
 

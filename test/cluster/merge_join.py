@@ -84,6 +84,27 @@ def conflicts(node):
     check("conflicts: nothing else", sum(len(v) for v in found.values()) == 5, found)
 
 
+def stays_out(ws, nats):
+    """Each attempt to join makes a copy of the file: of those that came to nothing none stays."""
+    n = Node(ws, "out", config=config(nats, join="adopt"), schema=None, watch=False)
+    n.sql("CREATE TABLE same(id INTEGER PRIMARY KEY, other)")
+    n.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, r REAL, b BLOB)")
+    n.sql("INSERT INTO t(id, v) VALUES (1, 'of its own')")
+    os.chmod(n.db, 0o600)
+    copies = lambda: glob.glob(n.db + "-before-join-*")  # noqa: E731
+    n.watch_all()
+    n.wait_state("join_conflict", 40)
+    wait_until(lambda: copies() == [], 10, "no copy is there")
+    ok("a file with a table of another shape stays out, and is not copied again and again")
+    check("for the shape of that", "table same" in n.status()["why"], n.status())
+    n.sql("DROP TABLE same")
+    n.sql("CREATE TABLE same(id INTEGER PRIMARY KEY, v)")
+    n.wait_state("live", 60)
+    check("once it has come in the file as it was is kept", len(copies()) == 1, copies())
+    check("which nobody else may read", os.stat(copies()[0]).st_mode & 0o777 == 0o600, oct(os.stat(copies()[0]).st_mode))
+    n.quit()
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -137,6 +158,7 @@ def main():
         a.sync()
         wait_equal([a, m, again], 30)
         ok("and all go on")
+        stays_out(ws, nats)
     finish()
 
 
