@@ -83,7 +83,8 @@ struct mm_parts_watch {
 
 /* What a copy of the cluster's content is brought for. */
 enum mm_purpose {
-    MM_FOR_RESTORE, /* marmot_restore, or the log has dropped what was not read here */
+    MM_FOR_CALL,    /* marmot_restore: should it fail, the node is as it was */
+    MM_FOR_RESTORE, /* the log has dropped what was not read here */
     MM_FOR_JOIN,
     MM_FOR_LOST,  /* the server lost what was folded here */
     MM_FOR_EPOCH, /* the cluster goes on in a newer epoch */

@@ -260,6 +260,11 @@ static bool hopeless(const struct mm_err *err)
 
 static void failed(struct mm_node *n, const struct mm_err *err)
 {
+    if (n->purpose == MM_FOR_CALL) { /* whoever called is told; the node goes on as it was */
+        mm_log(MM_LOG_WARN, "node %lld: marmot_restore failed: %s", (long long)n->config->node_id, err->msg);
+        mm_node_task_close(n);
+        return;
+    }
     bool waits = err->rc == SQLITE_EMPTY;
     int most = waits ? WAIT_MOST_MS : BRING_MOST_MS;
     n->bring_wait_ms = n->bring_wait_ms == 0 ? (waits ? WAIT_MS : BRING_MS) : n->bring_wait_ms * 2;
@@ -268,9 +273,6 @@ static void failed(struct mm_node *n, const struct mm_err *err)
     if (strcmp(n->bring_failed.msg, err->msg) != 0) {
         mm_log(MM_LOG_WARN, "node %lld: the cluster's content could not be brought in: %s",
                (long long)n->config->node_id, err->msg);
-    }
-    if (!n->held) {
-        return; /* a call of marmot_restore: the node goes on as it was */
     }
     mm_node_task_close(n);
     n->next_join_ms = n->next_bring_ms;
@@ -402,7 +404,7 @@ static void begin_wanted(struct mm_node *n)
         mm_err_set(&err, SQLITE_BUSY, "this database was set back and is being brought up to the log: try again");
     }
     if (err.rc == SQLITE_OK) {
-        n->purpose = MM_FOR_RESTORE;
+        n->purpose = MM_FOR_CALL;
         mm_node_task_begin(n, kind, &err);
     }
     if (err.rc != SQLITE_OK) {
