@@ -359,6 +359,8 @@ void mm_node_repair_step(struct mm_node *n);
 /* Why a node whose tables need not be the cluster's takes no snapshot and seeds nothing:
 ** told to the others, who do not name it in their remedy. */
 #define MM_NOT_THE_CLUSTERS "publish or replicate is false in its configuration"
+/* How that begins where a table of the cluster's list is not held there: no snapshot and no epoch begins with that. */
+#define MM_LACKS_TABLE "table "
 
 /* node_warn.c. What the status warns of; warnings: its JSON array, mu held. */
 void mm_node_warn_step(struct mm_node *n);

@@ -299,7 +299,13 @@ struct member {
     int64_t node;
     const int64_t *position;
     int nshard;
+    const char *lacks; /* the table that it does not hold, and so cannot seed; NULL: none */
 };
+
+static const char *lacks(const char *no_snapshot)
+{
+    return strncmp(no_snapshot, MM_LACKS_TABLE, strlen(MM_LACKS_TABLE)) == 0 ? no_snapshot : NULL;
+}
 
 /* Members of this node's epoch that can be heard and may seed, itself first. Caller frees. */
 static struct member *members(const struct mm_node *n, const int64_t *own, int *count)
@@ -310,13 +316,13 @@ static struct member *members(const struct mm_node *n, const int64_t *own, int *
         return NULL;
     }
     if (n->config->publish && n->config->replicate) {
-        list[(*count)++] = (struct member){ n->config->node_id, own, n->nshards };
+        list[(*count)++] = (struct member){ n->config->node_id, own, n->nshards, lacks(n->no_snapshot) };
     }
     for (int k = 0; k < n->peers.count; k++) {
         const struct mm_hello *h = &n->peers.peer[k].hello;
         if (mm_peer_alive(&n->peers.peer[k]) && h->epoch == n->epoch && h->nshard == n->nshards &&
             strcmp(h->no_snapshot, MM_NOT_THE_CLUSTERS) != 0) {
-            list[(*count)++] = (struct member){ h->node, h->position, h->nshard };
+            list[(*count)++] = (struct member){ h->node, h->position, h->nshard, lacks(h->no_snapshot) };
         }
     }
     return list;
@@ -335,12 +341,12 @@ static const struct member *most(const struct member *list, int count, int shard
     return best;
 }
 
-/* The member, of lowest id, that no other one holds more than; NULL: there is none. */
+/* The member, of lowest id, that holds every table and that no other one holds more than; NULL: there is none. */
 static const struct member *leader(const struct member *list, int count)
 {
     const struct member *found = NULL;
     for (int k = 0; k < count; k++) {
-        bool all = true;
+        bool all = list[k].lacks == NULL;
         for (int s = 0; s < list[0].nshard; s++) {
             all = all && list[k].position[s] >= most(list, count, s)->position[s];
         }
@@ -358,6 +364,9 @@ static void put_places(const struct mm_node *n, const struct member *list, int c
         for (int k = 0; k < count; k++) {
             mm_buf_printf(b, "%snode %lld%s holds up to %lld", k > 0 ? ", " : "", (long long)list[k].node,
                           list[k].node == n->config->node_id ? " (this one)" : "", (long long)list[k].position[s]);
+            if (list[k].lacks != NULL) {
+                mm_buf_printf(b, " and cannot seed: %s", list[k].lacks);
+            }
         }
     }
 }

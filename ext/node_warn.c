@@ -10,6 +10,21 @@
 
 enum { STEP_MS = 1000, LOOK_MS = 2000, FULL_PERCENT = 80, TEXT_MAX = 1 << 16 };
 
+static void missing_table(struct mm_node *n, char *out, size_t size)
+{
+    struct mm_err none;
+    char *missing = NULL;
+    mm_err_init(&none);
+    if (n->r.db != NULL && !n->r.reload_needed) {
+        mm_gate_enter();
+        if (mm_watchlist_missing(n->r.db, &missing, &none)) {
+            (void)snprintf(out, size, MM_LACKS_TABLE "%s there", missing);
+        }
+        sqlite3_free(missing);
+        mm_gate_leave();
+    }
+}
+
 /* Why this node takes no snapshots; "" = it may. */
 static void why_none(struct mm_node *n, char *out, size_t size)
 {
@@ -20,6 +35,9 @@ static void why_none(struct mm_node *n, char *out, size_t size)
                       : n->verdict != MM_NODE_LIVE    ? mm_node_state_name(n->verdict)
                                                       : "";
     (void)snprintf(out, size, "%s", why);
+    if (n->verdict == MM_NODE_DIVERGED && strcmp(why, mm_node_state_name(MM_NODE_DIVERGED)) == 0) {
+        missing_table(n, out, size); /* one of them seeds: the remedy names who can */
+    }
     if (out[0] == '\0' && n->strays > 0) {
         (void)snprintf(out, size, "%lld commits were not captured there", (long long)n->strays);
     }
@@ -29,16 +47,8 @@ static void why_none(struct mm_node *n, char *out, size_t size)
             (void)snprintf(out, size, "message %d:%lld blocks it", s->n, (long long)s->blocked_seq);
         }
     }
-    if (out[0] == '\0' && n->r.db != NULL && !n->r.reload_needed) {
-        struct mm_err none;
-        char *missing = NULL;
-        mm_err_init(&none);
-        mm_gate_enter();
-        if (mm_watchlist_missing(n->r.db, &missing, &none)) {
-            (void)snprintf(out, size, "table %s there", missing);
-        }
-        sqlite3_free(missing);
-        mm_gate_leave();
+    if (out[0] == '\0') {
+        missing_table(n, out, size);
     }
     if (out[0] == '\0') {
         (void)snprintf(out, size, "%s", n->keep_error);

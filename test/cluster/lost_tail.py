@@ -6,12 +6,15 @@ marmot-test: parallel
 """
 import json
 import os
+import re
 import shutil
+import sqlite3
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from cluster_nats import RawNats  # noqa: E402
 from marmot_test import *  # noqa: E402,F403
+from rejoining import named, rejoin  # noqa: E402
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u(k TEXT PRIMARY KEY NOT NULL, v UNIQUE);"
 
@@ -203,6 +206,55 @@ def table_is_lost(ws, case):
     nats.kill()
 
 
+def whoever_is_whole_seeds(ws, case):
+    """A table came behind the newest snapshot, and nobody is left to take another: an epoch begins. The node of the
+    lowest id has folded as much as the others, but lacks a column of theirs: it is not named, it could not seed."""
+    nats = NatsServer(ws).start()
+    schema = SCHEMA + "INSERT INTO u VALUES ('of the founding', 1);"
+    ones = [node(ws, nats, name, case, schema, node_id=k, snapshot={"store": "nats"})  # a later one is lost with the log
+            for name, k in (("a", 3), ("b", 2), ("c", 1))]
+    a, b, c = ones
+    settle(ones)
+    a.one("SELECT marmot_snapshot()")
+
+    def keep():
+        for n in ones:
+            with sqlite3.connect(n.db, timeout=20) as shell:  # one of ours watches it before it has a row
+                shell.executescript("BEGIN; CREATE TABLE later(id INTEGER PRIMARY KEY, v);"
+                                    "INSERT INTO later VALUES (1, 'in no message of the log'); COMMIT")
+            shell.close()
+            n.sql("SELECT marmot_watch('later')")
+        settle(ones)
+
+    def forget():
+        settle(ones)
+        for n in (a, b):
+            n.sql("ALTER TABLE t ADD COLUMN more")
+        a.sql("INSERT INTO later VALUES (2, 'forgotten by the server')")
+        a.sql("INSERT INTO t VALUES (1, 'this', 'too')")
+        for n in ones * 2:
+            n.sync()
+        wait_until(lambda: c.one("SELECT state FROM marmot_tables WHERE name = 't'") == "stale", 20, "t is stale at c")
+    lose(nats, keep, forget)
+    nats.start()
+    for n in ones:
+        n.wait_state("diverged", 40)
+    wait_until(lambda: a.sql("SELECT no_snapshot FROM marmot_nodes WHERE id = 1") == [("table t is stale there",)] and
+               len(re.findall("holds up to %d" % a.status()["shards"][0]["position"], a.status()["remedy"])) == 3,
+               20, "a has heard where all are, and what c lacks")
+    seed, text = named(a, ones)
+    check("%s: the remedy names one that holds every table" % case, seed is b, text)
+    check("%s: and says what c lacks" % case, "table t is stale there" in text, text)
+    rejoin(b, "seed")
+    a.wait_state("live", 40)
+    c.sql("ALTER TABLE t ADD COLUMN more")
+    rows = settle(ones, 40)
+    check("%s: nothing is lost" % case, [[r[0][1] for r in rows[t][1]] for t in ("later", "t")] == [[1, 2], [1]], rows)
+    for n in ones:
+        n.quit()
+    nats.kill()
+
+
 def main():
     with Workspace() as ws:
         heals(ws, "with_snapshot", True)
@@ -210,6 +262,7 @@ def main():
         snapshots_are_lost(ws, "snapshots_gone")
         outbox_is_gone(ws, "outbox_gone")
         table_is_lost(ws, "table_lost")
+        whoever_is_whole_seeds(ws, "seed")
     finish()
 
 
