@@ -22,7 +22,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
 from mix_load import FOUNDERS, POLICIES, SCHEMAS, judge  # noqa: E402
-from mix_node import One, copy_alive  # noqa: E402
+from mix_node import Calm, One, copy_alive  # noqa: E402
 from mix_schema import ACTS, Schema  # noqa: E402
 from rejoining import named, rejoin  # noqa: E402
 from storm_check import FOLDED, bookkeeping, states  # noqa: E402
@@ -56,6 +56,7 @@ def planned(ws, rng, danger, acts):
             "capture": rng.choice(["auto", "auto", "trigger", "hook"]),
             "autoincrement": rng.choice(["shared", "partition"]), "admin": list(ADMIN), "admin_chance": 0.04,
             "nodes": rng.choice([2, 3, 3, 4]), "acts": acts, "schema": Schema(random.Random(rng.random()), acts),
+            "calm": Calm(),
             "join": "adopt" if danger == "unwatch" else rng.choice([None, None, "merge"]) if "leave" in acts else None}
     plan["pause"] = 0.008 * plan["nodes"]
     plan["config"] = {"replication_log": {"shards": shards, "max_entries": most, "compress": rng.random() < 0.5,
@@ -76,7 +77,8 @@ class Storm:
     def __init__(self, ws, seed, danger, acts):
         self.ws, self.rng = ws, random.Random(seed)
         self.plan = planned(ws, self.rng, danger, acts)
-        shown = {k: v for k, v in self.plan.items() if k not in ("admin", "config", "pause", "admin_chance", "schema")}
+        hidden = ("admin", "config", "pause", "admin_chance", "schema", "calm")
+        shown = {k: v for k, v in self.plan.items() if k not in hidden}
         note("seed %d: %s, %s" % (seed, json.dumps(shown), json.dumps(self.plan["config"]["replication_log"])))
         self.server = NatsServer(ws).start()
         self.ones = []
@@ -151,17 +153,28 @@ class Storm:
         if len(self.ones) >= 5:
             return
         if kind == "copy":
-            with self.ones[0].turn:
-                copy_alive(self.ones[0].db, os.path.join(self.ws.dir, chr(ord("a") + len(self.ones)) + ".db"))
+            self.copy(self.ones[0])
         self.plan["schema"].hurry = True
         if kind in ("merge", "adopt"):
             o = self.with_rows(kind)
         else:
             o = self.add()
         # Before that it has no ids of its own; and no tables, if it is empty.
-        self.patiently([o], lambda: not self.waits([o]), "%s has not joined" % o.name)
+        with self.plan["calm"].asked_by(o):
+            self.patiently([o], lambda: not self.waits([o]), "%s has not joined" % o.name)
         self.plan["schema"].hurry = False
         o.begin()
+
+    def copy(self, o):
+        """README, copied files: not while a table joins, whose rows would stand for the copy's own."""
+        def done():
+            self.all_well()
+            with o.turn:
+                if any(t["state"] == "joining" for t in o.node.status()["tables"]):
+                    return False
+                copy_alive(o.db, os.path.join(self.ws.dir, chr(ord("a") + len(self.ones)) + ".db"))
+                return True
+        wait_until(done, SETTLE_SECONDS, "no table joins at %s" % o.name)
 
     def with_rows(self, how):
         """One that began for itself: the cluster's rows, with or without its own."""

@@ -10,6 +10,7 @@ administrators do.
 Calls of ours that meet a broken link say so and are counted in `refused`, by what was called:
 once all is healed they have to work.
 """
+import contextlib
 import json
 import os
 import random
@@ -38,6 +39,27 @@ def copy_alive(source, target):
             a.close()
             b.close()
     wait_until(taken, 20, "a backup of %s without notes" % source)
+
+
+class Calm:
+    """Who has waited for long, for a place in a log of 60 messages say, is let through: the others stand still.
+    A node that is alive waits for seconds between two attempts, those that are started again take all the room."""
+    PATIENCE = 15
+
+    def __init__(self):
+        self.waits = {}
+
+    @contextlib.contextmanager
+    def asked_by(self, o):
+        self.waits[o] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self.waits[o]
+
+    def wanted(self, o):
+        late = time.monotonic() - self.PATIENCE * SLOW
+        return any(since < late for who, since in list(self.waits.items()) if who is not o)
 
 
 class One:
@@ -88,22 +110,32 @@ class One:
     def write_on(self):
         while not self.told.is_set():
             with self.turn:
-                self.say("a transaction")
-                self.writes.step(self)
-                if self.plan["capture"] != "hook" and self.rng.random() < 0.05:
-                    self.say("a shell")
-                    self.writes.shell(self)
-                if self.rng.random() < self.plan["admin_chance"]:
-                    self.admin(self.rng.choice(self.plan["admin"]))
+                calm = self.plan["calm"].wanted(self)
+                self.stand_still() if calm else self.work()
             self.since = time.monotonic()
-            time.sleep(self.rng.random() * self.plan["pause"])
+            time.sleep(0.1 if calm else self.rng.random() * self.plan["pause"])
+
+    def work(self):
+        self.say("a transaction")
+        self.writes.step(self)
+        if self.plan["capture"] != "hook" and self.rng.random() < 0.05:
+            self.say("a shell")
+            self.writes.shell(self)
+        if self.rng.random() < self.plan["admin_chance"]:
+            self.admin(self.rng.choice(self.plan["admin"]))
+
+    def stand_still(self):
+        self.say("calm")
+        self.writes.tables.catch_up(self)
+        self.live()  # and makes room
 
     def say(self, what):
         self.since, self.doing = time.monotonic(), what
 
     def start(self):
-        """With a file that was locked meanwhile by a copy that is brought in."""
+        """With a file that was locked meanwhile by a copy that is brought in. All tables are watched again."""
         self.node.start()
+        self.writes.tables.out = False
 
     def count(self, what):
         self.done[what] = self.done.get(what, 0) + 1
@@ -254,15 +286,21 @@ class One:
         self.writes.ids, self.writes.tables.behind = False, True
         self.until_synced()
         self.writes.tables.catch_up(self)
-        # There a file that was written past us counts as not captured, and its node takes no snapshot.
+        # There a file that was written past us counts as not captured, and its node takes no snapshot. Where the
+        # newest one has a table of other columns it is done later (mend), when all have them.
         if self.plan["capture"] == "hook":
-            self.until_reconciled()
+            wait_until(lambda: self.call("reconcile") or "cannot be compared" in self.refused.get("reconcile", [""])[-1],
+                       120, "%s: marmot_reconcile" % self.name, every=0.1)
 
     def until_synced(self):
         def ready():
             self.writes.step(self)
+            # The columns of a table were set back, too.
+            if self.node.status()["state"] == "diverged":
+                self.writes.tables.catch_up(self)
             return self.synced(2000)
-        wait_until(ready, 60, "%s is in sync" % self.name)
+        with self.plan["calm"].asked_by(self):
+            wait_until(ready, 60, "%s is in sync" % self.name)
         self.writes.ids = True
 
     def do_unwatch(self):

@@ -135,6 +135,7 @@ class Tables:
         self.maybe = set()  # a kill came between
         self.never = set()  # given up
         self.mended, self.left = 0.0, False
+        self.out = False  # `aside` is not watched
         self.behind = False  # the file was set back
 
     # What is written.
@@ -284,9 +285,11 @@ class Tables:
             return
         join = o.node.config.get("join", "strict")
         self.ddl(o, "SELECT marmot_unwatch('aside')")
+        self.out = True
         o.count("leave")
         for _ in range(self.rng.randrange(4)):
-            self.add(o, "aside", self.columns(o, "aside"), keep=join == "merge")
+            if self.out:  # who was killed has called marmot_watch_all() since
+                self.add(o, "aside", self.columns(o, "aside"), keep=join == "merge")
         if self.rng.random() < 0.5:
             self.left = True
             o.steps(2)
