@@ -138,6 +138,7 @@ struct mm_node {
     int64_t version, peek_at_us, peek_step_us, busy_until_ms;
     int64_t active_ms, sleep_moved; /* for sleep_timeout */
     bool rested, resting;           /* a snapshot before the sleep was thought of; is being begun */
+    bool keep_ended;                /* a look at the snapshots, without an error: no activity */
     struct mm_repl r;
     struct mm_applier *applier;
     struct mm_server *server;

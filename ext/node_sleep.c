@@ -8,7 +8,8 @@
 
 enum { LOOK_MS = 1000 };
 
-/* Work is under way, or something came since the last look. */
+/* Work is under way, or something came since the last look. A look at the snapshots is none: where the
+** log has a bound of bytes there is one every second. */
 static bool active(struct mm_node *n, bool changed)
 {
     int64_t moved = 0;
@@ -20,8 +21,8 @@ static bool active(struct mm_node *n, bool changed)
     bool came = changed || moved != n->sleep_moved;
     n->sleep_moved = moved;
     enum mm_node_state state = mm_node_state_now(n);
-    return came || pending || (n->task != NULL && !n->rested) || mm_node_sync_waiting(n) ||
-           (state != MM_NODE_LIVE && state != MM_NODE_OFFLINE);
+    bool works = n->task != NULL && mm_task_kind(n->task) != MM_TASK_KEEP;
+    return came || pending || works || mm_node_sync_waiting(n) || (state != MM_NODE_LIVE && state != MM_NODE_OFFLINE);
 }
 
 int mm_node_sleep_timeout(struct mm_node *n, bool changed)
@@ -30,7 +31,9 @@ int mm_node_sleep_timeout(struct mm_node *n, bool changed)
     if (n->config->sleep_timeout_ms == 0) {
         return -1;
     }
-    if (n->active_ms == 0 || active(n, changed)) {
+    bool ended = changed && n->keep_ended; /* such a look, which woke the thread */
+    n->keep_ended = n->keep_ended && !ended;
+    if (n->active_ms == 0 || active(n, changed && !ended)) {
         n->active_ms = now;
         n->rested = n->task != NULL && n->rested; /* the one under way counts for the next sleep, too */
     }
@@ -38,7 +41,7 @@ int mm_node_sleep_timeout(struct mm_node *n, bool changed)
     if (left > 0) {
         return left < LOOK_MS ? (int)left : LOOK_MS;
     }
-    if (!n->rested) {
+    if (n->task == NULL && !n->rested) {
         n->rested = true;
         mm_node_keep_rest(n);
     }

@@ -430,7 +430,9 @@ void mm_node_task_step(struct mm_node *n)
         return;
     }
     enum mm_task_kind kind = mm_task_kind(n->task);
-    switch (mm_task_state(n->task, &err)) {
+    enum mm_task_state state = mm_task_state(n->task, &err);
+    n->keep_ended = n->keep_ended || (kind == MM_TASK_KEEP && state == MM_TASK_DONE);
+    switch (state) {
     case MM_TASK_WORKING:
         break;
     case MM_TASK_HOLD:

@@ -42,6 +42,21 @@ def missed_snapshot(a, b, store):
     a.wait_state("sleeping")
 
 
+def looks_for_snapshots(ws, nats):
+    """A log with a bound of bytes is looked at every second once a hundred messages have come."""
+    n = Node(ws, "bounded", schema=SCHEMA, config={"cluster": "bounded", "nats": {"urls": [nats.url]}, "sleep_timeout": 1500,
+                                                   "replication_log": {"max_bytes": 1 << 26},
+                                                   "snapshot": {"store": "file", "file": {"path": os.path.join(ws.dir, "bounded")}}})
+    n.sync()
+    for k in range(150):
+        n.sql("INSERT INTO t VALUES (?, 'of its own')", k)
+    n.sync()
+    n.wait_state("sleeping")
+    ok("a look at the snapshots every second keeps nobody awake")
+    check("and what is new is in one", newest(os.path.join(ws.dir, "bounded")) >= 150, newest(os.path.join(ws.dir, "bounded")))
+    n.quit()
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -86,6 +101,8 @@ def main():
         missed_snapshot(a, b, store)
         a.quit()
         everywhere([a, b])
+
+        looks_for_snapshots(ws, nats)
 
         # The embedded server ends with the sleep, and is started again.
         c = Node(ws, "c", config={"nats": {"bind_address": ws.bind_address}, "sleep_timeout": TIMEOUT}, schema=SCHEMA)
