@@ -18,7 +18,7 @@ enum { APART = 1 };
 #endif
 
 bool schedule_rich;
-bool schedule_shapes;
+unsigned schedule_shapes;
 
 /* How often each act comes. */
 static const unsigned weight[WORLD_ACTS] = {
@@ -62,9 +62,11 @@ void schedule_make(struct schedule *s, uint64_t seed)
         here[WORLD_SEED] = world_random(&other) % 3 == 0 ? 2 : 0;
         here[WORLD_PAST] = world_random(&other) % 2 == 0 ? 5 : 0;
         here[WORLD_WATCH] = world_random(&other) % 2 == 0 ? 8 : 0;
-        here[WORLD_ALTER] = schedule_shapes ? 8 : 0;
-        here[WORLD_DROP] = schedule_shapes && world_random(&other) % 2 == 0 ? 4 : 0;
-        here[WORLD_MAKE] = schedule_shapes && world_random(&other) % 4 != 0 ? 5 : 0;
+        uint64_t shape = seed ^ 0x5a9e;
+        bool shapes = schedule_shapes > 0 && world_random(&shape) % schedule_shapes == 0;
+        here[WORLD_ALTER] = shapes ? 8 : 0;
+        here[WORLD_DROP] = shapes && world_random(&other) % 2 == 0 ? 4 : 0;
+        here[WORLD_MAKE] = shapes && world_random(&other) % 4 != 0 ? 5 : 0;
     }
     for (int k = 0; k < WORLD_ACTS; k++) {
         total += here[k];
@@ -232,6 +234,6 @@ void schedule_print(const struct schedule *s, const struct outcome *o, const cha
     for (size_t k = 0; k < s->n; k++) {
         printf("%s%d", k > 0 ? "," : "", s->number[k]);
     }
-    printf("%s%s\nnot ok seed %llu: %s\n", schedule_rich ? " --rich" : "", schedule_shapes ? " --shapes" : "",
+    printf("%s%s\nnot ok seed %llu: %s\n", schedule_rich ? " --rich" : "", schedule_shapes == 1 ? " --shapes" : "",
            (unsigned long long)s->seed, o->why);
 }

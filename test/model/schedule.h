@@ -29,8 +29,9 @@ struct outcome {
 
 /* Each schedule has snapshots and what belongs to them: else one of eight. */
 extern bool schedule_rich;
-/* In those, tables get columns, at each node in its own time. */
-extern bool schedule_shapes;
+/* In one of so many of those tables get columns, are dropped and made anew, or come later, at each node in its own
+** time; 0: in none. */
+extern unsigned schedule_shapes;
 
 void schedule_make(struct schedule *s, uint64_t seed);
 /* Only these steps stay: numbers from 1, with commas. */

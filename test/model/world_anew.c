@@ -81,6 +81,9 @@ static bool may_create(struct world *w, struct world_node *n, int table)
     if (table == BORN && !w->born && w->seeder != NULL) { /* see world_epoch.c */
         return false;
     }
+    if (table == BORN && n->past) { /* see world_may_pass */
+        return false;
+    }
     enum mm_watch_state state = mm_watch_get(n->r.db, world_tables[table].name, NULL, &err);
     if (state == MM_WATCHED || (state == MM_JOINING && table != BORN)) {
         world_watch_look(w, n);

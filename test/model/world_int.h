@@ -106,6 +106,9 @@ void world_epoch_refused(struct world_node *n, uint64_t seed);
 void world_epoch_rejoined(struct world *w, struct world_node *n);
 
 /* world_mend.c */
+/* README: a table that came with rows is compared once a snapshot holds it, and until then the node that began
+** it takes none if something was written past its capture. */
+bool world_may_pass(struct world *w, struct world_node *n);
 void world_past(struct world *w, struct world_node *n, uint64_t seed);
 /* True when all is done; false with SQLITE_BUSY: once more. */
 bool world_mend_step(struct world *w, struct world_node *n, const char *copy, struct mm_err *err);

@@ -3,9 +3,20 @@
 #include "snapshot/reconcile.h"
 #include "test/model/world_int.h"
 
+bool world_may_pass(struct world *w, struct world_node *n)
+{
+    struct mm_err err;
+    mm_err_init(&err);
+    int shard = mm_watch_shard("born", w->shards) - 1;
+    int64_t seq = mm_watchlist_seq(n->r.db, "born", &err);
+    bool kept = w->epoch > 1 || (w->kept[0] != NULL && seq > 0 && w->kept[0]->shard[shard].seq >= seq);
+    return !w->born || kept;
+}
+
 void world_past(struct world *w, struct world_node *n, uint64_t seed)
 {
-    if (n->open || w->kept[0] == NULL || !n->r.joined) { /* nothing could be compared with it */
+    /* Else nothing could be compared with it. */
+    if (n->open || w->kept[0] == NULL || !n->r.joined || !world_may_pass(w, n)) {
         return;
     }
     sqlite3 *db = world_connect(n->path);

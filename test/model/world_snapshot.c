@@ -141,6 +141,11 @@ static int64_t lose_to(struct world *w, int shard, uint64_t *seed)
     mm_err_init(&err);
     const struct mm_manifest *m = w->kept[0];
     int64_t end = net_end(w->net, shard + 1);
+    for (int k = 0; k < w->nnode; k++) { /* its watch message comes once more, and says the rows that it has then */
+        if (w->node[k].past && !world_may_pass(w, &w->node[k])) {
+            return end;
+        }
+    }
     for (int k = 0; k < w->nnode && !w->lost; k++) {
         if (mm_outbox_gone(w->node[k].r.db, &err) != 0) {
             return end;

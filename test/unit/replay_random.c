@@ -10,9 +10,9 @@
 ** that is checked. With --seconds, as `make soak` has it, from new ones.
 ** Two processes share the seeds. A schedule that fails is made shorter by
 ** leaving out steps, and printed with the call that runs it again. With --rich each
-** schedule has snapshots and all that goes with them, without it one of eight; with --shapes its
-** tables get columns as well, at each node in its own time. SHOW_LOG and
-** SHOW_SQL in the environment tell more. */
+** schedule has snapshots and all that goes with them, without it one of eight; with --shapes the tables of
+** each of these get columns as well, are dropped, made anew or made later, at each node in its own time.
+** SHOW_LOG and SHOW_SQL in the environment tell more. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,7 +164,8 @@ int main(int argc, char **argv)
             schedule_rich = true;
             break;
         case 'a':
-            schedule_shapes = schedule_rich = true;
+            schedule_rich = true;
+            schedule_shapes = 1;
             break;
         default:
             return 2;
