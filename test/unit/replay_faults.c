@@ -9,12 +9,14 @@
 ** One of four is about the steps of a snapshot, of content that is taken, and of what was
 ** not captured; one about who joins (an empty file, one with rows of its own, a copy of a
 ** node's), who begins a new epoch, and who follows into it, giving up or merging
-** (--coming: those alone). Without --full a sweep leaves out most of its places, by the seed. */
+** (--coming: those alone). Without --full a sweep leaves out most of its places, by the seed.
+** All that comes before the step is run once for a sweep, in a process from which each place is forked. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "test/model/schedule.h"
@@ -133,64 +135,109 @@ static void before_coming(struct world *w, struct trial *t)
     }
 }
 
-static void run(void *arg)
-{
-    struct trial *t = arg;
+/* What one sweep looks for, and what came of it: shared. */
+struct sweep {
+    struct trial t;
+    bool full, good;
+    long only; /* this place alone */
+    long step; /* without `full`: so many places apart */
+    long places;
+};
+
+/* In the process of a sweep: all that comes before its step is run once, and each place goes on from there in a
+** process of its own. */
+struct common {
     struct world w;
+    struct sweep *s;
+};
+
+static void begin(struct world *w, struct trial *t)
+{
     fault_arm(FAULT_NONE, 0, NULL, NULL);
-    world_open(&w, t->s.seed / SCHEDULE_BLOCK);
+    world_open(w, t->s.seed / SCHEDULE_BLOCK);
     world_seed(t->s.seed);
     for (size_t k = 0; k < t->at; k++) {
-        world_step(&w, &t->s.step[k]);
+        world_step(w, &t->s.step[k]);
     }
     struct world_step before = t->faulty; /* something to fold, something to send */
     before.act = t->faulty.act == WORLD_APPLY ? WORLD_DELIVER : WORLD_WRITE;
     if (t->faulty.act == WORLD_APPLY || t->faulty.act == WORLD_PUMP || t->faulty.act == WORLD_TURN) {
-        world_step(&w, &before);
+        world_step(w, &before);
     }
     if (t->task) {
-        before_task(&w, t);
+        before_task(w, t);
     }
-    if (t->comes && !w.failed) {
-        before_coming(&w, t);
+    if (t->comes && !w->failed) {
+        before_coming(w, t);
     }
-    if (!w.failed) {
+}
+
+static void run(void *arg)
+{
+    struct common *c = arg;
+    struct world *w = &c->w;
+    struct trial *t = &c->s->t;
+    if (!w->failed) {
         struct world_step flush = t->faulty; /* nothing of what failed is stored */
         flush.act = WORLD_FLUSH;
-        t->came = world_act_faulty(&w, &t->faulty, t->kind, t->nth);
-        world_check_now(&w, &t->faulty);
-        world_step(&w, &flush);
+        t->came = world_act_faulty(w, &t->faulty, t->kind, t->nth);
+        world_check_now(w, &t->faulty);
+        world_step(w, &flush);
     }
     for (size_t k = t->at; k < t->s.n; k++) {
-        world_step(&w, &t->s.step[k]);
+        world_step(w, &t->s.step[k]);
     }
-    if (!w.failed) {
-        world_settle(&w);
+    if (!w->failed) {
+        world_settle(w);
     }
-    t->failed = w.failed;
-    snprintf(t->why, sizeof t->why, "%s", w.why);
-    world_close(&w);
+    t->failed = w->failed;
+    snprintf(t->why, sizeof t->why, "%s", w->why);
+    world_close(w);
     t->live = fault_live();
 }
 
-/* One place; `live` is what a run without a fault leaves. */
-static bool once(struct trial *t, long nth, long live)
+static bool failed(const struct trial *t, long nth)
 {
+    printf("not ok seed %llu, %s %ld of %s at step %zu, node %u: %s\n", (unsigned long long)t->s.seed,
+           fault_name(t->kind), nth, world_act_name(t->faulty.act), t->at + 1, t->faulty.node, t->why);
+    printf("    again: build/release/test/unit/replay_faults --first %llu --count 1 --nth %ld\n",
+           (unsigned long long)t->s.seed, nth);
+    return false;
+}
+
+/* One place; `live` is what a run without a fault leaves. */
+static bool once(struct common *c, long nth, long live)
+{
+    struct trial *t = &c->s->t;
     t->nth = nth;
     t->came = t->failed = false;
-    if (!schedule_apart(run, t, t->why, sizeof t->why)) {
+    if (!schedule_apart(run, c, t->why, sizeof t->why)) {
         t->failed = true;
     } else if (!t->failed && nth > 0 && t->live != live) {
         t->failed = true;
         snprintf(t->why, sizeof t->why, "%ld blocks of memory too many", t->live - live);
     }
-    if (t->failed) {
-        printf("not ok seed %llu, %s %ld of %s at step %zu, node %u: %s\n", (unsigned long long)t->s.seed,
-               fault_name(t->kind), nth, world_act_name(t->faulty.act), t->at + 1, t->faulty.node, t->why);
-        printf("    again: build/release/test/unit/replay_faults --first %llu --count 1 --nth %ld\n",
-               (unsigned long long)t->s.seed, nth);
+    return !t->failed || failed(t, nth);
+}
+
+static void sweep(void *arg)
+{
+    struct common c = { .s = arg };
+    struct sweep *s = arg;
+    const struct trial *t = &s->t;
+    begin(&c.w, &s->t);
+    alarm(0); /* that was for what comes before */
+    s->good = once(&c, 0, 0) && (s->only == 0 || once(&c, s->only, t->live));
+    long live = t->live;
+    long step = s->full || t->kind == FAULT_PUBLISH || t->kind >= FAULT_WRITE ? 1 : s->step;
+    for (long nth = 1, tries = 0; s->good && s->only == 0 && nth < NTH_MAX && (s->full || tries < SAMPLES);
+         nth += step, tries++) {
+        s->good = once(&c, nth, live);
+        if (!s->good || !t->came) {
+            break;
+        }
+        s->places++;
     }
-    return !t->failed;
 }
 
 int main(int argc, char **argv)
@@ -222,29 +269,29 @@ int main(int argc, char **argv)
         mm_log_silence();
     }
     world_prepare();
-    struct trial *t = schedule_shared(sizeof *t);
+    struct sweep *s = schedule_shared(sizeof *s);
     long places[FAULTS] = { 0 };
     uint64_t k = 0;
     for (; k < count && (until == 0 || time(NULL) < until); k++) {
         uint64_t state = first + k;
-        make(t, first + k);
-        if (coming && !t->comes) {
+        memset(s, 0, sizeof *s);
+        make(&s->t, first + k);
+        if (coming && !s->t.comes) {
             continue;
         }
-        if (!once(t, 0, 0) || (only > 0 && !once(t, only, t->live))) {
+        s->full = full;
+        s->only = only;
+        s->step = 1 + (long)(world_random(&state) % 60);
+        bool ended = schedule_apart(sweep, s, s->t.why, sizeof s->t.why);
+        if (!ended || !s->good) {
+            (void)(ended || failed(&s->t, s->t.nth)); /* else it has said so */
             return 1;
         }
-        long live = t->live;
-        long step = full ? 1 : 1 + (long)(world_random(&state) % 60);
-        for (long nth = 1, tries = 0; only == 0 && nth < NTH_MAX && (full || tries < SAMPLES); nth += step, tries++) {
-            step = full || t->kind == FAULT_PUBLISH || t->kind >= FAULT_WRITE ? 1 : step;
-            if (!once(t, nth, live)) {
-                return 1;
-            }
-            if (!t->came) {
-                break;
-            }
-            places[t->kind]++;
+        places[s->t.kind] += s->places;
+        if (full) {
+            printf("# seed %llu: %ld places of %s (%s)\n", (unsigned long long)(first + k), s->places,
+                   fault_name(s->t.kind), world_act_name(s->t.faulty.act));
+            fflush(stdout);
         }
     }
     printf("ok replay_faults: seeds %llu to %llu", (unsigned long long)first, (unsigned long long)(first + k - 1));
