@@ -21,7 +21,7 @@ static int take(struct mm_bus *b, int64_t from, int count, struct mm_err *err)
     struct mm_delivery d;
     int i = 0;
     for (; i < count; i++) {
-        if (!bus_next(b, &d, BUS_MS, err) || d.kind != MM_DELIVERY_MESSAGE || d.seq != from + i) {
+        if (!bus_next(b, &d, bus_slow(BUS_MS), err) || d.kind != MM_DELIVERY_MESSAGE || d.seq != from + i) {
             break;
         }
         mm_bus_release(&d);
