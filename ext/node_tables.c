@@ -186,9 +186,12 @@ bool mm_node_tables_ready(struct mm_node *n)
         mm_task_brought(n->task);
     }
     bool busy = (err.rc & 0xff) == SQLITE_BUSY;
+    bool left = false; /* one that is another table than was compared */
     for (int k = 0; k < diff->n && err.rc == SQLITE_OK; k++) {
-        if (take[k]) {
+        if (take[k] && mm_watch_get(n->r.db, diff->table[k].name, NULL, &err) == MM_WATCHED) {
             mm_log(MM_LOG_INFO, "table %s has joined, with the cluster's content of now", diff->table[k].name);
+        } else {
+            left = left || take[k];
         }
     }
     if (err.rc == SQLITE_OK) {
@@ -206,7 +209,7 @@ bool mm_node_tables_ready(struct mm_node *n)
         return true;
     }
     (void)snprintf(n->tables_newest, sizeof n->tables_newest, "%s", mm_task_newest(n->task));
-    n->tables_tried = !once_more(n, diff);
+    n->tables_tried = !once_more(n, diff) && !left;
     try_later(n);
     return true;
 }

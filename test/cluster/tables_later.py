@@ -4,8 +4,10 @@ newest snapshot and the log, by the rules of `join`. What is pending stays on to
 other tables are left alone.
 marmot-test: parallel limit=180
 """
+import contextlib
 import glob
 import os
+import sqlite3
 import sys
 import threading
 
@@ -129,6 +131,29 @@ def other_rows(a, b, c):
     check("it replicates", c.one("SELECT v FROM differs WHERE id = 1") == "by b", c.sql("SELECT * FROM differs"))
 
 
+def another(a, c):
+    """Compared with a copy, and dropped and made anew in the very transaction that the taking waits for."""
+    a.sql("CREATE TABLE another(id INTEGER PRIMARY KEY, v)")
+    a.sql("INSERT INTO another VALUES (1, 1), (2, 2)")
+    watch(a, "another")
+    a.sync(20000)
+    a.one("SELECT marmot_snapshot()")
+    with contextlib.closing(sqlite3.connect(c.db, timeout=20, isolation_level=None)) as plain:
+        plain.execute("CREATE TABLE another(id INTEGER PRIMARY KEY, v)")
+        plain.execute("INSERT INTO another VALUES (1, 1)")
+        watch(c, "another")
+        seq = "SELECT joined_seq FROM __marmot__table WHERE name = 'another'"
+        wait_until(lambda: plain.execute(seq).fetchone()[0] != 0, 20, "it waits for a copy")
+        plain.execute("BEGIN IMMEDIATE")
+        time.sleep(1.5)  # a held lock: it is compared meanwhile
+        plain.execute("DROP TABLE another")
+        plain.execute("CREATE TABLE another(id INTEGER PRIMARY KEY, v)")
+        plain.execute("COMMIT")
+    wait_table(c, "another")
+    rows = c.sql("SELECT * FROM another ORDER BY id")
+    check("a table that is another one than was compared is compared anew, and joins", rows == [(1, 1), (2, 2)], rows)
+
+
 def unfit(a, c):
     """The cluster's rows do not fit a table that is stricter here: it says so, and does not hold up the others."""
     a.sql("CREATE TABLE unfit(id INTEGER PRIMARY KEY, v)")
@@ -227,6 +252,7 @@ def main():
         first_left(a, nats)
         empty_ones(a, b)
         other_rows(a, b, c)
+        another(a, c)
         unfit(a, c)
         unwatched(a, b)
         fits_again(a, c)
