@@ -134,8 +134,33 @@ static void in_transaction(void)
     inside("DDL rolled back to a savepoint", t, "",
            "BEGIN; SAVEPOINT s; ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 1; ROLLBACK TO s;"
            "INSERT INTO t VALUES(9, 'n'); COMMIT; UPDATE t SET b = 'm' WHERE a = 9");
+    inside("DROP COLUMN before others",
+           "CREATE TABLE t(b, c, a INTEGER PRIMARY KEY, d); INSERT INTO t VALUES(2, 3, 1, 4), (3, 4, 2, 5)",
+           "ALTER TABLE t DROP COLUMN c",
+           "BEGIN; UPDATE t SET b = 9, d = 8 WHERE a = 1; INSERT INTO t VALUES(5, 6, 7, 8); DELETE FROM t WHERE a = 2;"
+           "ALTER TABLE t DROP COLUMN c; UPDATE t SET d = 1 WHERE a = 7; COMMIT");
+    inside("ADD COLUMN and keys that move", t, "ALTER TABLE t ADD COLUMN c DEFAULT 5",
+           "BEGIN; INSERT INTO t VALUES(7, 'n'); UPDATE t SET a = a + 10 WHERE a <> 2;"
+           "ALTER TABLE t ADD COLUMN c DEFAULT 5; UPDATE t SET c = a; COMMIT");
     inside("VACUUM, REINDEX, ANALYZE", t, "",
            "INSERT INTO t VALUES(7, 7); ANALYZE; UPDATE t SET b = 1; REINDEX; VACUUM; DELETE FROM t WHERE a = 7");
+}
+
+/* Nothing tells which row of today is which one of before: refused, rather than sent without the column. */
+static void without_a_key(void)
+{
+    struct rig r;
+    rig_open(&r, "CREATE TABLE bag(a); INSERT INTO bag VALUES(1)");
+    rig_begin_judging(&r);
+    rig_sql(r.db, "BEGIN; INSERT INTO bag VALUES(2); ALTER TABLE bag ADD COLUMN b DEFAULT 5; UPDATE bag SET b = a");
+    int rc = rig_sql(r.db, "COMMIT");
+    const char *msg = sqlite3_errmsg(r.db);
+    rig_check("rows without a key that were written before ADD COLUMN: COMMIT fails and says why",
+              (rc & 0xff) == SQLITE_MISMATCH && strstr(msg, "alter it in a transaction of its own") != NULL, "%d %s",
+              rc, msg);
+    rig_sql(r.db, "ROLLBACK; INSERT INTO bag VALUES(3)");
+    rig_check_captured(&r, "and goes on");
+    rig_close(&r);
 }
 
 /* A blob written before its table changes in the same transaction. */
@@ -232,6 +257,7 @@ int main(void)
     as_many_columns(false);
     as_many_columns(true);
     in_transaction();
+    without_a_key();
     blob_then_ddl();
     late_hook();
     watch_all();

@@ -322,6 +322,19 @@ static void replaced_by_none(void)
     rig_sql(r.db, "UPDATE OR REPLACE t SET a = 3, b = 'no number' WHERE a = 1");
     rig_sql(r.db, "UPDATE OR REPLACE t SET a = 3, b = 4 WHERE a = 1; DELETE FROM t WHERE a = 7; COMMIT");
     rig_check_captured(&r, "around savepoints, and with keys that move");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(1, 1), (2, 2), (3, 3), (4, 4)");
+    rig_sql(r.db, "BEGIN; SAVEPOINT s; INSERT INTO t VALUES(20, 20)");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(1, 'no number')");
+    rig_sql(r.db, "ROLLBACK TO s; INSERT INTO t VALUES(21, 21); INSERT INTO u VALUES(21, 21, 21); COMMIT");
+    rig_check_captured(&r, "a savepoint takes it back, and what was before it");
+    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(22, 22)");
+    rig_sql(r.db, "INSERT OR REPLACE INTO t VALUES(1, 'no number')");
+    rig_sql(r.db, "DELETE FROM t WHERE a = 2; COMMIT");
+    rig_check_captured(&r, "another row goes by itself");
+    rig_sql(r.db, "CREATE TEMP TABLE t(a INTEGER PRIMARY KEY, b); BEGIN; INSERT INTO main.t VALUES(23, 23)");
+    rig_sql(r.db, "INSERT OR REPLACE INTO main.t VALUES(1, 'no number')");
+    rig_sql(r.db, "INSERT INTO temp.t VALUES(1, 1); COMMIT; DROP TABLE temp.t");
+    rig_check_captured(&r, "a row of another table of that name");
     rig_sql(
         r.db,
         "BEGIN; INSERT OR REPLACE INTO t SELECT a, b + 1 FROM t; INSERT OR REPLACE INTO bag(rowid, x) VALUES (1, 3)");
