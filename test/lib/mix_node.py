@@ -74,6 +74,7 @@ class One:
         if join:
             config["join"] = join
         self.refused, self.done = {}, {}
+        self.sad_since = None
         self.failed = None
         self.since, self.doing = time.monotonic(), "start"
         self.turn = threading.Lock()
@@ -161,10 +162,23 @@ class One:
 
     def live(self):
         """True when it is. A log is full for two minutes where who took a snapshot was killed at it: the lease."""
-        state = self.node.status()["state"]
-        if state == "log_full":
+        status = self.node.status()
+        if status["state"] == "log_full":
             self.call("snapshot", killed=0)
-        return state == "live"
+        if status["state"] != "diverged":
+            self.sad_since = None
+        elif self.sad_since is None:
+            self.sad_since = time.monotonic()
+        elif time.monotonic() - self.sad_since > 10 * SLOW:
+            self.follow(status["remedy"])
+        return status["state"] == "live"
+
+    def follow(self, remedy):
+        """It does not heal by itself: the call that the status names, here, once every node has been heard."""
+        begun = [o for o in self.plan["ones"] if o.thread.ident is not None]
+        if "marmot_rejoin('seed') on node %d (this one)" % self.node.one("SELECT marmot_node_id()") in remedy and \
+                remedy.count("holds up to") >= len(begun) * self.plan["shards"]:
+            self.call("rejoin", "'seed'", killed=0)
 
     def call(self, what, args="", killed=0.25):
         """The parsed answer; None where it was refused, or killed at it."""

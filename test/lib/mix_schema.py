@@ -134,7 +134,7 @@ class Tables:
         self.gone = set()   # deleted
         self.maybe = set()  # a kill came between
         self.never = set()  # given up
-        self.mended, self.left = 0.0, False
+        self.mended, self.unmended, self.left = 0.0, False, False
         self.out = False  # `aside` is not watched
         self.behind = False  # the file was set back
 
@@ -195,11 +195,11 @@ class Tables:
 
     # What administrators do.
 
-    def ddl(self, o, text, *args):
-        """Behind a copy that is brought in, however long that holds the lock."""
+    def ddl(self, o, text, *args, whole=False):
+        """Behind a copy that is brought in, however long that holds the lock. `whole`: what it reads stays so."""
         def done():
             try:
-                o.node.sql(text, *args)
+                o.node.txn([(text, args)]) if whole else o.node.sql(text, *args)
                 return True
             except SqlError as e:
                 if "already exists" in str(e) and text.startswith("CREATE"):
@@ -217,10 +217,11 @@ class Tables:
         if o.plan["capture"] != "hook" or not any("not captured" in w for w in o.node.status()["warnings"]):
             return
         waits = o.node.one("SELECT count(*) FROM marmot_tables WHERE state IN ('stale', 'joining')")
-        if waits and time.monotonic() - self.mended < 10:
+        if (waits or self.unmended) and time.monotonic() - self.mended < 10:
             return
         self.mended = time.monotonic()
         found = o.call("reconcile", killed=killed)
+        self.unmended = found is None
         if found and found["rows"]:
             raise ValueError("marmot_reconcile found %s" % [t for t in found["tables"] if t["rows"]])
 
@@ -284,7 +285,11 @@ class Tables:
         if self.state(o, "aside") != "watched":
             return
         join = o.node.config.get("join", "strict")
-        self.ddl(o, "SELECT marmot_unwatch('aside')")
+        # README: what is captured while it is no part of the cluster is not sent. A copy may make it wait just now.
+        self.ddl(o, "SELECT marmot_unwatch('aside') WHERE 'watched' = "
+                    "(SELECT state FROM marmot_tables WHERE name = 'aside')", whole=True)
+        if self.state(o, "aside") != "unwatched":
+            return
         self.out = True
         o.count("leave")
         for _ in range(self.rng.randrange(4)):
