@@ -11,6 +11,7 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from marmot_test import *  # noqa: E402,F403
+from cluster_nats import RawNats  # noqa: E402
 from rejoining import named, refused, rejoin, settle  # noqa: E402
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u(k TEXT PRIMARY KEY NOT NULL, n UNIQUE);"
@@ -192,6 +193,12 @@ def holds_more(ws):
     check("and is not touched", b.sql("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,), (4,)] and s["epoch"] == 1,
           b.sql("SELECT * FROM t"))
     check("it cannot seed either", "epoch 2" in refused(b, "seed"), refused(b, "seed"))
+    c.quit()
+    with RawNats(nats.port) as raw:
+        raw.api("STREAM.PURGE.KV_marmot-leases", {"filter": "$KV.marmot-leases.seed.2"})
+    text = wait_until(lambda: (lambda t: t if "is live" not in t else None)(refused(b, "seed")), 20, "b hears that c has gone")
+    check("nor when nobody is there who followed it", "has begun epoch 2" in text, text)
+    c.start()
     b.sql("INSERT INTO t VALUES (6, 'of b, out of the cluster')")
     answer = rejoin(b, "merge")
     rows = settle([b, c])

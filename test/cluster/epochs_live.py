@@ -1,7 +1,7 @@
 """Epochs on a server that stays: the streams are deleted under live nodes; an
-epoch that was begun and never finished; messages of an epoch that is over, still
-in flight; the beginning of an epoch met in the log; a node that the log has left
-behind among others that go on.
+epoch that was begun and never finished, and one whose snapshot cannot be stored;
+messages of an epoch that is over, still in flight; the beginning of an epoch met in
+the log; a node that the log has left behind among others that go on.
 marmot-test: parallel
 """
 import os
@@ -20,6 +20,7 @@ SEEDED = 23
 
 def node(ws, nats, name, case, schema=SCHEMA, **more):
     snapshot = {"store": "file", "file": {"path": os.path.join(ws.dir, "snapshots-" + case)}}
+    snapshot = {} if case == "deleted" else snapshot  # the server's own
     config = dict({"nats": {"urls": [nats.url], "reconnect_wait_seconds": 1}, "snapshot": snapshot}, **more)
     return Node(ws, "%s_%s" % (name, case), config=config, schema=schema)
 
@@ -39,6 +40,14 @@ def seeded_message(raw, nats, epoch, like):
     db.close()
     body = field(1, cluster) + field(2, "{}") + field(3, 1) + field(4, field(1, 1) + field(2, b"d" * 16))
     return field(1, 1) + field(2, epoch) + fixed(3, 999) + field(6, bytes(16)) + field(SEEDED, body)
+
+
+def takes_objects(raw, size):
+    """The bucket of snapshots takes messages of so many bytes, -1 = any."""
+    stream = [s for s in raw.api("STREAM.NAMES")["streams"] if s.startswith("OBJ_")][0]
+    config = dict(raw.api("STREAM.INFO." + stream)["config"], max_msg_size=size)
+    said = raw.api("STREAM.UPDATE." + stream, config)
+    check("the bucket takes messages of %d bytes" % size, "config" in said, said)
 
 
 def streams_deleted(ws, nats):
@@ -65,16 +74,20 @@ def streams_deleted(ws, nats):
         text = refused(c, "seed")
         check("whose lease holds is not overtaken", "node 999" in text and "epoch 2" in text, text)
         raw.api("STREAM.PURGE.KV_marmot-leases", {"filter": "$KV.marmot-leases.seed.2"})
+        takes_objects(raw, 10)
+        text = refused(a, "seed")
+        check("an epoch whose snapshot cannot be stored does not begin", "snapshot store" in text, text)
+        takes_objects(raw, -1)
         answer = rejoin(c, "seed")
-        check("then another node begins the next one", answer["epoch"] == 3, answer)
+        check("then another node begins the next one, at once", answer["epoch"] == 4, answer)
         settle(nodes)
         check("all rows of all nodes are there", ids(a) == list(range(30)) + [1000, 1001, 1002], ids(a))
-        check("all in that epoch", [n.status()["epoch"] for n in nodes] == [3, 3, 3], a.status())
+        check("all in that epoch", [n.status()["epoch"] for n in nodes] == [4, 4, 4], a.status())
 
         before = [n.status()["shards"][0]["ignored"] for n in nodes]
         subject = a.sql("SELECT subject FROM marmot_streams")[0][0]
         stream = stream_of(raw)
-        for epoch in (1, 2, 4):  # of each the first change of a stranger: it would count in its epoch
+        for epoch in (1, 2, 5):  # of each the first change of a stranger: it would count in its epoch
             raw.stored(stream, message(77, 7, 1, bytes(15) + bytes([epoch]), b"", insert("t", ["id", "v"], [0], [
                 5000 + epoch, "of another epoch"]), epoch=epoch), subject)
         raw.stored(stream, seeded_message(raw, nats, 2, a), subject)
