@@ -243,6 +243,19 @@ static void watch_all(void)
     rig_sql(r.before, "CREATE TABLE later(a INTEGER PRIMARY KEY)");
     rig_sql(r.db, "INSERT INTO later VALUES(1)");
     rig_check_captured(&r, "watch_all and a table of another connection");
+    static const char two[] = "CREATE TABLE first(a INTEGER PRIMARY KEY); CREATE TABLE second(a INTEGER PRIMARY KEY)";
+    rig_sql(db2, "%s", two);
+    rig_sql(r.before, "%s", two);
+    rig_sql(r.db, "INSERT INTO first VALUES(1); INSERT INTO t VALUES(2, 2); INSERT INTO second VALUES(1)");
+    rig_check_captured(&r, "watch_all and a table that this connection meets without a schema change");
+    rig_sql(r.before, "CREATE TABLE twice(a INTEGER PRIMARY KEY, b)");
+    rig_sql(r.db,
+            "BEGIN; CREATE TABLE twice(a INTEGER PRIMARY KEY); INSERT INTO twice VALUES(1); ALTER TABLE twice ADD "
+            "COLUMN b; INSERT INTO twice VALUES(2, 2); COMMIT");
+    rig_check_captured(&r, "watch_all and a new table that is altered");
+    const char *said =
+        rig_query(db2, "SELECT count(*) FROM __marmot__outbox WHERE kind = 1 AND CAST(data AS TEXT) = 'Wtwice'");
+    rig_check("of which one message tells", strcmp(said, "1") == 0, "%s", said);
     mm_head_set_watch_all(db2, false, &err);
     sqlite3_close(db2);
     rig_close(&r);

@@ -3,6 +3,7 @@
 ** that must be made anew. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/db.h"
 #include "capture/trigger.h"
@@ -210,6 +211,39 @@ static void another_kind(void)
     rig_close(&r);
 }
 
+/* A COMMIT of a captured connection takes along what strangers have noted; it finds another file busy, is tried again,
+** or given up. */
+static void busy_commit(bool given_up)
+{
+    struct rig r;
+    sqlite3 *db;
+    sqlite3 *reader = NULL;
+    sqlite3_stmt *st = NULL;
+    char other[300];
+    open_noted(&r, schema, &db);
+    snprintf(other, sizeof other, "%s-other", r.path);
+    sqlite3_open(other, &reader);
+    rig_sql(reader, "PRAGMA journal_mode = delete; CREATE TABLE y(a); INSERT INTO y VALUES(1)");
+    sqlite3_prepare_v2(reader, "SELECT * FROM y", -1, &st, NULL);
+    sqlite3_step(st);
+    rig_sql(r.db, "ATTACH '%s' AS other", other);
+    rig_sql(db, "INSERT INTO t VALUES(1, 'noted'); INSERT INTO ubag VALUES(1, 1), (1, NULL)");
+    rig_sql(r.db, "BEGIN; INSERT INTO t VALUES(2, 'captured'); INSERT INTO other.y VALUES(2)");
+    int first = rig_sql(r.db, "COMMIT");
+    int second = rig_sql(r.db, "COMMIT");
+    rig_check("COMMIT is busy", first == SQLITE_BUSY && second == SQLITE_BUSY, "%d %d", first, second);
+    sqlite3_finalize(st);
+    int last = rig_sql(r.db, given_up ? "ROLLBACK; INSERT INTO t VALUES(3, 'captured')" : "COMMIT");
+    rig_check("and then it is not", last == SQLITE_OK, "%d %s", last, sqlite3_errmsg(r.db));
+    rig_check_captured(&r, given_up ? "what was noted outlives a COMMIT that is given up"
+                                    : "what was noted goes with it once");
+    rig_sql(r.db, "DETACH other");
+    sqlite3_close(reader);
+    sqlite3_close(db);
+    rig_close(&r);
+    unlink(other);
+}
+
 int main(void)
 {
     test_sqlite_start();
@@ -219,5 +253,7 @@ int main(void)
     younger();
     made_anew();
     another_kind();
+    busy_commit(false);
+    busy_commit(true);
     return rig_done();
 }
