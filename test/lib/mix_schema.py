@@ -1,6 +1,6 @@
 """Schemas that change while the mixed storm blows, and what is written to those tables.
 
-    schema = Schema(rng, acts)     # one a storm: what its nodes agree on
+    schema = Schema(rng, acts, keyless)  # one a storm: what its nodes agree on
     schema.look(storm)             # by the storm, again and again: a change begins, or is everywhere
     tables = Tables(writes, schema)  # one a node
     tables.tend(o)                 # one transaction on one of these tables
@@ -59,8 +59,9 @@ def as_now(table, row, columns):
 
 
 class Schema:
-    def __init__(self, rng, acts):
+    def __init__(self, rng, acts, keyless=True):
         self.rng, self.acts, self.closing = rng, acts, False
+        self.later = [x for x in LATER if keyless or not x[1].startswith("(k,")]
         self.rounds = []
         self.goal = {t: 0 for t in STEPS}
         self.steady = {"heap": True, "turned": True}
@@ -71,7 +72,7 @@ class Schema:
         self.away = None  # who has dropped `fresh`
 
     def tables(self):
-        return [NAMES[a] for a in self.acts if a in NAMES] + [n for n, _ in LATER if "later" in self.acts]
+        return [NAMES[a] for a in self.acts if a in NAMES] + [n for n, _ in self.later if "later" in self.acts]
 
     def take_away(self, o):
         with self.lock:
@@ -249,7 +250,7 @@ class Tables:
         self.step_on(o, "turned")
 
     def later(self, o):
-        for name, shape in LATER:
+        for name, shape in self.schema.later:
             if not self.columns(o, name):
                 self.ddl(o, "CREATE TABLE IF NOT EXISTS %s%s" % (name, shape))
                 self.ddl(o, "SELECT marmot_watch(?)", name)
