@@ -263,6 +263,7 @@ def killed(ws, nats):
     a.start()
     a.wait_state("live")
     a.sync(30000)
+    check("killed in the middle: it is still due", any("marmot_reconcile" in w for w in a.status()["warnings"]), a.status())
     part = MANY + 2999 - reconcile(a)["rows"]
     note("%d of %d rows were out when it was killed" % (part, MANY + 2999))
     common = both_synced(a, b)
