@@ -153,6 +153,25 @@ def another(a, c):
     check("a table that is another one than was compared is compared anew, and joins", rows == [(1, 1), (2, 2)], rows)
 
 
+def merged(ws, nats, a, b):
+    """Two that come when the log has lost its beginning: with empty tables, which any `join` takes; and with join merge,
+    a table of rows of its own."""
+    d, e = node(ws, nats, "d", join="merge"), node(ws, nats, "e")
+    d.sql("INSERT INTO differs VALUES (88, 'only at d'), (1, 'lost at d')")
+    for n in (d, e):
+        watch(n, "t")
+        n.wait_state("live")
+        check("%s, whose table was empty, syncs" % n.name, n.sync(20000) == 1, n.status())
+    watch(d, "differs")
+    wait_table(d, "differs")
+    check("with join merge: d and a sync", d.sync(20000) == 1 and a.sync(20000) == 1, d.status())
+    check("with join merge the rows that were only there are the cluster's", a.one("SELECT v FROM differs WHERE id = 88") ==
+          "only at d" and equal_tables(a, d, "t", "differs") == "", equal_tables(a, d, "t", "differs"))
+    b.sync(20000)
+    for n in (d, e):
+        n.quit()
+
+
 def unfit(a, c):
     """The cluster's rows do not fit a table that is stricter here: it says so, and does not hold up the others."""
     a.sql("CREATE TABLE unfit(id INTEGER PRIMARY KEY, v)")
@@ -253,6 +272,7 @@ def main():
         other_rows(a, b, c)
         another(a, c)
         unfit(a, c)
+        merged(ws, nats, a, b)
         unwatched(a, b)
         fits_again(a, c)
         c.quit()
