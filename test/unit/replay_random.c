@@ -11,8 +11,8 @@
 ** Two processes share the seeds. A schedule that fails is made shorter by
 ** leaving out steps, and printed with the call that runs it again. With --rich each
 ** schedule has snapshots and all that goes with them, without it one of eight; with --shapes the tables of
-** each of these get columns as well, are dropped, made anew or made later, at each node in its own time.
-** SHOW_LOG and SHOW_SQL in the environment tell more. */
+** each of these get columns as well, are dropped, made anew or made later, at each node in its own time,
+** without it those of every second one. SHOW_LOG and SHOW_SQL in the environment tell more. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,6 +142,7 @@ int main(int argc, char **argv)
                                              { 0 } };
     struct task t = { FIRST, COUNT, time(NULL) + SECONDS, NULL };
     bool given = false;
+    schedule_shapes = 2;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
         case 'f':
