@@ -104,6 +104,23 @@ def bounded(nats, a, b):
               metrics["conflicts_dropped_total"] == total - KEPT, "%d rows, %s" % (rows, metrics))
 
 
+def by_row(nats, ws):
+    """conflict = "row": who comes later in the log has the whole row, not the columns that it changed alone."""
+    nodes = [Node(ws, "row" + name, schema=SCHEMA, config={"nats": {"urls": [nats.url]}, "cluster": "by-row", "conflict": "row"})
+             for name in "ab"]
+    a, b = nodes
+    for n in nodes:
+        check("%s joins" % n.name, n.sync(20000) == 1, n.status())
+    a.sql("INSERT INTO t VALUES (1, 'old', 'old')")
+    check("both have it", a.sync(20000) == 1 and b.sync(20000) == 1, b.status())
+    at_once(nats, a, b, ["UPDATE t SET v = 'of a' WHERE id = 1"], ["UPDATE t SET w = 'of b' WHERE id = 1"])
+    b.sync(20000)
+    rows = [n.sql("SELECT * FROM t") for n in nodes]
+    check("by row: the later one has the row", rows == [[(1, "of a", "old")]] * 2, rows)
+    for n in nodes:
+        n.quit()
+
+
 def main():
     with Workspace() as ws:
         nats = NatsServer(ws).start()
@@ -114,6 +131,7 @@ def main():
         bounded(nats, a, b)
         for n in (a, b):
             n.quit()
+        by_row(nats, ws)
     finish()
 
 
