@@ -9,10 +9,11 @@ marmot-test: parallel limit=300
 
     mixed_storm.py [--seconds N] [--seed S] [--danger D] [--acts A,..] [--blow B]
 
-Without a seed: one storm with a new seed, of one schema (--acts ''); with N as many as fit in N seconds. Each blows
-for B seconds (5). After a failure the folder stays.
+Without a seed: a storm of one schema (--acts '') and a shorter one with every act, with new seeds; with N as many as
+fit in N seconds. Each blows for B seconds (5). After a failure the folder stays.
 """
 import argparse
+import itertools
 import json
 import os
 import random
@@ -414,11 +415,15 @@ def main():
     parser.add_argument("--blow", type=float, default=STORM_SECONDS)
     options = parser.parse_args()
     end = time.monotonic() + (options.seconds or 0)
-    acts = [] if options.acts is None and options.seconds is None and options.seed is None else options.acts
-    while True:
+    short = options.acts is None and options.seconds is None and options.seed is None
+    kinds = [(options.acts, options.blow)]
+    if short:
+        kinds = [([], options.blow)] + [(list(ACTS), options.blow / 2)] * PLAIN
+    for number in itertools.count():
         seed = int(options.seed) if options.seed is not None else random.SystemRandom().randrange(1, 1 << 31)
-        one(seed, options.blow, options.danger, acts)
-        if options.seed is not None or time.monotonic() > end:
+        acts, blow = kinds[number % len(kinds)]
+        one(seed, blow, options.danger, acts)
+        if options.seed is not None or (number + 1 >= len(kinds) and time.monotonic() > end):
             break
     note(", ".join("%s %d" % x for x in sorted(totals.items())))
     finish()
