@@ -144,7 +144,7 @@ def another(a, c):
         seq = "SELECT joined_seq FROM __marmot__table WHERE name = 'another'"
         wait_until(lambda: plain.execute(seq).fetchone()[0] != 0, 20, "it waits for a copy")
         plain.execute("BEGIN IMMEDIATE")
-        time.sleep(1.5)  # a held lock: it is compared meanwhile
+        wait_until(lambda: "waiting for a writer" in str(c.status().get("progress")), 20, "it is compared, and to be taken")
         plain.execute("DROP TABLE another")
         plain.execute("CREATE TABLE another(id INTEGER PRIMARY KEY, v)")
         plain.execute("COMMIT")
