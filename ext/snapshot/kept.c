@@ -15,9 +15,12 @@
 #include "store/inbox.h"
 
 /* SQLite writes into it only if it is empty. Nobody reads it who may not read the file itself. */
-static void make_empty(const char *path, const char *name, struct mm_err *err)
+static bool make_empty(const char *path, const char *name, struct mm_err *err)
 {
     struct stat st;
+    if (err->rc != SQLITE_OK) {
+        return false;
+    }
     int fd = stat(path, &st) == 0 ? open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
     if (fd < 0 || fchmod(fd, st.st_mode & 0777) != 0) {
         mm_err_set(err, SQLITE_CANTOPEN, "the file %.100s cannot be made for a copy of the database: %s", name,
@@ -26,6 +29,7 @@ static void make_empty(const char *path, const char *name, struct mm_err *err)
     if (fd >= 0) {
         (void)close(fd);
     }
+    return fd >= 0;
 }
 
 char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int64_t *upto, struct mm_err *err)
@@ -38,6 +42,7 @@ char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int6
         mm_err_nomem(err);
         return NULL;
     }
+    bool made = false;
     mm_gate_enter();
     sqlite3 *db = mm_repl_connect(path, vfs, 0, err);
     if (db != NULL) {
@@ -46,13 +51,15 @@ char *mm_kept_make(const char *path, const char *vfs, struct mm_work *work, int6
         mm_work_watch(work, db);
         mm_inbox_find_end(db, &end, err);
         *upto = end.next - 1;
-        make_empty(path, name, err);
+        made = make_empty(path, name, err);
         mm_db_exec(db, err, "VACUUM INTO %Q", name);
     }
     sqlite3_close(db);
     mm_gate_leave();
     if (err->rc != SQLITE_OK) {
-        (void)unlink(name); /* half of it, when the disk is full for one */
+        if (made) { /* half of it, when the disk is full for one; never another one of that name */
+            (void)unlink(name);
+        }
         free(name);
         return NULL;
     }

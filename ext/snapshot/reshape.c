@@ -146,15 +146,15 @@ static void take_rows(struct mm_scratch *s, const struct mm_table *was, const st
         if (at < 0 && !(c->not_null && !c->has_default)) {
             continue; /* its default */
         }
-        char *source = at >= 0 ? sqlite3_mprintf("\"%w\"", was->col[at].name) : sqlite3_mprintf("%s", empty_value(c));
+        char *value = at >= 0 ? sqlite3_mprintf("\"%w\"", was->col[at].name) : sqlite3_mprintf("%s", empty_value(c));
         char *name = sqlite3_mprintf("\"%w\"", c->name);
-        if (source == NULL || name == NULL) {
+        if (value == NULL || name == NULL) {
             mm_err_nomem(err);
         } else {
             mm_buf_printf(&to, "%s%s", to.len > 0 ? ", " : "", name);
-            mm_buf_printf(&from, "%s%s", from.len > 0 ? ", " : "", source);
+            mm_buf_printf(&from, "%s%s", from.len > 0 ? ", " : "", value);
         }
-        sqlite3_free(source);
+        sqlite3_free(value);
         sqlite3_free(name);
     }
     mm_buf_byte(&to, 0);
